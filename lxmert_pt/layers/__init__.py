@@ -1,0 +1,1 @@
+"""The layers of LXMERT, from primitive to whole: embeddings, attention, transformer, heads."""

@@ -1,0 +1,146 @@
+"""The single-modality layer, the cross-modality layer, and the encoder that stacks them."""
+
+import torch
+from torch import nn
+
+from lxmert_pt.layers.activations import get_activation
+from lxmert_pt.layers.attention import LxmertCrossAttentionLayer, LxmertSelfAttentionLayer
+from lxmert_pt.layers.embeddings import LxmertVisualFeatureEncoder
+from lxmert_tf.configuration import LxmertConfig
+
+
+class LxmertIntermediate(nn.Module):
+    """First half of a feed-forward block: dense, activation. Source: upstream `LxmertIntermediate`."""
+
+    def __init__(self, config: LxmertConfig):
+        super().__init__()
+        self.dense = nn.Linear(config.hidden_size, config.intermediate_size)
+        self.activation = get_activation(config.hidden_act)
+
+    def forward(self, hidden_states: torch.Tensor) -> torch.Tensor:
+        """float[B, S, H] -> float[B, S, I]."""
+        return self.activation(self.dense(hidden_states))
+
+
+class LxmertOutput(nn.Module):
+    """Second half: dense, dropout, residual, normalisation. Source: upstream `LxmertOutput`."""
+
+    def __init__(self, config: LxmertConfig):
+        super().__init__()
+        self.dense = nn.Linear(config.intermediate_size, config.hidden_size)
+        self.LayerNorm = nn.LayerNorm(config.hidden_size, eps=config.layer_norm_eps)
+        self.dropout = nn.Dropout(config.hidden_dropout_prob)
+
+    def forward(self, hidden_states: torch.Tensor, residual: torch.Tensor) -> torch.Tensor:
+        """float[B, S, I], float[B, S, H] -> float[B, S, H]."""
+        return self.LayerNorm(self.dropout(self.dense(hidden_states)) + residual)
+
+
+class LxmertLayer(nn.Module):
+    """Self-attention and feed-forward over one modality. Source: paper, section 2.2.2; upstream `LxmertLayer`."""
+
+    def __init__(self, config: LxmertConfig):
+        super().__init__()
+        self.attention = LxmertSelfAttentionLayer(config)
+        self.intermediate = LxmertIntermediate(config)
+        self.output = LxmertOutput(config)
+
+    def forward(
+        self, hidden_states: torch.Tensor, bias: torch.Tensor | None = None
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """float[B, S, H], float[B, 1, 1, S] -> float[B, S, H] and probabilities float[B, A, S, S]."""
+        attended, probabilities = self.attention(hidden_states, bias)
+        return self.output(self.intermediate(attended), attended), probabilities
+
+
+class LxmertXLayer(nn.Module):
+    """Cross-attention in both directions, then self-attention and feed-forward of each modality.
+
+    One `visual_attention` block serves both directions, each from the layer's inputs.
+    Source: paper, section 2.2.3; upstream `LxmertXLayer`.
+    """
+
+    def __init__(self, config: LxmertConfig):
+        super().__init__()
+        self.visual_attention = LxmertCrossAttentionLayer(config)
+        self.lang_self_att = LxmertSelfAttentionLayer(config)
+        self.visn_self_att = LxmertSelfAttentionLayer(config)
+        self.lang_inter = LxmertIntermediate(config)
+        self.lang_output = LxmertOutput(config)
+        self.visn_inter = LxmertIntermediate(config)
+        self.visn_output = LxmertOutput(config)
+
+    def forward(
+        self,
+        language: torch.Tensor,
+        vision: torch.Tensor,
+        language_bias: torch.Tensor | None = None,
+        vision_bias: torch.Tensor | None = None,
+    ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+        """One layer over both streams.
+
+        Args:
+            language, vision: float[B, T, H], float[B, N, H].
+            language_bias, vision_bias: float[B, 1, 1, T], float[B, 1, 1, N], added to the scores, or None.
+
+        Returns:
+            language float[B, T, H], vision float[B, N, H], language-to-vision probabilities float[B, A, T, N].
+        """
+        language_crossed, probabilities = self.visual_attention(language, vision, vision_bias)
+        vision_crossed, _ = self.visual_attention(vision, language, language_bias)
+        language, _ = self.lang_self_att(language_crossed, language_bias)
+        vision, _ = self.visn_self_att(vision_crossed, vision_bias)
+        language = self.lang_output(self.lang_inter(language), language)
+        vision = self.visn_output(self.visn_inter(vision), vision)
+        return language, vision, probabilities
+
+
+class LxmertEncoder(nn.Module):
+    """Language layers, vision ("relation") layers, then cross-modality layers.
+
+    Source: paper, figure 1 and section 2.2; upstream `LxmertEncoder`.
+    """
+
+    def __init__(self, config: LxmertConfig):
+        super().__init__()
+        self.visn_fc = LxmertVisualFeatureEncoder(config)
+        self.layer = nn.ModuleList(LxmertLayer(config) for _ in range(config.l_layers))
+        self.x_layers = nn.ModuleList(LxmertXLayer(config) for _ in range(config.x_layers))
+        self.r_layers = nn.ModuleList(LxmertLayer(config) for _ in range(config.r_layers))
+
+    def forward(
+        self,
+        language: torch.Tensor,
+        visual_feats: torch.Tensor,
+        visual_pos: torch.Tensor,
+        language_bias: torch.Tensor | None = None,
+        vision_bias: torch.Tensor | None = None,
+    ) -> tuple[list[torch.Tensor], ...]:
+        """Encodes both streams.
+
+        Args:
+            language: text embeddings float[B, T, H].
+            visual_feats, visual_pos: float[B, N, D], float[B, N, P].
+            language_bias, vision_bias: float[B, 1, 1, T], float[B, 1, 1, N], added to the scores, or None.
+
+        Returns:
+            Five lists: language states after each of its layers, vision states likewise (each led by the stream's
+            input, so that the last entry is always the encoder's output), and the language, vision and cross
+            attention probabilities.
+        """
+        language_states, vision_states = [language], [self.visn_fc(visual_feats, visual_pos)]
+        language_attentions, vision_attentions, cross_attentions = [], [], []
+        for layer in self.layer:
+            hidden_states, probabilities = layer(language_states[-1], language_bias)
+            language_states.append(hidden_states)
+            language_attentions.append(probabilities)
+        for layer in self.r_layers:
+            hidden_states, probabilities = layer(vision_states[-1], vision_bias)
+            vision_states.append(hidden_states)
+            vision_attentions.append(probabilities)
+        for layer in self.x_layers:
+            language, vision, probabilities = layer(language_states[-1], vision_states[-1], language_bias, vision_bias)
+            language_states.append(language)
+            vision_states.append(vision)
+            cross_attentions.append(probabilities)
+        return language_states, vision_states, language_attentions, vision_attentions, cross_attentions

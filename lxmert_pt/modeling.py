@@ -1,0 +1,533 @@
+"""The LXMERT models: backbone, pretraining, question answering, visual reasoning.
+
+Shapes: B examples, T tokens, N boxes, H hidden_size, A attention heads, V vocab_size, D visual_feat_dim.
+"""
+
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from torch import nn
+
+from lxmert_pt.inputs import check_inputs
+from lxmert_pt.layers.attention import attention_bias, score_dtype
+from lxmert_pt.layers.embeddings import LxmertEmbeddings
+from lxmert_pt.layers.heads import (
+    LxmertPooler,
+    LxmertPreTrainingHeads,
+    LxmertVisualAnswerHead,
+    LxmertVisualObjHead,
+)
+from lxmert_pt.layers.transformer import LxmertEncoder
+from lxmert_pt.losses import cross_entropy, soft_answer_loss, visual_class_loss, visual_feature_loss
+from lxmert_pt.outputs import (
+    LxmertForPreTrainingOutput,
+    LxmertForQuestionAnsweringOutput,
+    LxmertForVisualReasoningOutput,
+    LxmertModelOutput,
+    LxmertOutput,
+)
+from lxmert_tf.configuration import LxmertConfig
+
+
+class LxmertPreTrainedModel(nn.Module):
+    """What all models share: config, initialisation, word embeddings, and the shape of their answer.
+
+    Source: upstream `LxmertPreTrainedModel`.
+    """
+
+    def __init__(self, config: LxmertConfig):
+        super().__init__()
+        self.config = config
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """The dtype the model computes in."""
+        return self.get_input_embeddings().weight.dtype
+
+    # Sizes
+
+    def get_input_embeddings(self) -> nn.Embedding:
+        """The word embedding table, weight float[V, H]."""
+        return getattr(self, "lxmert", self).embeddings.word_embeddings
+
+    def resize_token_embeddings(self, new_num_tokens: int) -> nn.Embedding:
+        """Gives the vocabulary `new_num_tokens` words: old rows stay, new ones are initialised.
+
+        The decoder and bias of the masked word head follow.
+
+        Raises:
+            ValueError: `new_num_tokens` is not a positive integer.
+        """
+        old = self.get_input_embeddings()
+        _check_size("new_num_tokens", new_num_tokens)
+        new = nn.Embedding(new_num_tokens, old.embedding_dim, padding_idx=0, **_place(old.weight))
+        self.init_weights(new)
+        _copy_rows(old, new)
+        getattr(self, "lxmert", self).embeddings.word_embeddings = new
+        if hasattr(self, "cls"):
+            self.cls.predictions.resize(new)
+        self.config.vocab_size = new_num_tokens
+        return new
+
+    def get_qa_logit_layer(self) -> nn.Linear | None:
+        """The last dense layer of the answer head, or None where there is no answer head."""
+        return self.answer_head.logit_fc[-1] if hasattr(self, "answer_head") else None
+
+    def resize_num_qa_labels(self, num_labels: int) -> nn.Linear:
+        """Gives the answer head `num_labels` answers: old ones stay, new ones are initialised.
+
+        Raises:
+            ValueError: the model has no answer head, or `num_labels` is not a positive integer.
+        """
+        old = self.get_qa_logit_layer()
+        if old is None:
+            raise ValueError(f"{type(self).__name__} has no answer head to resize.")
+        _check_size("num_labels", num_labels)
+        new = nn.Linear(old.in_features, num_labels, **_place(old.weight))
+        self.init_weights(new)
+        _copy_rows(old, new)
+        self.answer_head.logit_fc[-1] = new
+        self.config.num_qa_labels = num_labels
+        return new
+
+    # Initialisation
+
+    def init_weights(self, *modules: nn.Module) -> None:
+        """Draws the weights of `modules`: truncated normal kernels and tables, zero biases, unit LayerNorm."""
+        for module in modules:
+            module.apply(self._init_module)
+
+    def _init_module(self, module: nn.Module) -> None:
+        if isinstance(module, (nn.Linear, nn.Embedding)):
+            std = self.config.initializer_range
+            nn.init.trunc_normal_(module.weight, std=std, a=-2 * std, b=2 * std)
+        if isinstance(module, nn.Linear) and module.bias is not None:
+            nn.init.zeros_(module.bias)
+        if isinstance(module, nn.Embedding) and module.padding_idx is not None:
+            nn.init.zeros_(module.weight[module.padding_idx])
+        if isinstance(module, nn.LayerNorm):
+            module.reset_parameters()
+
+    # The call
+
+    def _default(self, name: str, value: bool | None) -> bool:
+        """A call's switch, or the config's where the call leaves it open."""
+        return getattr(self.config, name) if value is None else value
+
+    def _as_asked(self, output: LxmertOutput, return_dict: bool | None) -> LxmertOutput | tuple[Any, ...]:
+        return output if self._default("return_dict", return_dict) else output.to_tuple()
+
+
+class LxmertModel(LxmertPreTrainedModel):
+    """The LXMERT backbone: language, vision and cross encoders, and the pooler.
+
+    Args:
+        config: sizes and rates.
+
+    Source: Tan & Bansal 2019, section 2; upstream `LxmertModel`.
+    """
+
+    def __init__(self, config: LxmertConfig):
+        super().__init__(config)
+        self.embeddings = LxmertEmbeddings(config)
+        self.encoder = LxmertEncoder(config)
+        self.pooler = LxmertPooler(config)
+        self.init_weights(self.embeddings, self.encoder, self.pooler)
+
+    def forward(
+        self,
+        input_ids: torch.Tensor | None = None,
+        visual_feats: torch.Tensor | None = None,
+        visual_pos: torch.Tensor | None = None,
+        attention_mask: torch.Tensor | None = None,
+        visual_attention_mask: torch.Tensor | None = None,
+        token_type_ids: torch.Tensor | None = None,
+        inputs_embeds: torch.Tensor | None = None,
+        output_attentions: bool | None = None,
+        output_hidden_states: bool | None = None,
+        return_dict: bool | None = None,
+    ) -> LxmertModelOutput | tuple[Any, ...]:
+        """Encodes text and image regions together.
+
+        Args:
+            input_ids: int[B, T], token ids.
+            visual_feats: float[B, N, D], region features.
+            visual_pos: float[B, N, 4], boxes (x1, y1, x2, y2) in 0..1.
+            attention_mask: int or float[B, T], 1 for tokens, 0 for padding. Default: all 1.
+            visual_attention_mask: int or float[B, N], 1 for boxes, 0 for padding. Default: all 1.
+            token_type_ids: int[B, T]. Default: all 0.
+            inputs_embeds: float[B, T, H], word embeddings in place of `input_ids`.
+            output_attentions, output_hidden_states: whether to return them. Default: the config's.
+            return_dict: False for a plain tuple. Default: the config's.
+
+        Returns:
+            `LxmertModelOutput`, or a tuple of its present entries: language_output float[B, T, H],
+            vision_output float[B, N, H], pooled_output float[B, H]; hidden states after each layer (l_layers +
+            x_layers of language, r_layers + x_layers of vision); probabilities float[B, A, T, T],
+            float[B, A, N, N] and, of the cross layers, language to vision, float[B, A, T, N].
+
+        Raises:
+            ValueError: an input is missing, of a wrong shape, or out of the vocabulary.
+        """
+        check_inputs(
+            self.config,
+            input_ids,
+            visual_feats,
+            visual_pos,
+            attention_mask,
+            visual_attention_mask,
+            token_type_ids,
+            inputs_embeds,
+        )
+        scores = score_dtype(self.dtype)
+        language_states, vision_states, *attentions = self.encoder(
+            self.embeddings(input_ids, token_type_ids, inputs_embeds),
+            visual_feats.to(self.dtype),
+            visual_pos.to(self.dtype),
+            attention_bias(attention_mask, scores),
+            attention_bias(visual_attention_mask, scores),
+        )
+        extras = {}
+        if self._default("output_hidden_states", output_hidden_states):
+            extras["language_hidden_states"] = tuple(language_states[1:])
+            extras["vision_hidden_states"] = tuple(vision_states[1:])
+        if self._default("output_attentions", output_attentions):
+            names = ("language_attentions", "vision_attentions", "cross_encoder_attentions")
+            extras.update(zip(names, map(tuple, attentions), strict=True))
+        output = LxmertModelOutput(
+            language_output=language_states[-1],
+            vision_output=vision_states[-1],
+            pooled_output=self.pooler(language_states[-1]),
+            **extras,
+        )
+        return self._as_asked(output, return_dict)
+
+
+class LxmertForPreTraining(LxmertPreTrainedModel):
+    """LXMERT with its pretraining heads: masked words, matching, masked objects, and answers.
+
+    Args:
+        config: sizes, rates, and which tasks have a loss (`task_*`, `visual_*_loss`).
+
+    Source: Tan & Bansal 2019, section 3; upstream `LxmertForPreTraining`.
+    """
+
+    def __init__(self, config: LxmertConfig):
+        super().__init__(config)
+        self.lxmert = LxmertModel(config)
+        self.cls = LxmertPreTrainingHeads(config, self.lxmert.embeddings.word_embeddings)
+        self.init_weights(self.cls.predictions.transform, self.cls.seq_relationship)  # the decoder is the embeddings
+        if config.task_obj_predict:
+            self.obj_predict_head = LxmertVisualObjHead(config)
+            self.init_weights(self.obj_predict_head)
+        if config.task_qa:
+            self.answer_head = LxmertVisualAnswerHead(config, config.hidden_size, config.num_qa_labels)
+            self.init_weights(self.answer_head)
+        self.register_load_state_dict_pre_hook(_tie_decoder)
+
+    def forward(
+        self,
+        input_ids: torch.Tensor | None = None,
+        visual_feats: torch.Tensor | None = None,
+        visual_pos: torch.Tensor | None = None,
+        attention_mask: torch.Tensor | None = None,
+        visual_attention_mask: torch.Tensor | None = None,
+        token_type_ids: torch.Tensor | None = None,
+        inputs_embeds: torch.Tensor | None = None,
+        labels: torch.Tensor | None = None,
+        obj_labels: Mapping[str, tuple[torch.Tensor, torch.Tensor]] | None = None,
+        matched_label: torch.Tensor | None = None,
+        ans: torch.Tensor | None = None,
+        output_attentions: bool | None = None,
+        output_hidden_states: bool | None = None,
+        return_dict: bool | None = None,
+        *,
+        masked_lm_labels: torch.Tensor | None = None,
+    ) -> LxmertForPreTrainingOutput | tuple[Any, ...]:
+        """Encodes, predicts, and sums the losses whose labels are given.
+
+        Args:
+            input_ids ... inputs_embeds: as in `LxmertModel.forward`.
+            labels: int[B, T], the hidden word's id, -100 elsewhere.
+            obj_labels: dict with any of "obj": (int[B, N], float[B, N]), object ids and the detector's confidence;
+                "attr": the same for attributes; "feat": (float[B, N, D], float[B, N]), features and mask.
+            matched_label: int[B], 1 if the sentence matches the image, else 0; -100 is ignored.
+            ans: int[B], answer ids, -100 for none.
+            output_attentions, output_hidden_states, return_dict: as in `LxmertModel.forward`.
+            masked_lm_labels: TensorFlow's name for `labels`.
+
+        Returns:
+            `LxmertForPreTrainingOutput`, or a tuple of its present entries: loss (with labels), word logits
+            float[B, T, V], match logits float[B, 2], answer logits float[B, num_qa_labels] (with `task_qa`).
+            Its `losses` holds masked_lm_loss, matched_loss, obj_loss, attr_loss, feat_loss and ans_loss.
+
+        Raises:
+            ValueError: as `LxmertModel.forward`; `labels` and `masked_lm_labels` are both given; an unknown key
+                in `obj_labels`.
+        """
+        if labels is not None and masked_lm_labels is not None:
+            raise ValueError("labels and masked_lm_labels are two names of the same argument; give one, not both.")
+        encoded = self.lxmert(
+            input_ids,
+            visual_feats,
+            visual_pos,
+            attention_mask,
+            visual_attention_mask,
+            token_type_ids,
+            inputs_embeds,
+            output_attentions,
+            output_hidden_states,
+            return_dict=True,
+        )
+        prediction_logits, cross_relationship_score = self.cls(encoded.language_output, encoded.pooled_output)
+        scores = {
+            "prediction_logits": prediction_logits,
+            "cross_relationship_score": cross_relationship_score,
+            "question_answering_score": self.answer_head(encoded.pooled_output) if self.config.task_qa else None,
+        }
+        losses = {}
+        labels = masked_lm_labels if labels is None else labels
+        if self.config.task_mask_lm and labels is not None:
+            losses["masked_lm_loss"] = cross_entropy(prediction_logits, labels)
+        if self.config.task_matched and matched_label is not None:
+            losses["matched_loss"] = cross_entropy(cross_relationship_score, matched_label)
+        if self.config.task_obj_predict and obj_labels is not None:
+            losses |= self._visual_losses(encoded.vision_output, obj_labels)
+        if self.config.task_qa and ans is not None:
+            losses["ans_loss"] = cross_entropy(scores["question_answering_score"], ans)
+        return self._as_asked(_task_output(LxmertForPreTrainingOutput, encoded, losses, **scores), return_dict)
+
+    def _visual_losses(
+        self, vision_output: torch.Tensor, obj_labels: Mapping[str, tuple[torch.Tensor, torch.Tensor]]
+    ) -> dict[str, torch.Tensor]:
+        """Losses of the masked boxes, for each entry of `obj_labels` that the config switches on."""
+        if unknown := sorted(set(obj_labels) - {"obj", "attr", "feat"}):
+            raise ValueError(f"obj_labels holds {unknown[0]!r}, which is none of obj, attr, feat.")
+        losses = {}
+        for name, predictions in self.obj_predict_head(vision_output).items():
+            if name in obj_labels:
+                targets, weights = obj_labels[name]
+                loss = visual_feature_loss if name == "feat" else visual_class_loss
+                losses[f"{name}_loss"] = loss(predictions, targets, weights, self.config.visual_loss_normalizer)
+        return losses
+
+
+class LxmertForQuestionAnswering(LxmertPreTrainedModel):
+    """LXMERT with an answer head, for VQA and GQA.
+
+    Args:
+        config: sizes and rates; `num_qa_labels` answers.
+
+    Source: Tan & Bansal 2019, section 4; upstream `LxmertForQuestionAnswering`.
+    """
+
+    def __init__(self, config: LxmertConfig):
+        super().__init__(config)
+        self.lxmert = LxmertModel(config)
+        self.answer_head = LxmertVisualAnswerHead(config, config.hidden_size, config.num_qa_labels)
+        self.init_weights(self.answer_head)
+
+    def forward(
+        self,
+        input_ids: torch.Tensor | None = None,
+        visual_feats: torch.Tensor | None = None,
+        visual_pos: torch.Tensor | None = None,
+        attention_mask: torch.Tensor | None = None,
+        visual_attention_mask: torch.Tensor | None = None,
+        token_type_ids: torch.Tensor | None = None,
+        inputs_embeds: torch.Tensor | None = None,
+        labels: torch.Tensor | None = None,
+        output_attentions: bool | None = None,
+        output_hidden_states: bool | None = None,
+        return_dict: bool | None = None,
+    ) -> LxmertForQuestionAnsweringOutput | tuple[Any, ...]:
+        """Encodes and answers.
+
+        Args:
+            input_ids ... inputs_embeds: as in `LxmertModel.forward`.
+            labels: int[B], answer ids, -100 for none (cross entropy); or float[B, num_qa_labels], soft scores in
+                0..1 (binary cross entropy, the paper's fine-tuning loss).
+            output_attentions, output_hidden_states, return_dict: as in `LxmertModel.forward`.
+
+        Returns:
+            `LxmertForQuestionAnsweringOutput`, or a tuple of its present entries: loss (with labels), answer logits
+            float[B, num_qa_labels]. Its `losses` holds answer_loss.
+
+        Raises:
+            ValueError: as `LxmertModel.forward`, or `labels` has another shape.
+        """
+        encoded = self.lxmert(
+            input_ids,
+            visual_feats,
+            visual_pos,
+            attention_mask,
+            visual_attention_mask,
+            token_type_ids,
+            inputs_embeds,
+            output_attentions,
+            output_hidden_states,
+            return_dict=True,
+        )
+        score = self.answer_head(encoded.pooled_output)
+        losses = {} if labels is None else {"answer_loss": answer_loss(score, labels)}
+        output = _task_output(LxmertForQuestionAnsweringOutput, encoded, losses, question_answering_score=score)
+        return self._as_asked(output, return_dict)
+
+
+class LxmertForVisualReasoning(LxmertPreTrainedModel):
+    """LXMERT over pairs of images, for NLVR2: is the sentence true of both?
+
+    The sentence is encoded with each image; both pooled outputs, joined, are classified into false and true.
+
+    Args:
+        config: sizes and rates.
+
+    Source: Tan & Bansal 2019, section 4; the original code's `NLVR2Model`.
+    """
+
+    images = 2
+
+    def __init__(self, config: LxmertConfig):
+        super().__init__(config)
+        self.lxmert = LxmertModel(config)
+        self.answer_head = LxmertVisualAnswerHead(config, self.images * config.hidden_size, 2)
+        self.init_weights(self.answer_head)
+
+    def get_qa_logit_layer(self) -> None:
+        """None: the two classes, false and true, are not answers and cannot be resized."""
+
+    def forward(
+        self,
+        input_ids: torch.Tensor | None = None,
+        visual_feats: torch.Tensor | None = None,
+        visual_pos: torch.Tensor | None = None,
+        attention_mask: torch.Tensor | None = None,
+        visual_attention_mask: torch.Tensor | None = None,
+        token_type_ids: torch.Tensor | None = None,
+        inputs_embeds: torch.Tensor | None = None,
+        labels: torch.Tensor | None = None,
+        output_attentions: bool | None = None,
+        output_hidden_states: bool | None = None,
+        return_dict: bool | None = None,
+    ) -> LxmertForVisualReasoningOutput | tuple[Any, ...]:
+        """Encodes each sentence with both of its images and classifies.
+
+        Args:
+            input_ids: int[B, T]; attention_mask, token_type_ids, inputs_embeds: as in `LxmertModel.forward`.
+            visual_feats: float[B, 2, N, D], region features of both images.
+            visual_pos: float[B, 2, N, 4], their boxes in 0..1.
+            visual_attention_mask: int or float[B, 2, N]. Default: all 1.
+            labels: int[B], 1 if the sentence is true, else 0; -100 is ignored.
+            output_attentions, output_hidden_states, return_dict: as in `LxmertModel.forward`.
+
+        Returns:
+            `LxmertForVisualReasoningOutput`, or a tuple of its present entries: loss (with labels), logits
+            float[B, 2]; hidden states and attentions have 2B rows, the images of an example adjacent.
+            Its `losses` holds answer_loss.
+
+        Raises:
+            ValueError: as `LxmertModel.forward`.
+        """
+        text = (input_ids, attention_mask, token_type_ids, inputs_embeds)
+        vision = (visual_feats, visual_pos, visual_attention_mask)
+        check_inputs(
+            self.config,
+            input_ids,
+            visual_feats,
+            visual_pos,
+            attention_mask,
+            visual_attention_mask,
+            token_type_ids,
+            inputs_embeds,
+            images=self.images,
+        )
+        input_ids, attention_mask, token_type_ids, inputs_embeds = (
+            None if value is None else value.repeat_interleave(self.images, dim=0) for value in text
+        )
+        visual_feats, visual_pos, visual_attention_mask = (
+            None if value is None else value.flatten(0, 1) for value in vision
+        )
+        encoded = self.lxmert(
+            input_ids,
+            visual_feats,
+            visual_pos,
+            attention_mask,
+            visual_attention_mask,
+            token_type_ids,
+            inputs_embeds,
+            output_attentions,
+            output_hidden_states,
+            return_dict=True,
+        )
+        pairs = encoded.pooled_output.unflatten(0, (-1, self.images)).flatten(1)  # [2B, H] -> [B, 2H]
+        logits = self.answer_head(pairs)
+        losses = {} if labels is None else {"answer_loss": cross_entropy(logits, labels)}
+        output = _task_output(LxmertForVisualReasoningOutput, encoded, losses, logits=logits)
+        return self._as_asked(output, return_dict)
+
+
+def answer_loss(logits: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
+    """Cross entropy for answer ids int[B]; binary cross entropy for soft scores float[B, answers].
+
+    Raises:
+        ValueError: `labels` has another shape.
+    """
+    if labels.shape == logits.shape:
+        return soft_answer_loss(logits, labels)
+    if labels.shape == logits.shape[:1]:
+        return cross_entropy(logits, labels)
+    raise ValueError(
+        f"labels must be int[{len(logits)}] answer ids or float{list(logits.shape)} soft scores, "
+        f"got shape {list(labels.shape)}."
+    )
+
+
+def _task_output(
+    output_class: type[LxmertOutput],
+    encoded: LxmertModelOutput,
+    losses: dict[str, torch.Tensor],
+    **scores: torch.Tensor | None,
+) -> LxmertOutput:
+    """A task's output: the sum of its losses, its scores, and the backbone's hidden states and attentions."""
+    shared = {name: value for name, value in encoded.items() if name in output_class.fields}
+    loss = sum(losses.values()) if losses else None
+    return output_class(losses=losses, loss=loss, **scores, **shared)
+
+
+def _tie_decoder(
+    model: LxmertForPreTraining,
+    state_dict: dict[str, torch.Tensor],
+    prefix: str,
+    local_metadata: dict[str, Any],
+    strict: bool,
+    missing_keys: list[str],
+    unexpected_keys: list[str],
+    error_msgs: list[str],
+) -> None:
+    """Before a state dict is loaded: fills in the decoder, which is the word embeddings and may be left out."""
+    decoder = f"{prefix}cls.predictions.decoder.weight"
+    embeddings = f"{prefix}lxmert.embeddings.word_embeddings.weight"
+    if embeddings not in state_dict:
+        return
+    if not torch.equal(state_dict.setdefault(decoder, state_dict[embeddings]), state_dict[embeddings]):
+        error_msgs.append(f"{decoder} must equal {embeddings}, which it is tied to.")
+
+
+def _place(weight: torch.Tensor) -> dict[str, Any]:
+    return {"device": weight.device, "dtype": weight.dtype}
+
+
+@torch.no_grad()
+def _copy_rows(old: nn.Module, new: nn.Module) -> None:
+    """Copies the rows that two layers of different size share, and whether they are trained."""
+    for name, source in old.named_parameters():
+        target = new.get_parameter(name)
+        rows = min(len(source), len(target))
+        target[:rows] = source[:rows]
+        target.requires_grad_(source.requires_grad)
+
+
+def _check_size(name: str, value: int) -> None:
+    if not isinstance(value, int) or isinstance(value, bool) or value < 1:
+        raise ValueError(f"{name} must be an integer of at least 1, got {value!r}.")

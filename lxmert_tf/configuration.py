@@ -1,0 +1,273 @@
+"""LxmertConfig: every size, rate and switch of an LXMERT model, with its JSON round trip. Imports no framework."""
+
+import json
+import os
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import Any
+
+CONFIG_NAME = "config.json"
+ACTIVATIONS = ("gelu", "relu", "silu", "gelu_new")
+
+# What a field may hold, by the name of its rule: (description, check).
+_RULES: dict[str, tuple[str, Callable[[Any], bool]]] = {
+    "size": ("an integer of at least 1", lambda v: _is_int(v) and v >= 1),
+    "depth": ("an integer of at least 0", lambda v: _is_int(v) and v >= 0),
+    "rate": ("a number from 0 up to, not including, 1", lambda v: _is_number(v) and 0 <= v < 1),
+    "positive": ("a number above 0", lambda v: _is_number(v) and 0 < v < float("inf")),
+    "nonnegative": ("a number of at least 0", lambda v: _is_number(v) and 0 <= v < float("inf")),
+    "switch": ("True or False", lambda v: isinstance(v, bool)),
+    "activation": (
+        f"one of {', '.join(ACTIVATIONS)} or a callable",
+        lambda v: callable(v) or (isinstance(v, str) and v in ACTIVATIONS),
+    ),
+    "labels": ("a dict from id to label, or None", lambda v: v is None or isinstance(v, Mapping)),
+}
+
+
+def _is_int(value: Any) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool)
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, (int, float)) and not isinstance(value, bool)
+
+
+@dataclass(init=False, repr=False)
+class LxmertConfig:
+    """Configuration of an LXMERT model, with upstream's parameters, names and defaults.
+
+    Takes keyword arguments only. Keys it does not know are kept in `extra`, can be read as attributes and survive
+    `save_pretrained`, so a config.json of any transformers release passes through unharmed.
+
+    Args:
+        vocab_size: word pieces in the vocabulary.
+        hidden_size: width H of every stream; a multiple of `num_attention_heads`.
+        num_attention_heads: heads per attention block.
+        num_qa_labels, num_object_labels, num_attr_labels: classes of the answer, object and attribute heads.
+        intermediate_size: inner width of the feed-forward blocks.
+        hidden_act: "gelu" (erf), "relu", "silu", "gelu_new" (tanh) or a callable. A callable cannot be saved.
+        hidden_dropout_prob, attention_probs_dropout_prob: dropout rates in [0, 1).
+        max_position_embeddings: longest text, in tokens.
+        type_vocab_size: token types.
+        initializer_range: standard deviation of the truncated normal initialiser.
+        layer_norm_eps: epsilon of every layer normalisation. (Upstream reads it but always computes with 1e-12.)
+        l_layers, x_layers, r_layers: depth of the language, cross and vision encoders.
+        visual_feat_dim, visual_pos_dim: width of a region feature and of a box.
+        visual_loss_normalizer: factor of the object, attribute and feature losses.
+        task_matched, task_mask_lm, task_obj_predict, task_qa: which pretraining tasks have a loss.
+        visual_obj_loss, visual_attr_loss, visual_feat_loss: which of the visual losses are used.
+        output_attentions, output_hidden_states, return_dict: defaults of the call arguments of the same name.
+        id2label, label2id: names of the answers; saved with the model. One given alone fills in the other.
+        **extra: anything else, kept as it is.
+
+    Raises:
+        TypeError, ValueError: naming the field, its value and the rule it breaks.
+
+    Source: Tan & Bansal 2019, section 3; upstream `LxmertConfig`.
+    """
+
+    vocab_size: int = 30522
+    hidden_size: int = 768
+    num_attention_heads: int = 12
+    num_qa_labels: int = 9500
+    num_object_labels: int = 1600
+    num_attr_labels: int = 400
+    intermediate_size: int = 3072
+    hidden_act: str | Callable = "gelu"
+    hidden_dropout_prob: float = 0.1
+    attention_probs_dropout_prob: float = 0.1
+    max_position_embeddings: int = 512
+    type_vocab_size: int = 2
+    initializer_range: float = 0.02
+    layer_norm_eps: float = 1e-12
+    l_layers: int = 9
+    x_layers: int = 5
+    r_layers: int = 5
+    visual_feat_dim: int = 2048
+    visual_pos_dim: int = 4
+    visual_loss_normalizer: float = 6.67
+    task_matched: bool = True
+    task_mask_lm: bool = True
+    task_obj_predict: bool = True
+    task_qa: bool = True
+    visual_obj_loss: bool = True
+    visual_attr_loss: bool = True
+    visual_feat_loss: bool = True
+    output_attentions: bool = False
+    output_hidden_states: bool = False
+    return_dict: bool = True
+    id2label: dict[int, str] | None = None
+    label2id: dict[str, int] | None = None
+
+    model_type = "lxmert"
+
+    def __init__(self, **values: Any):
+        values.pop("model_type", None)
+        values.pop("num_hidden_layers", None)  # derived from the three depths
+        for field in fields(self):
+            setattr(self, field.name, values.pop(field.name, field.default))
+        self.extra = values
+        self._complete_labels()
+        self._validate()
+
+    def __getattr__(self, name: str) -> Any:
+        extra = self.__dict__.get("extra", {})
+        if name in extra:
+            return extra[name]
+        raise AttributeError(f"LxmertConfig has no field {name!r}.")
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, LxmertConfig) and self.__dict__ == other.__dict__
+
+    def __repr__(self) -> str:
+        changed = {f.name: getattr(self, f.name) for f in fields(self) if getattr(self, f.name) != f.default}
+        return f"LxmertConfig({', '.join(f'{k}={v!r}' for k, v in {**changed, **self.extra}.items())})"
+
+    @property
+    def num_hidden_layers(self) -> dict[str, int]:
+        """Depth of each encoder, as upstream gives it."""
+        return {"vision": self.r_layers, "cross_encoder": self.x_layers, "language": self.l_layers}
+
+    @property
+    def num_labels(self) -> int:
+        """How many labels `id2label` names, or `num_qa_labels` where it names none."""
+        return len(self.id2label) if self.id2label else self.num_qa_labels
+
+    @property
+    def use_return_dict(self) -> bool:
+        """Upstream's name for `return_dict`."""
+        return self.return_dict
+
+    # Reading
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any], **overrides: Any) -> "LxmertConfig":
+        """A config from a dict such as a parsed config.json; `overrides` win over it."""
+        if not isinstance(values, Mapping):
+            raise TypeError(f"An LXMERT config must be a JSON object, got {type(values).__name__}.")
+        model_type = values.get("model_type", cls.model_type)
+        if model_type != cls.model_type:
+            raise ValueError(f"model_type must be 'lxmert', got {model_type!r}: this config is of another model.")
+        return cls(**{**values, **overrides})
+
+    @classmethod
+    def from_json_file(cls, path: str | os.PathLike, **overrides: Any) -> "LxmertConfig":
+        """A config from a config.json file of upstream (any release) or ours.
+
+        Raises:
+            FileNotFoundError: there is no such file.
+            ValueError: it is not JSON, or breaks a rule; the message names the file.
+        """
+        try:
+            values = json.loads(Path(path).read_text(encoding="utf-8"))
+        except (json.JSONDecodeError, UnicodeDecodeError) as error:
+            raise ValueError(f"{path} is not a JSON file ({error}); expected an LXMERT config.json.") from error
+        try:
+            return cls.from_dict(values, **overrides)
+        except (TypeError, ValueError) as error:
+            raise type(error)(f"{path}: {error}") from error
+
+    @classmethod
+    def from_pretrained(cls, source: str | os.PathLike, **options: Any) -> "LxmertConfig":
+        """A config from a directory with a config.json, from such a file, or from a Hub id.
+
+        Args:
+            source: directory, file, or Hub id such as "unc-nlp/lxmert-base-uncased".
+            **options: `revision`, `cache_dir`, `local_files_only`, `token` for the Hub; the rest override fields.
+        """
+        from lxmert_tf.hub import HUB_OPTIONS, fetch
+
+        hub_options = {name: options.pop(name) for name in HUB_OPTIONS if name in options}
+        path = fetch(source, [CONFIG_NAME], **hub_options)
+        return cls.from_json_file(path / CONFIG_NAME if path.is_dir() else path, **options)
+
+    # Writing
+
+    def to_dict(self) -> dict[str, Any]:
+        """Every field and extra key as plain JSON values, with upstream's derived keys.
+
+        Raises:
+            ValueError: `hidden_act` is a callable, which JSON cannot hold.
+        """
+        if callable(self.hidden_act):
+            raise ValueError(
+                f"hidden_act is the callable {self.hidden_act!r}, which a config.json cannot hold; "
+                f"use one of {', '.join(ACTIVATIONS)} in a model that is saved."
+            )
+        values = {f.name: getattr(self, f.name) for f in fields(self)}
+        values = {k: v for k, v in values.items() if v is not None}
+        derived = {"model_type": self.model_type, "num_hidden_layers": self.num_hidden_layers}
+        return {**self.extra, **values, **derived}
+
+    def to_json_string(self) -> str:
+        """The text of a config.json that upstream and `from_json_file` read."""
+        return json.dumps(self.to_dict(), indent=2, sort_keys=True) + "\n"
+
+    def save_pretrained(self, directory: str | os.PathLike) -> None:
+        """Writes `directory`/config.json, whole or not at all."""
+        from lxmert_tf.files import write_text
+
+        write_text(Path(directory) / CONFIG_NAME, self.to_json_string())
+
+    # Checks
+
+    def _complete_labels(self) -> None:
+        """Gives ids their integer keys back (JSON has only string keys) and fills in the missing direction."""
+        for name in ("id2label", "label2id"):
+            _check(name, getattr(self, name), "labels")
+        try:
+            if self.id2label is not None:
+                self.id2label = {int(k): str(v) for k, v in self.id2label.items()}
+            if self.label2id is not None:
+                self.label2id = {str(k): int(v) for k, v in self.label2id.items()}
+        except (TypeError, ValueError):
+            raise ValueError("id2label and label2id must map integers to names and names to integers.") from None
+        if self.id2label and not self.label2id:
+            self.label2id = {label: index for index, label in self.id2label.items()}
+        elif self.label2id and not self.id2label:
+            self.id2label = {index: label for label, index in self.label2id.items()}
+
+    def _validate(self) -> None:
+        for name, rule in _FIELD_RULES.items():
+            _check(name, getattr(self, name), rule)
+        if self.hidden_size % self.num_attention_heads:
+            raise ValueError(
+                f"hidden_size must be a multiple of num_attention_heads, got hidden_size={self.hidden_size} "
+                f"and num_attention_heads={self.num_attention_heads}."
+            )
+
+
+_FIELD_RULES = {
+    **dict.fromkeys(
+        (
+            "vocab_size hidden_size num_attention_heads num_qa_labels num_object_labels num_attr_labels "
+            "intermediate_size max_position_embeddings type_vocab_size visual_feat_dim visual_pos_dim"
+        ).split(),
+        "size",
+    ),
+    **dict.fromkeys(("l_layers", "x_layers", "r_layers"), "depth"),
+    **dict.fromkeys(("hidden_dropout_prob", "attention_probs_dropout_prob"), "rate"),
+    **dict.fromkeys(("initializer_range", "layer_norm_eps"), "positive"),
+    "visual_loss_normalizer": "nonnegative",
+    "hidden_act": "activation",
+    **dict.fromkeys(
+        (
+            "task_matched task_mask_lm task_obj_predict task_qa visual_obj_loss visual_attr_loss visual_feat_loss "
+            "output_attentions output_hidden_states return_dict"
+        ).split(),
+        "switch",
+    ),
+}
+
+
+def _check(name: str, value: Any, rule: str) -> None:
+    description, holds = _RULES[rule]
+    if holds(value):
+        return
+    right_type = (
+        isinstance(value, str) if rule == "activation" else _is_number(value) and rule not in ("switch", "labels")
+    )
+    error = ValueError if right_type else TypeError
+    raise error(f"{name} must be {description}, got {value!r}.")

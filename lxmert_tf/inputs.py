@@ -1,0 +1,118 @@
+"""What a model is called with: put into one dict and checked, with errors that say what to change."""
+
+from collections.abc import Mapping
+
+import keras
+from keras import ops
+
+from lxmert_tf.configuration import LxmertConfig
+
+
+def gather_inputs(first, names: tuple[str, ...], **given) -> dict:
+    """All call arguments by name, whether they came by keyword, as one dict, or as one list in order.
+
+    Args:
+        first: the first positional argument: `input_ids`, or a dict or list of inputs.
+        names: the call's argument names, in order.
+        **given: the other arguments; they win over what `first` holds.
+
+    Raises:
+        ValueError: `first` holds a name the call does not take, or more entries than it takes.
+    """
+    if isinstance(first, Mapping):
+        unknown = sorted(set(first) - set(names))
+        if unknown:
+            raise ValueError(f"The inputs hold {unknown[0]!r}, which is none of {', '.join(names)}.")
+        packed = dict(first)
+    elif isinstance(first, (list, tuple)):
+        if len(first) > len(names):
+            raise ValueError(f"The inputs are a list of {len(first)} entries; at most {len(names)} are taken.")
+        packed = dict(zip(names, first, strict=False))
+    else:
+        packed = {"input_ids": first}
+    given = {name: value for name, value in given.items() if value is not None}
+    return {name: None for name in names} | packed | given
+
+
+def check_inputs(inputs: dict, config: LxmertConfig, images: int | None = None) -> None:
+    """Checks presence, ranks, sizes and, where the values can be seen (eager mode), the range of the ids.
+
+    Args:
+        inputs: as from `gather_inputs`.
+        config: sizes to hold the inputs to.
+        images: number of images per example where there is an axis for them, else None.
+
+    Raises:
+        ValueError: naming the input, what was expected and what came.
+    """
+    if (inputs["input_ids"] is None) == (inputs["inputs_embeds"] is None):
+        both = "both" if inputs["input_ids"] is not None else "neither"
+        raise ValueError(f"Give either input_ids or inputs_embeds; got {both}.")
+    for name in ("visual_feats", "visual_pos"):
+        if inputs[name] is None:
+            raise ValueError(f"{name} is missing; LXMERT needs region features (visual_feats) and boxes (visual_pos).")
+
+    B, T, N = "batch", "tokens", "boxes"
+    per_image = (B, N) if images is None else (B, images, N)
+    shapes = {
+        "input_ids": (B, T),
+        "inputs_embeds": (B, T, config.hidden_size),
+        "attention_mask": (B, T),
+        "token_type_ids": (B, T),
+        "visual_feats": (*per_image, config.visual_feat_dim),
+        "visual_pos": (*per_image, config.visual_pos_dim),
+        "visual_attention_mask": per_image,
+    }
+    sizes: dict[str, tuple[int, str]] = {}
+    for name, shape in shapes.items():
+        if inputs[name] is not None:
+            _check_shape(name, tuple(inputs[name].shape), shape, sizes)
+    if "tokens" in sizes and sizes["tokens"][0] > config.max_position_embeddings:
+        length, name = sizes["tokens"]
+        raise ValueError(
+            f"{name} has {length} tokens, more than max_position_embeddings={config.max_position_embeddings}; "
+            "truncate the text."
+        )
+    _check_ids("input_ids", inputs["input_ids"], config.vocab_size, "vocab_size")
+    _check_ids("token_type_ids", inputs["token_type_ids"], config.type_vocab_size, "type_vocab_size")
+
+
+def _check_shape(name: str, got: tuple, expected: tuple, sizes: dict) -> None:
+    """Holds one shape to its pattern; named sizes must agree with where they were first seen."""
+    pattern = "[" + ", ".join(map(str, expected)) + "]"
+    if len(got) != len(expected):
+        raise ValueError(f"{name} must have shape {pattern} (rank {len(expected)}), got shape {list(got)}.")
+    for size, want in zip(got, expected, strict=True):
+        if size is None:
+            continue
+        if isinstance(want, int) and size != want:
+            raise ValueError(f"{name} must have shape {pattern}, got shape {list(got)}.")
+        if isinstance(want, str):
+            first_size, first_name = sizes.setdefault(want, (size, name))
+            if size != first_size:
+                raise ValueError(
+                    f"{name} and {first_name} must have the same number of {want}, got {size} and {first_size}: "
+                    f"{name} must have shape {pattern}, got shape {list(got)}."
+                )
+
+
+def _check_ids(name: str, ids, limit: int, limit_name: str) -> None:
+    if ids is None:
+        return
+    dtype = keras.backend.standardize_dtype(ids.dtype)
+    if "int" not in dtype:
+        raise ValueError(f"{name} must hold integers, got dtype {dtype}.")
+    values = _values(ids)
+    if values is not None and values.size and not (values.min() >= 0 and values.max() < limit):
+        wrong = values[(values < 0) | (values >= limit)][0]
+        raise ValueError(f"{name} must lie in 0..{limit - 1} ({limit_name}={limit}), got {wrong}.")
+
+
+def _values(x):
+    """The numbers in a tensor as numpy, or None while a graph is traced and there are none."""
+    if isinstance(x, keras.KerasTensor):
+        return None
+    try:
+        return ops.convert_to_numpy(x)
+    except Exception:  # each backend has its own error for a tensor without values
+        return None

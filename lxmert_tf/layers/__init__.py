@@ -1,0 +1,1 @@
+"""The layers of LXMERT, primitive to whole: embeddings, attention, transformer, heads."""

@@ -1,0 +1,125 @@
+"""Attention of one stream to itself or to the other."""
+
+import keras
+from keras import ops
+
+from lxmert_tf.configuration import LxmertConfig
+from lxmert_tf.layers.common import dense, dropout, layer_norm
+
+
+def attention_bias(mask, dtype: str):
+    """What to add to attention scores so that masked keys get no weight.
+
+    Args:
+        mask: int or float [B, K], 1 for keys to attend to, 0 for masked ones, or None.
+        dtype: floating dtype of the scores; at least float32, so that scores added to its minimum stay finite.
+
+    Returns:
+        float[B, 1, 1, K], 0 or the dtype's minimum, or None. A row masked throughout spreads its weight evenly over
+        all its keys, as upstream's does, and is never NaN.
+    """
+    if mask is None:
+        return None
+    minimum = {"float32": -3.4028234663852886e38, "float64": -1.7976931348623157e308}[dtype]
+    mask = ops.cast(mask, dtype)[:, None, None, :]
+    return (1.0 - mask) * minimum
+
+
+def score_dtype(compute_dtype: str) -> str:
+    """The dtype of attention scores and of losses: the compute dtype, but no less than float32."""
+    return "float64" if compute_dtype == "float64" else "float32"
+
+
+class LxmertAttention(keras.layers.Layer):
+    """Multi-head scaled dot-product attention. Upstream: `LxmertAttention`; paper section 2.2."""
+
+    def __init__(self, config: LxmertConfig, **kwargs):
+        super().__init__(**kwargs)
+        dtype = self.dtype_policy
+        self.query = dense(config.hidden_size, config, "query", dtype)
+        self.key = dense(config.hidden_size, config, "key", dtype)
+        self.value = dense(config.hidden_size, config, "value", dtype)
+        self.dropout = dropout(config.attention_probs_dropout_prob, "dropout", dtype)
+        self.config = config
+        self.head_size = config.hidden_size // config.num_attention_heads
+
+    def build(self, input_shape=None):
+        hidden = (None, None, self.config.hidden_size)
+        self.query.build(hidden)
+        self.key.build(hidden)
+        self.value.build(hidden)
+
+    def call(self, hidden_states, context, bias=None, training=False):
+        """float[B, Q, H] attends to float[B, K, H] -> float[B, Q, H] and probabilities float[B, A, Q, K]"""
+        query = self._split_heads(self.query(hidden_states))
+        key = self._split_heads(self.key(context))
+        value = self._split_heads(self.value(context))
+
+        scores = ops.matmul(query, ops.transpose(key, (0, 1, 3, 2))) / self.head_size**0.5  # [B, A, Q, K]
+        scores = ops.cast(scores, score_dtype(self.compute_dtype))
+        probabilities = ops.softmax(scores if bias is None else scores + bias, axis=-1)
+        probabilities = self.dropout(ops.cast(probabilities, self.compute_dtype), training=training)
+
+        attended = ops.transpose(ops.matmul(probabilities, value), (0, 2, 1, 3))  # [B, Q, A, H / A]
+        return ops.reshape(attended, ops.shape(hidden_states)), probabilities
+
+    def _split_heads(self, x):  # [B, L, H] -> [B, A, L, H / A]
+        batch, length = ops.shape(x)[:2]
+        x = ops.reshape(x, (batch, length, self.config.num_attention_heads, self.head_size))
+        return ops.transpose(x, (0, 2, 1, 3))
+
+
+class LxmertAttentionOutput(keras.layers.Layer):
+    """Dense, dropout, residual, normalisation. Upstream: `LxmertAttentionOutput` and `LxmertOutput`."""
+
+    def __init__(self, config: LxmertConfig, input_size: int | None = None, **kwargs):
+        super().__init__(**kwargs)
+        dtype = self.dtype_policy
+        self.dense = dense(config.hidden_size, config, "dense", dtype)
+        self.LayerNorm = layer_norm(config, "LayerNorm", dtype)
+        self.dropout = dropout(config.hidden_dropout_prob, "dropout", dtype)
+        self.config = config
+        self.input_size = input_size or config.hidden_size
+
+    def build(self, input_shape=None):
+        self.dense.build((None, None, self.input_size))
+        self.LayerNorm.build((None, None, self.config.hidden_size))
+
+    def call(self, hidden_states, residual, training=False):
+        """float[B, L, input_size] and float[B, L, H] -> float[B, L, H]"""
+        return self.LayerNorm(self.dropout(self.dense(hidden_states), training=training) + residual)
+
+
+class _AttentionBlock(keras.layers.Layer):
+    """Attention and its output; the subclasses name the attention as upstream does."""
+
+    def __init__(self, config: LxmertConfig, attention_name: str, **kwargs):
+        super().__init__(**kwargs)
+        dtype = self.dtype_policy
+        setattr(self, attention_name, LxmertAttention(config, name=attention_name, dtype=dtype))
+        self.output_layer = LxmertAttentionOutput(config, name="output_layer", dtype=dtype)
+        self.attention_name = attention_name
+
+    def build(self, input_shape=None):
+        getattr(self, self.attention_name).build()
+        self.output_layer.build()
+
+    def call(self, hidden_states, context, bias=None, training=False):
+        """float[B, Q, H] attends to float[B, K, H] -> float[B, Q, H] and probabilities float[B, A, Q, K]"""
+        attention = getattr(self, self.attention_name)
+        attended, probabilities = attention(hidden_states, context, bias, training=training)
+        return self.output_layer(attended, hidden_states, training=training), probabilities
+
+
+class LxmertSelfAttentionLayer(_AttentionBlock):
+    """A stream attends to itself. Upstream: `LxmertSelfAttentionLayer`."""
+
+    def __init__(self, config: LxmertConfig, **kwargs):
+        super().__init__(config, "self", **kwargs)
+
+
+class LxmertCrossAttentionLayer(_AttentionBlock):
+    """A stream attends to the other. Upstream: `LxmertCrossAttentionLayer`."""
+
+    def __init__(self, config: LxmertConfig, **kwargs):
+        super().__init__(config, "att", **kwargs)

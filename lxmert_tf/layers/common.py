@@ -1,0 +1,49 @@
+"""What several layers are made of: dense, dropout, normalisation and activations, set up from the config."""
+
+import math
+from collections.abc import Callable
+
+import keras
+from keras import ops
+
+from lxmert_tf.configuration import LxmertConfig
+
+
+def dense(units: int, config: LxmertConfig, name: str, dtype) -> keras.layers.Dense:
+    """A Dense layer with the config's truncated normal initialiser."""
+    return keras.layers.Dense(units, kernel_initializer=initializer(config), name=name, dtype=dtype)
+
+
+def dropout(rate: float, name: str, dtype) -> keras.layers.Dropout:
+    """A Dropout layer; it holds no weights, so checkpoints are the same at any rate."""
+    return keras.layers.Dropout(rate, name=name, dtype=dtype)
+
+
+def layer_norm(config: LxmertConfig, name: str, dtype) -> keras.layers.LayerNormalization:
+    """Layer normalisation over the last axis with the config's epsilon."""
+    return keras.layers.LayerNormalization(epsilon=config.layer_norm_eps, name=name, dtype=dtype)
+
+
+def initializer(config: LxmertConfig) -> keras.initializers.Initializer:
+    """The initialiser of every kernel and embedding table."""
+    return keras.initializers.TruncatedNormal(stddev=config.initializer_range)
+
+
+def activation(hidden_act: str | Callable) -> Callable:
+    """The function a config's `hidden_act` names."""
+    if callable(hidden_act):
+        return hidden_act
+    return {"gelu": gelu, "relu": keras.activations.relu, "silu": keras.activations.silu, "gelu_new": gelu_new}[
+        hidden_act
+    ]
+
+
+# Written out, since TensorFlow's own GELU rounds its constants to float32 and is off by 1e-8 in float64.
+def gelu(x):
+    """GELU in its exact form, with erf."""
+    return 0.5 * x * (1.0 + ops.erf(x * math.sqrt(0.5)))
+
+
+def gelu_new(x):
+    """GELU in its tanh form."""
+    return 0.5 * x * (1.0 + ops.tanh(math.sqrt(2.0 / math.pi) * (x + 0.044715 * x * x * x)))

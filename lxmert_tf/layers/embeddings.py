@@ -1,0 +1,92 @@
+"""From token ids and region features to the two streams of hidden states."""
+
+import keras
+from keras import ops
+
+from lxmert_tf.configuration import LxmertConfig
+from lxmert_tf.layers.common import dense, dropout, initializer, layer_norm
+
+
+class PaddedEmbedding(keras.layers.Layer):
+    """An embedding table whose row 0 gets no gradient from looking it up.
+
+    Upstream gives all three tables `padding_idx=0`, so row 0 of words, positions and token types only learns what
+    comes another way (the word table through the tied decoder).
+    """
+
+    def __init__(self, rows: int, config: LxmertConfig, **kwargs):
+        super().__init__(**kwargs)
+        self.rows, self.config = rows, config
+
+    def build(self, input_shape=None):
+        shape = (self.rows, self.config.hidden_size)
+        # No autocast: a row is cast after it is looked up, not the whole table before.
+        self.weight = self.add_weight(name="weight", shape=shape, initializer=initializer(self.config), autocast=False)
+
+    def call(self, ids):
+        """int[...] -> float[..., H]"""
+        looked_up = ops.cast(ops.take(self.weight, ids, axis=0), self.compute_dtype)
+        return ops.where(ops.expand_dims(ops.equal(ids, 0), -1), ops.stop_gradient(looked_up), looked_up)
+
+
+class LxmertEmbeddings(keras.layers.Layer):
+    """Sum of word, position and token type embeddings, normalised. Upstream: `LxmertEmbeddings`."""
+
+    def __init__(self, config: LxmertConfig, **kwargs):
+        super().__init__(**kwargs)
+        dtype = self.dtype_policy
+        self.word_embeddings = PaddedEmbedding(config.vocab_size, config, name="word_embeddings", dtype=dtype)
+        self.position_embeddings = PaddedEmbedding(
+            config.max_position_embeddings, config, name="position_embeddings", dtype=dtype
+        )
+        self.token_type_embeddings = PaddedEmbedding(
+            config.type_vocab_size, config, name="token_type_embeddings", dtype=dtype
+        )
+        self.LayerNorm = layer_norm(config, "LayerNorm", dtype)
+        self.dropout = dropout(config.hidden_dropout_prob, "dropout", dtype)
+        self.config = config
+
+    def build(self, input_shape=None):
+        self.word_embeddings.build()
+        self.position_embeddings.build()
+        self.token_type_embeddings.build()
+        self.LayerNorm.build((None, None, self.config.hidden_size))
+
+    def call(self, input_ids=None, token_type_ids=None, inputs_embeds=None, training=False):
+        """int[B, T] ids (or float[B, T, H] embeddings) and int[B, T] token types -> float[B, T, H]"""
+        words = (
+            self.word_embeddings(input_ids) if inputs_embeds is None else ops.cast(inputs_embeds, self.compute_dtype)
+        )
+        length = ops.shape(words)[1]
+        positions = self.position_embeddings(ops.arange(length, dtype="int32"))
+        if token_type_ids is None:
+            token_type_ids = ops.zeros((1, length), dtype="int32")
+        types = self.token_type_embeddings(token_type_ids)
+        return self.dropout(self.LayerNorm(words + positions + types), training=training)
+
+
+class LxmertVisualFeatureEncoder(keras.layers.Layer):
+    """Mean of the normalised projections of region features and of boxes. Upstream: `LxmertVisualFeatureEncoder`."""
+
+    def __init__(self, config: LxmertConfig, **kwargs):
+        super().__init__(**kwargs)
+        dtype = self.dtype_policy
+        self.visn_fc = dense(config.hidden_size, config, "visn_fc", dtype)
+        self.visn_layer_norm = layer_norm(config, "visn_layer_norm", dtype)
+        self.box_fc = dense(config.hidden_size, config, "box_fc", dtype)
+        self.box_layer_norm = layer_norm(config, "box_layer_norm", dtype)
+        self.dropout = dropout(config.hidden_dropout_prob, "dropout", dtype)
+        self.config = config
+
+    def build(self, input_shape=None):
+        hidden = (None, None, self.config.hidden_size)
+        self.visn_fc.build((None, None, self.config.visual_feat_dim))
+        self.visn_layer_norm.build(hidden)
+        self.box_fc.build((None, None, self.config.visual_pos_dim))
+        self.box_layer_norm.build(hidden)
+
+    def call(self, visual_feats, visual_pos, training=False):
+        """float[B, N, visual_feat_dim] and float[B, N, visual_pos_dim] -> float[B, N, H]"""
+        features = self.visn_layer_norm(self.visn_fc(visual_feats))
+        boxes = self.box_layer_norm(self.box_fc(visual_pos))
+        return self.dropout((features + boxes) / 2, training=training)

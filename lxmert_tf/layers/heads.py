@@ -1,0 +1,140 @@
+"""The heads: what is read off the two streams."""
+
+import keras
+from keras import ops
+
+from lxmert_tf.configuration import LxmertConfig
+from lxmert_tf.layers.common import activation, dense, gelu, layer_norm
+
+
+class LxmertPooler(keras.layers.Layer):
+    """tanh of a dense layer over the first token. Upstream: `LxmertPooler`."""
+
+    def __init__(self, config: LxmertConfig, **kwargs):
+        super().__init__(**kwargs)
+        self.dense = dense(config.hidden_size, config, "dense", self.dtype_policy)
+        self.config = config
+
+    def build(self, input_shape=None):
+        self.dense.build((None, self.config.hidden_size))
+
+    def call(self, hidden_states):
+        """float[B, T, H] -> float[B, H]"""
+        return ops.tanh(self.dense(hidden_states[:, 0]))
+
+
+class LxmertPredictionHeadTransform(keras.layers.Layer):
+    """Dense, activation, normalisation. Upstream: `LxmertPredictionHeadTransform`."""
+
+    def __init__(self, config: LxmertConfig, **kwargs):
+        super().__init__(**kwargs)
+        self.dense = dense(config.hidden_size, config, "dense", self.dtype_policy)
+        self.activation = activation(config.hidden_act)
+        self.LayerNorm = layer_norm(config, "LayerNorm", self.dtype_policy)
+        self.config = config
+
+    def build(self, input_shape=None):
+        hidden = (None, None, self.config.hidden_size)
+        self.dense.build(hidden)
+        self.LayerNorm.build(hidden)
+
+    def call(self, hidden_states):
+        """float[B, L, H] -> float[B, L, H]"""
+        return self.LayerNorm(self.activation(self.dense(hidden_states)))
+
+
+class LxmertLMPredictionHead(keras.layers.Layer):
+    """Vocabulary logits; the decoder is the word embedding table itself. Upstream: `LxmertLMPredictionHead`."""
+
+    def __init__(self, config: LxmertConfig, **kwargs):
+        super().__init__(**kwargs)
+        self.transform = LxmertPredictionHeadTransform(config, name="transform", dtype=self.dtype_policy)
+        self.config = config
+
+    def build(self, input_shape=None):
+        self.transform.build()
+        self.bias = self.add_weight(name="bias", shape=(self.config.vocab_size,), initializer="zeros")
+
+    def call(self, hidden_states, word_embeddings):
+        """float[B, T, H] and the table float[V, H] -> float[B, T, V]"""
+        table = ops.transpose(ops.cast(word_embeddings, self.compute_dtype))
+        return ops.matmul(self.transform(hidden_states), table) + self.bias
+
+
+class LxmertPreTrainingHeads(keras.layers.Layer):
+    """Masked language modelling and sentence-image matching. Upstream: `LxmertPreTrainingHeads`."""
+
+    def __init__(self, config: LxmertConfig, **kwargs):
+        super().__init__(**kwargs)
+        self.predictions = LxmertLMPredictionHead(config, name="predictions", dtype=self.dtype_policy)
+        self.seq_relationship = dense(2, config, "seq_relationship", self.dtype_policy)
+        self.config = config
+
+    def build(self, input_shape=None):
+        self.predictions.build()
+        self.seq_relationship.build((None, self.config.hidden_size))
+
+    def call(self, language_output, pooled_output, word_embeddings):
+        """float[B, T, H], float[B, H] and the table float[V, H] -> float[B, T, V] and float[B, 2]"""
+        return self.predictions(language_output, word_embeddings), self.seq_relationship(pooled_output)
+
+
+class LxmertVisualObjHead(keras.layers.Layer):
+    """Object, attribute and feature predictions of each box. Upstream: `LxmertVisualObjHead`."""
+
+    def __init__(self, config: LxmertConfig, **kwargs):
+        super().__init__(**kwargs)
+        self.transform = LxmertPredictionHeadTransform(config, name="transform", dtype=self.dtype_policy)
+        self.config = config
+        for loss, units in self.sizes(config).items():
+            name = f"decoder_dict_{loss}"
+            setattr(self, name, dense(units, config, name, self.dtype_policy))
+
+    @staticmethod
+    def sizes(config: LxmertConfig) -> dict[str, int]:
+        """Width of each visual prediction the config asks for, by the name of its loss."""
+        asked = {
+            "obj": (config.visual_obj_loss, config.num_object_labels),
+            "attr": (config.visual_attr_loss, config.num_attr_labels),
+            "feat": (config.visual_feat_loss, config.visual_feat_dim),
+        }
+        return {loss: units for loss, (wanted, units) in asked.items() if wanted}
+
+    def build(self, input_shape=None):
+        self.transform.build()
+        for loss in self.sizes(self.config):
+            getattr(self, f"decoder_dict_{loss}").build((None, None, self.config.hidden_size))
+
+    def call(self, vision_output):
+        """float[B, N, H] -> {"obj": float[B, N, objects], "attr": float[B, N, attributes], "feat": float[B, N, D]}"""
+        hidden = self.transform(vision_output)
+        return {loss: getattr(self, f"decoder_dict_{loss}")(hidden) for loss in self.sizes(self.config)}
+
+
+class LxmertVisualAnswerHead(keras.layers.Layer):
+    """Answer logits: dense to twice the width, GELU, normalisation, dense. Upstream: `LxmertVisualAnswerHead`.
+
+    The GELU is the exact one whatever `hidden_act` says. The layers keep their places in upstream's sequence: 0, 2, 3.
+
+    Args:
+        num_labels: number of answers A.
+        images: pooled outputs joined in the input, 1 for questions, 2 for pairs of images.
+    """
+
+    def __init__(self, config: LxmertConfig, num_labels: int, images: int = 1, **kwargs):
+        super().__init__(**kwargs)
+        dtype = self.dtype_policy
+        self.logit_fc_0 = dense(2 * config.hidden_size, config, "logit_fc_0", dtype)
+        self.logit_fc_2 = layer_norm(config, "logit_fc_2", dtype)
+        self.logit_fc_3 = dense(num_labels, config, "logit_fc_3", dtype)
+        self.config, self.images = config, images
+
+    def build(self, input_shape=None):
+        wide = (None, 2 * self.config.hidden_size)
+        self.logit_fc_0.build((None, self.images * self.config.hidden_size))
+        self.logit_fc_2.build(wide)
+        self.logit_fc_3.build(wide)
+
+    def call(self, pooled_output):
+        """float[B, images * H] -> float[B, A]"""
+        return self.logit_fc_3(self.logit_fc_2(gelu(self.logit_fc_0(pooled_output))))

@@ -1,0 +1,153 @@
+"""Transformer layers of one stream, cross layers of both, and the encoder that stacks them."""
+
+import keras
+
+from lxmert_tf.configuration import LxmertConfig
+from lxmert_tf.layers.attention import (
+    LxmertAttentionOutput,
+    LxmertCrossAttentionLayer,
+    LxmertSelfAttentionLayer,
+)
+from lxmert_tf.layers.common import activation, dense
+from lxmert_tf.layers.embeddings import LxmertVisualFeatureEncoder
+
+
+class LxmertIntermediate(keras.layers.Layer):
+    """First half of a feed-forward block: dense and activation. Upstream: `LxmertIntermediate`."""
+
+    def __init__(self, config: LxmertConfig, **kwargs):
+        super().__init__(**kwargs)
+        self.dense = dense(config.intermediate_size, config, "dense", self.dtype_policy)
+        self.activation = activation(config.hidden_act)
+        self.config = config
+
+    def build(self, input_shape=None):
+        self.dense.build((None, None, self.config.hidden_size))
+
+    def call(self, hidden_states):
+        """float[B, L, H] -> float[B, L, intermediate_size]"""
+        return self.activation(self.dense(hidden_states))
+
+
+class LxmertOutput(LxmertAttentionOutput):
+    """Second half of a feed-forward block, back to H. Upstream: `LxmertOutput`."""
+
+    def __init__(self, config: LxmertConfig, **kwargs):
+        super().__init__(config, config.intermediate_size, **kwargs)
+
+
+class LxmertLayer(keras.layers.Layer):
+    """Self-attention and feed-forward of one stream. Upstream: `LxmertLayer`."""
+
+    def __init__(self, config: LxmertConfig, **kwargs):
+        super().__init__(**kwargs)
+        dtype = self.dtype_policy
+        self.attention = LxmertSelfAttentionLayer(config, name="attention", dtype=dtype)
+        self.intermediate = LxmertIntermediate(config, name="intermediate", dtype=dtype)
+        self.output_layer = LxmertOutput(config, name="output_layer", dtype=dtype)
+
+    def build(self, input_shape=None):
+        self.attention.build()
+        self.intermediate.build()
+        self.output_layer.build()
+
+    def call(self, hidden_states, bias=None, training=False):
+        """float[B, L, H] -> float[B, L, H] and probabilities float[B, A, L, L]"""
+        attended, probabilities = self.attention(hidden_states, hidden_states, bias, training=training)
+        return self.output_layer(self.intermediate(attended), attended, training=training), probabilities
+
+
+class LxmertXLayer(keras.layers.Layer):
+    """Cross attention both ways, then self-attention and feed-forward of each stream. Upstream: `LxmertXLayer`.
+
+    One cross-attention block serves both directions, each from the layer's inputs.
+    """
+
+    def __init__(self, config: LxmertConfig, **kwargs):
+        super().__init__(**kwargs)
+        dtype = self.dtype_policy
+        self.visual_attention = LxmertCrossAttentionLayer(config, name="visual_attention", dtype=dtype)
+        self.lang_self_att = LxmertSelfAttentionLayer(config, name="lang_self_att", dtype=dtype)
+        self.visn_self_att = LxmertSelfAttentionLayer(config, name="visn_self_att", dtype=dtype)
+        self.lang_inter = LxmertIntermediate(config, name="lang_inter", dtype=dtype)
+        self.lang_output = LxmertOutput(config, name="lang_output", dtype=dtype)
+        self.visn_inter = LxmertIntermediate(config, name="visn_inter", dtype=dtype)
+        self.visn_output = LxmertOutput(config, name="visn_output", dtype=dtype)
+
+    def build(self, input_shape=None):
+        self.visual_attention.build()
+        self.lang_self_att.build()
+        self.visn_self_att.build()
+        self.lang_inter.build()
+        self.lang_output.build()
+        self.visn_inter.build()
+        self.visn_output.build()
+
+    def call(self, language, vision, language_bias=None, vision_bias=None, training=False):
+        """float[B, T, H] and float[B, N, H] -> the same, and language-to-vision probabilities float[B, A, T, N]"""
+        language_crossed, probabilities = self.visual_attention(language, vision, vision_bias, training=training)
+        vision_crossed, _ = self.visual_attention(vision, language, language_bias, training=training)
+
+        language, _ = self.lang_self_att(language_crossed, language_crossed, language_bias, training=training)
+        vision, _ = self.visn_self_att(vision_crossed, vision_crossed, vision_bias, training=training)
+
+        language = self.lang_output(self.lang_inter(language), language, training=training)
+        vision = self.visn_output(self.visn_inter(vision), vision, training=training)
+        return language, vision, probabilities
+
+
+class LxmertEncoder(keras.layers.Layer):
+    """Language layers, vision layers, then cross layers. Upstream: `LxmertEncoder`; paper section 2.2.
+
+    The layers are attributes `layer_0` ..., `r_layers_0` ..., `x_layers_0` ..., so that they are saved by these names.
+    """
+
+    def __init__(self, config: LxmertConfig, **kwargs):
+        super().__init__(**kwargs)
+        dtype = self.dtype_policy
+        self.visn_fc = LxmertVisualFeatureEncoder(config, name="visn_fc", dtype=dtype)
+        self.depths = {"layer": config.l_layers, "r_layers": config.r_layers, "x_layers": config.x_layers}
+        for stack, layer_class in (("layer", LxmertLayer), ("r_layers", LxmertLayer), ("x_layers", LxmertXLayer)):
+            for i in range(self.depths[stack]):
+                setattr(self, f"{stack}_{i}", layer_class(config, name=f"{stack}_{i}", dtype=dtype))
+
+    def stack(self, name: str) -> list:
+        """The layers of one stack ("layer", "r_layers" or "x_layers"), in order."""
+        return [getattr(self, f"{name}_{i}") for i in range(self.depths[name])]
+
+    def build(self, input_shape=None):
+        self.visn_fc.build()
+        for layer in self.stack("layer") + self.stack("r_layers") + self.stack("x_layers"):
+            layer.build()
+
+    def call(self, language, visual_feats, visual_pos, language_bias=None, vision_bias=None, training=False):
+        """float[B, T, H], float[B, N, visual_feat_dim], float[B, N, visual_pos_dim] -> states and attentions.
+
+        Returns:
+            Five lists: language states after each of its layers, vision states likewise (each led by the stream's
+            input, so that the last entry is always the encoder's output), and the language, vision and cross
+            attention probabilities.
+        """
+        language_states = [language]
+        vision_states = [self.visn_fc(visual_feats, visual_pos, training=training)]
+        language_attentions, vision_attentions, cross_attentions = [], [], []
+
+        for layer in self.stack("layer"):
+            hidden, probabilities = layer(language_states[-1], language_bias, training=training)
+            language_states.append(hidden)
+            language_attentions.append(probabilities)
+
+        for layer in self.stack("r_layers"):
+            hidden, probabilities = layer(vision_states[-1], vision_bias, training=training)
+            vision_states.append(hidden)
+            vision_attentions.append(probabilities)
+
+        for layer in self.stack("x_layers"):
+            language, vision, probabilities = layer(
+                language_states[-1], vision_states[-1], language_bias, vision_bias, training=training
+            )
+            language_states.append(language)
+            vision_states.append(vision)
+            cross_attentions.append(probabilities)
+
+        return language_states, vision_states, language_attentions, vision_attentions, cross_attentions

@@ -1,0 +1,460 @@
+"""The LXMERT models: backbone, pretraining, question answering, visual reasoning.
+
+Shapes: B examples, T tokens, N boxes, H hidden_size, A attention heads, V vocab_size, D visual_feat_dim.
+"""
+
+import keras
+from keras import ops
+
+from lxmert_tf.configuration import LxmertConfig
+from lxmert_tf.inputs import check_inputs, gather_inputs
+from lxmert_tf.layers.attention import attention_bias, score_dtype
+from lxmert_tf.layers.embeddings import LxmertEmbeddings
+from lxmert_tf.layers.heads import (
+    LxmertPooler,
+    LxmertPreTrainingHeads,
+    LxmertVisualAnswerHead,
+    LxmertVisualObjHead,
+)
+from lxmert_tf.layers.transformer import LxmertEncoder
+from lxmert_tf.losses import cross_entropy, soft_answer_loss, visual_class_loss, visual_feature_loss
+from lxmert_tf.outputs import (
+    TFLxmertForPreTrainingOutput,
+    TFLxmertForQuestionAnsweringOutput,
+    TFLxmertForVisualReasoningOutput,
+    TFLxmertModelOutput,
+)
+from lxmert_tf.pretrained import TFLxmertPreTrainedModel
+from lxmert_tf.training_losses import LossTrackers, TrainsOnOwnLosses
+
+INPUTS = (
+    "input_ids",
+    "visual_feats",
+    "visual_pos",
+    "attention_mask",
+    "visual_attention_mask",
+    "token_type_ids",
+    "inputs_embeds",
+)
+
+
+@keras.saving.register_keras_serializable("lxmert_tf")
+class TFLxmertModel(TFLxmertPreTrainedModel):
+    """The LXMERT backbone: language, vision and cross encoders, and the pooler.
+
+    Args:
+        config: sizes and rates.
+        dtype: a Keras dtype ("float64") or dtype policy ("mixed_bfloat16").
+
+    Example:
+        model = TFLxmertModel(LxmertConfig())
+        output = model(input_ids=ids, visual_feats=features, visual_pos=boxes)
+        output.pooled_output  # float32[B, H]
+
+    Source: Tan & Bansal 2019, section 2; upstream `TFLxmertModel`.
+    """
+
+    call_inputs = INPUTS
+    call_labels = ()
+
+    def __init__(self, config: LxmertConfig, **kwargs):
+        super().__init__(config, **kwargs)
+        dtype = self.dtype_policy
+        self.embeddings = LxmertEmbeddings(config, name="embeddings", dtype=dtype)
+        self.encoder = LxmertEncoder(config, name="encoder", dtype=dtype)
+        self.pooler = LxmertPooler(config, name="pooler", dtype=dtype)
+        self.build_unless_nested()
+
+    def build_layers(self) -> None:
+        self.embeddings.build()
+        self.encoder.build()
+        self.pooler.build()
+
+    def call(
+        self,
+        input_ids=None,
+        visual_feats=None,
+        visual_pos=None,
+        attention_mask=None,
+        visual_attention_mask=None,
+        token_type_ids=None,
+        inputs_embeds=None,
+        output_attentions=None,
+        output_hidden_states=None,
+        return_dict=None,
+        training=False,
+    ):
+        """Encodes text and image regions together.
+
+        Args:
+            input_ids: int[B, T], token ids; or a dict of all inputs, or a list of them in this order.
+            visual_feats: float[B, N, D], region features.
+            visual_pos: float[B, N, 4], boxes (x1, y1, x2, y2) in 0..1.
+            attention_mask: int or float[B, T], 1 for tokens, 0 for padding. Default: all 1.
+            visual_attention_mask: int or float[B, N], 1 for boxes, 0 for padding. Default: all 1.
+            token_type_ids: int[B, T]. Default: all 0.
+            inputs_embeds: float[B, T, H], word embeddings in place of `input_ids`.
+            output_attentions, output_hidden_states: whether to return them. Default: the config's.
+            return_dict: False for a plain tuple. Default: the config's.
+            training: whether dropout is on.
+
+        Returns:
+            `TFLxmertModelOutput`, or a tuple of its present entries.
+
+        Raises:
+            ValueError: an input is missing, of a wrong shape, or (eager mode) out of the vocabulary.
+        """
+        inputs = gather_inputs(
+            input_ids,
+            INPUTS,
+            visual_feats=visual_feats,
+            visual_pos=visual_pos,
+            attention_mask=attention_mask,
+            visual_attention_mask=visual_attention_mask,
+            token_type_ids=token_type_ids,
+            inputs_embeds=inputs_embeds,
+        )
+        check_inputs(inputs, self.config)
+        dtype = score_dtype(self.compute_dtype)
+        language_states, vision_states, *attentions = self.encoder(
+            self.embeddings(inputs["input_ids"], inputs["token_type_ids"], inputs["inputs_embeds"], training=training),
+            ops.cast(inputs["visual_feats"], self.compute_dtype),
+            ops.cast(inputs["visual_pos"], self.compute_dtype),
+            attention_bias(inputs["attention_mask"], dtype),
+            attention_bias(inputs["visual_attention_mask"], dtype),
+            training=training,
+        )
+        output = TFLxmertModelOutput(
+            language_output=language_states[-1],
+            vision_output=vision_states[-1],
+            pooled_output=self.pooler(language_states[-1]),
+        )
+        if self.default("output_hidden_states", output_hidden_states):
+            output["language_hidden_states"] = tuple(language_states[1:])
+            output["vision_hidden_states"] = tuple(vision_states[1:])
+        if self.default("output_attentions", output_attentions):
+            for name, probabilities in zip(
+                ("language_attentions", "vision_attentions", "cross_encoder_attentions"), attentions, strict=True
+            ):
+                output[name] = tuple(probabilities)
+        return self.as_asked(output, return_dict)
+
+
+class _TaskModel(TrainsOnOwnLosses, TFLxmertPreTrainedModel):
+    """A backbone `lxmert` with heads on it."""
+
+    def __init__(self, config: LxmertConfig, **kwargs):
+        super().__init__(config, **kwargs)
+        self.loss_trackers = LossTrackers(self.loss_names)
+        self.lxmert = TFLxmertModel(config, name="lxmert", dtype=self.dtype_policy, nested=True)
+
+    def encode(self, inputs: dict, output_attentions, output_hidden_states, training) -> TFLxmertModelOutput:
+        """The backbone's output for gathered inputs."""
+        return self.lxmert(
+            {name: inputs[name] for name in INPUTS},
+            output_attentions=output_attentions,
+            output_hidden_states=output_hidden_states,
+            return_dict=True,
+            training=training,
+        )
+
+
+@keras.saving.register_keras_serializable("lxmert_tf")
+class TFLxmertForPreTraining(_TaskModel):
+    """LXMERT with its pretraining heads: masked words, matching, masked objects, and answers.
+
+    Args:
+        config: sizes, rates, and which tasks have a loss (`task_*`, `visual_*_loss`).
+        dtype: a Keras dtype or dtype policy.
+
+    Source: Tan & Bansal 2019, section 3; upstream `TFLxmertForPreTraining`.
+    """
+
+    call_labels = ("masked_lm_labels", "obj_labels", "matched_label", "ans", "labels")
+    call_inputs = INPUTS
+    loss_names = ("masked_lm_loss", "matched_loss", "obj_loss", "attr_loss", "feat_loss", "ans_loss")
+
+    def __init__(self, config: LxmertConfig, **kwargs):
+        super().__init__(config, **kwargs)
+        dtype = self.dtype_policy
+        self.cls = LxmertPreTrainingHeads(config, name="cls", dtype=dtype)
+        if config.task_obj_predict:
+            self.obj_predict_head = LxmertVisualObjHead(config, name="obj_predict_head", dtype=dtype)
+        if config.task_qa:
+            self.answer_head = LxmertVisualAnswerHead(config, config.num_qa_labels, name="answer_head", dtype=dtype)
+        self.build_unless_nested()
+
+    def build_layers(self) -> None:
+        self.lxmert.build()
+        self.cls.build()
+        if self.config.task_obj_predict:
+            self.obj_predict_head.build()
+        if self.config.task_qa:
+            self.answer_head.build()
+
+    def call(
+        self,
+        input_ids=None,
+        visual_feats=None,
+        visual_pos=None,
+        attention_mask=None,
+        visual_attention_mask=None,
+        token_type_ids=None,
+        inputs_embeds=None,
+        masked_lm_labels=None,
+        obj_labels=None,
+        matched_label=None,
+        ans=None,
+        output_attentions=None,
+        output_hidden_states=None,
+        return_dict=None,
+        training=False,
+        labels=None,
+    ):
+        """Encodes, predicts, and sums the losses whose labels are given.
+
+        Args:
+            input_ids ... inputs_embeds: as in `TFLxmertModel.call`.
+            masked_lm_labels: int[B, T], the hidden word's id, -100 elsewhere.
+            obj_labels: dict with any of "obj": (int[B, N], float[B, N]), object ids and the detector's confidence;
+                "attr": the same for attributes; "feat": (float[B, N, D], float[B, N]), features and mask.
+            matched_label: int[B], 1 if the sentence matches the image, else 0; -100 is ignored.
+            ans: int[B], answer ids, -100 for none.
+            output_attentions, output_hidden_states, return_dict, training: as in `TFLxmertModel.call`.
+            labels: PyTorch's name for `masked_lm_labels`.
+
+        Returns:
+            `TFLxmertForPreTrainingOutput`, or a tuple of its present entries.
+
+        Raises:
+            ValueError: as `TFLxmertModel.call`, or `masked_lm_labels` and `labels` are both given.
+        """
+        inputs = gather_inputs(
+            input_ids,
+            INPUTS + self.call_labels,
+            visual_feats=visual_feats,
+            visual_pos=visual_pos,
+            attention_mask=attention_mask,
+            visual_attention_mask=visual_attention_mask,
+            token_type_ids=token_type_ids,
+            inputs_embeds=inputs_embeds,
+            masked_lm_labels=masked_lm_labels,
+            obj_labels=obj_labels,
+            matched_label=matched_label,
+            ans=ans,
+            labels=labels,
+        )
+        encoded = self.encode(inputs, output_attentions, output_hidden_states, training)
+        word_embeddings = self.lxmert.embeddings.word_embeddings.weight
+        prediction_logits, cross_relationship_score = self.cls(
+            encoded.language_output, encoded.pooled_output, word_embeddings
+        )
+        output = TFLxmertForPreTrainingOutput(
+            prediction_logits=prediction_logits,
+            cross_relationship_score=cross_relationship_score,
+            question_answering_score=self.answer_head(encoded.pooled_output) if self.config.task_qa else None,
+        )
+        losses = self.pretraining_losses(output, encoded.vision_output, inputs)
+        return self.as_asked(self.finish(output, encoded, losses), return_dict)
+
+    def pretraining_losses(self, output: TFLxmertForPreTrainingOutput, vision_output, labels: dict) -> dict:
+        """Each loss by name, of the tasks that the config switches on and that have labels."""
+        config, losses = self.config, {}
+        masked_lm_labels = labels["masked_lm_labels"]
+        if labels["labels"] is not None:
+            if masked_lm_labels is not None:
+                raise ValueError("labels is another name for masked_lm_labels; give one of them, not both.")
+            masked_lm_labels = labels["labels"]
+        if config.task_mask_lm and masked_lm_labels is not None:
+            losses["masked_lm_loss"] = cross_entropy(output.prediction_logits, masked_lm_labels)
+        if config.task_matched and labels["matched_label"] is not None:
+            losses["matched_loss"] = cross_entropy(output.cross_relationship_score, labels["matched_label"])
+        if config.task_obj_predict and labels["obj_labels"] is not None:
+            losses.update(self.visual_losses(vision_output, labels["obj_labels"]))
+        if config.task_qa and labels["ans"] is not None:
+            losses["ans_loss"] = cross_entropy(output.question_answering_score, labels["ans"])
+        return losses
+
+    def visual_losses(self, vision_output, obj_labels: dict) -> dict:
+        """Losses of the masked boxes, for each entry of `obj_labels` that the config switches on."""
+        unknown = sorted(set(obj_labels) - {"obj", "attr", "feat"})
+        if unknown:
+            raise ValueError(f"obj_labels holds {unknown[0]!r}, which is none of obj, attr, feat.")
+        losses = {}
+        for name, predictions in self.obj_predict_head(vision_output).items():
+            if name in obj_labels:
+                targets, weights = obj_labels[name]
+                loss = visual_feature_loss if name == "feat" else visual_class_loss
+                losses[f"{name}_loss"] = loss(predictions, targets, weights, self.config.visual_loss_normalizer)
+        return losses
+
+
+@keras.saving.register_keras_serializable("lxmert_tf")
+class TFLxmertForQuestionAnswering(_TaskModel):
+    """LXMERT with an answer head, for VQA and GQA.
+
+    Args:
+        config: sizes and rates; `num_qa_labels` answers.
+        dtype: a Keras dtype or dtype policy.
+
+    Source: Tan & Bansal 2019, section 4; upstream PyTorch `LxmertForQuestionAnswering`.
+    """
+
+    call_labels = ("labels",)
+    call_inputs = INPUTS
+
+    def __init__(self, config: LxmertConfig, **kwargs):
+        super().__init__(config, **kwargs)
+        self.answer_head = LxmertVisualAnswerHead(
+            config, config.num_qa_labels, name="answer_head", dtype=self.dtype_policy
+        )
+        self.build_unless_nested()
+
+    def build_layers(self) -> None:
+        self.lxmert.build()
+        self.answer_head.build()
+
+    def call(
+        self,
+        input_ids=None,
+        visual_feats=None,
+        visual_pos=None,
+        attention_mask=None,
+        visual_attention_mask=None,
+        token_type_ids=None,
+        inputs_embeds=None,
+        labels=None,
+        output_attentions=None,
+        output_hidden_states=None,
+        return_dict=None,
+        training=False,
+    ):
+        """Encodes and answers.
+
+        Args:
+            input_ids ... inputs_embeds: as in `TFLxmertModel.call`.
+            labels: int[B], answer ids, -100 for none (cross entropy); or float[B, num_qa_labels], soft scores in
+                0..1 (binary cross entropy, the paper's fine-tuning loss).
+            output_attentions, output_hidden_states, return_dict, training: as in `TFLxmertModel.call`.
+
+        Returns:
+            `TFLxmertForQuestionAnsweringOutput`, or a tuple of its present entries.
+
+        Raises:
+            ValueError: as `TFLxmertModel.call`.
+        """
+        inputs = gather_inputs(
+            input_ids,
+            INPUTS + self.call_labels,
+            visual_feats=visual_feats,
+            visual_pos=visual_pos,
+            attention_mask=attention_mask,
+            visual_attention_mask=visual_attention_mask,
+            token_type_ids=token_type_ids,
+            inputs_embeds=inputs_embeds,
+            labels=labels,
+        )
+        encoded = self.encode(inputs, output_attentions, output_hidden_states, training)
+        score = self.answer_head(encoded.pooled_output)
+        losses = {} if inputs["labels"] is None else {"answer_loss": answer_loss(score, inputs["labels"])}
+        output = TFLxmertForQuestionAnsweringOutput(question_answering_score=score)
+        return self.as_asked(self.finish(output, encoded, losses), return_dict)
+
+
+@keras.saving.register_keras_serializable("lxmert_tf")
+class TFLxmertForVisualReasoning(_TaskModel):
+    """LXMERT over pairs of images, for NLVR2: is the sentence true of both?
+
+    The sentence is encoded with each image; both pooled outputs, joined, are classified into false and true.
+
+    Args:
+        config: sizes and rates.
+        dtype: a Keras dtype or dtype policy.
+
+    Source: Tan & Bansal 2019, section 4; the original code's `NLVR2Model`.
+    """
+
+    call_labels = ("labels",)
+    call_inputs = INPUTS
+    images = 2
+
+    def __init__(self, config: LxmertConfig, **kwargs):
+        super().__init__(config, **kwargs)
+        self.answer_head = LxmertVisualAnswerHead(
+            config, 2, images=self.images, name="answer_head", dtype=self.dtype_policy
+        )
+        self.build_unless_nested()
+
+    def build_layers(self) -> None:
+        self.lxmert.build()
+        self.answer_head.build()
+
+    def call(
+        self,
+        input_ids=None,
+        visual_feats=None,
+        visual_pos=None,
+        attention_mask=None,
+        visual_attention_mask=None,
+        token_type_ids=None,
+        inputs_embeds=None,
+        labels=None,
+        output_attentions=None,
+        output_hidden_states=None,
+        return_dict=None,
+        training=False,
+    ):
+        """Encodes each sentence with both of its images and classifies.
+
+        Args:
+            input_ids: int[B, T], attention_mask, token_type_ids, inputs_embeds: as in `TFLxmertModel.call`.
+            visual_feats: float[B, 2, N, D], region features of both images.
+            visual_pos: float[B, 2, N, 4], their boxes in 0..1.
+            visual_attention_mask: int or float[B, 2, N]. Default: all 1.
+            labels: int[B], 1 if the sentence is true, else 0; -100 is ignored.
+            output_attentions, output_hidden_states, return_dict, training: as in `TFLxmertModel.call`.
+
+        Returns:
+            `TFLxmertForVisualReasoningOutput`, or a tuple of its present entries.
+
+        Raises:
+            ValueError: as `TFLxmertModel.call`.
+        """
+        inputs = gather_inputs(
+            input_ids,
+            INPUTS + self.call_labels,
+            visual_feats=visual_feats,
+            visual_pos=visual_pos,
+            attention_mask=attention_mask,
+            visual_attention_mask=visual_attention_mask,
+            token_type_ids=token_type_ids,
+            inputs_embeds=inputs_embeds,
+            labels=labels,
+        )
+        check_inputs(inputs, self.config, images=self.images)
+        flat = {name: self._row_per_image(name, value) for name, value in inputs.items() if name in INPUTS}
+        encoded = self.encode(flat, output_attentions, output_hidden_states, training)
+        pairs = ops.reshape(encoded.pooled_output, (-1, self.images * self.config.hidden_size))
+        logits = self.answer_head(pairs)
+        losses = {} if inputs["labels"] is None else {"answer_loss": cross_entropy(logits, inputs["labels"])}
+        output = TFLxmertForVisualReasoningOutput(logits=logits)
+        return self.as_asked(self.finish(output, encoded, losses), return_dict)
+
+    def _row_per_image(self, name: str, value):
+        """[B, ...] text, repeated, or [B, 2, ...] vision, flattened -> [2B, ...], the images of an example adjacent."""
+        if value is None:
+            return None
+        if name.startswith("visual"):
+            return ops.reshape(value, (-1, *ops.shape(value)[2:]))
+        return ops.repeat(value, self.images, axis=0)
+
+
+def answer_loss(logits, labels):
+    """Cross entropy for answer ids int[B]; binary cross entropy for soft scores float[B, A]."""
+    soft = len(labels.shape) == 2 and labels.shape[-1] == logits.shape[-1]
+    if not soft and len(labels.shape) != 1:
+        raise ValueError(
+            f"labels must be int[B] answer ids or float[B, {logits.shape[-1]}] soft scores, "
+            f"got shape {list(labels.shape)}."
+        )
+    return soft_answer_loss(logits, labels) if soft else cross_entropy(logits, labels)

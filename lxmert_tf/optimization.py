@@ -1,0 +1,84 @@
+"""The optimiser and learning rate schedule of BERT and of the original LXMERT code."""
+
+import keras
+from keras import ops
+
+
+@keras.saving.register_keras_serializable("lxmert_tf")
+class BertAdam(keras.optimizers.Optimizer):
+    """Adam without bias correction, with decoupled weight decay.
+
+    The update is `w -= lr * (m / (sqrt(v) + epsilon) + weight_decay * w)`. Without bias correction the first updates
+    are larger than Adam's, which is why it goes with a warm-up.
+
+    Args:
+        learning_rate: float or schedule, such as `LinearWarmup`.
+        beta_1, beta_2: decay of the first and second moment.
+        epsilon: added to the root of the second moment.
+        weight_decay: decoupled decay; `exclude_from_weight_decay` names variables without it.
+        **kwargs: as of every Keras optimiser, such as `global_clipnorm=5.0` (the original's fine-tuning).
+
+    Source: the original code's `BertAdam`; Devlin et al. 2019.
+    """
+
+    def __init__(
+        self,
+        learning_rate=5e-5,
+        beta_1: float = 0.9,
+        beta_2: float = 0.999,
+        epsilon: float = 1e-6,
+        weight_decay: float | None = 0.01,
+        name: str = "bert_adam",
+        **kwargs,
+    ):
+        super().__init__(learning_rate=learning_rate, weight_decay=weight_decay, name=name, **kwargs)
+        self.beta_1, self.beta_2, self.epsilon = beta_1, beta_2, epsilon
+
+    def build(self, variables) -> None:
+        if self.built:
+            return
+        super().build(variables)
+        self.momentums, self.velocities = self.add_optimizer_variables(variables, ["momentum", "velocity"])
+
+    def update_step(self, gradient, variable, learning_rate) -> None:
+        learning_rate = ops.cast(learning_rate, variable.dtype)
+        gradient = ops.cast(gradient, variable.dtype)
+        index = self._get_variable_index(variable)
+        momentum, velocity = self.momentums[index], self.velocities[index]
+        self.assign(momentum, self.beta_1 * momentum + (1 - self.beta_1) * gradient)
+        self.assign(velocity, self.beta_2 * velocity + (1 - self.beta_2) * ops.square(gradient))
+        self.assign_sub(variable, learning_rate * momentum / (ops.sqrt(velocity) + self.epsilon))
+
+    def get_config(self) -> dict:
+        config = super().get_config()
+        return {**config, "beta_1": self.beta_1, "beta_2": self.beta_2, "epsilon": self.epsilon}
+
+
+@keras.saving.register_keras_serializable("lxmert_tf")
+class LinearWarmup(keras.optimizers.schedules.LearningRateSchedule):
+    """A learning rate that rises linearly from 0 over the warm-up, then falls linearly to 0 at the last step.
+
+    Args:
+        learning_rate: the peak.
+        total_steps: optimiser steps of the whole training.
+        warmup: share of them that is warm-up, in [0, 1).
+
+    Source: the original code's `warmup_linear`.
+    """
+
+    def __init__(self, learning_rate: float, total_steps: int, warmup: float = 0.1):
+        if total_steps < 1 or not 0 <= warmup < 1:
+            raise ValueError(
+                f"total_steps must be at least 1 and warmup in [0, 1), got total_steps={total_steps}, warmup={warmup}."
+            )
+        self.learning_rate, self.total_steps, self.warmup = learning_rate, total_steps, warmup
+
+    def __call__(self, step):
+        progress = ops.cast(step, keras.config.floatx()) / self.total_steps
+        falling = ops.maximum((1.0 - progress) / (1.0 - self.warmup), 0.0)
+        if self.warmup == 0:
+            return self.learning_rate * falling
+        return self.learning_rate * ops.where(progress < self.warmup, progress / self.warmup, falling)
+
+    def get_config(self) -> dict:
+        return {"learning_rate": self.learning_rate, "total_steps": self.total_steps, "warmup": self.warmup}

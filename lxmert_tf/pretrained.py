@@ -1,0 +1,205 @@
+"""What the four models share: construction from a config, saving, loading, export, and changing sizes."""
+
+import os
+
+import keras
+from keras import ops
+
+from lxmert_tf.configuration import LxmertConfig
+from lxmert_tf.model_output import ModelOutput
+
+
+class TFLxmertPreTrainedModel(keras.Model):
+    """Base of the LXMERT models. Weights exist as soon as a model is constructed.
+
+    Args:
+        config: sizes and rates.
+        dtype: a Keras dtype or dtype policy.
+        nested: the model is part of another, which builds it under its own name.
+
+    Source: upstream `TFLxmertPreTrainedModel`.
+    """
+
+    config_class = LxmertConfig
+
+    def __init__(self, config: LxmertConfig, nested: bool = False, **kwargs):
+        if not isinstance(config, LxmertConfig):
+            raise TypeError(f"config must be an LxmertConfig, got {type(config).__name__}.")
+        # No autocast: labels and soft scores keep their dtype, and the layers cast what they compute with.
+        super().__init__(autocast=False, **kwargs)
+        self.config, self.nested = config, nested
+        self._allow_non_tensor_positional_args = True  # upstream's switches may be given by position
+
+    def build_unless_nested(self) -> None:
+        if not self.nested:
+            self.build()
+
+    def build(self, input_shape=None):
+        if not self.built:
+            self.build_layers()
+
+    def build_from_config(self, config) -> None:
+        """Nothing to do: the constructor has built the model."""
+
+    def default(self, name: str, value: bool | None) -> bool:
+        """A call's switch, or the config's where the call leaves it open."""
+        return getattr(self.config, name) if value is None else value
+
+    def as_asked(self, output: ModelOutput, return_dict: bool | None) -> ModelOutput | tuple:
+        return output if self.default("return_dict", return_dict) else output.to_tuple()
+
+    @staticmethod
+    def finish(output: ModelOutput, encoded: ModelOutput, losses: dict) -> ModelOutput:
+        """`output` with the total of `losses` first and the backbone's hidden states and attentions last."""
+        tail = {name: value for name, value in encoded.items() if name in type(output).fields}
+        total = {"loss": sum(losses.values())} if losses else {}
+        return type(output)({**total, **output, **tail}, losses=losses)
+
+    # Saving and loading
+
+    def get_config(self) -> dict:
+        policy = keras.saving.serialize_keras_object(self.dtype_policy)
+        return {"config": self.config.to_dict(), "name": self.name, "trainable": self.trainable, "dtype": policy}
+
+    @classmethod
+    def from_config(cls, config: dict, custom_objects=None):
+        config = dict(config)
+        return cls(LxmertConfig.from_dict(config.pop("config")), **config)
+
+    @classmethod
+    def from_pretrained(
+        cls,
+        source: str | os.PathLike,
+        dtype=None,
+        revision: str | None = None,
+        cache_dir: str | os.PathLike | None = None,
+        local_files_only: bool = False,
+        token: str | bool | None = None,
+        config: LxmertConfig | None = None,
+        ignore_mismatched_sizes: bool = False,
+    ):
+        """A model with the weights of a checkpoint of any format.
+
+        Args:
+            source: directory, file, or Hub id such as "unc-nlp/lxmert-base-uncased".
+            dtype: a Keras dtype or dtype policy; Keras' default, not the file's.
+            revision, cache_dir, local_files_only, token: for the Hub.
+            config: overrides the checkpoint's own.
+            ignore_mismatched_sizes: leave tensors of another shape initialised instead of refusing them.
+
+        Raises:
+            FileNotFoundError: no such path or repository.
+            ValueError: the checkpoint is damaged, or lacks tensors other than this model's heads.
+        """
+        from lxmert_tf import weights
+
+        checkpoint = weights.open_source(
+            source, revision=revision, cache_dir=cache_dir, local_files_only=local_files_only, token=token
+        )
+        model = cls(config or checkpoint.config, dtype=dtype)
+        weights.assign(model, checkpoint, ignore_mismatched_sizes=ignore_mismatched_sizes)
+        return model
+
+    def save_pretrained(self, directory: str | os.PathLike, format: str = "keras") -> None:
+        """Writes config.json and the weights.
+
+        Args:
+            directory: made if missing.
+            format: "keras" (model.weights.h5), "hf-pt" (model.safetensors), "hf-pt-bin" (pytorch_model.bin) or
+                "hf-tf" (tf_model.h5).
+        """
+        from lxmert_tf import weights
+
+        weights.save(self, directory, format)
+
+    # Export
+
+    def input_signature(self) -> dict[str, keras.InputSpec]:
+        """Names, dtypes and shapes of all inputs but `inputs_embeds`; batch, text length and box count are free."""
+        config, images = self.config, getattr(self, "images", None)
+        text, regions = (None, None), (None, None) if images is None else (None, images, None)
+        shapes = {
+            "input_ids": (text, "int32"),
+            "visual_feats": ((*regions, config.visual_feat_dim), "float32"),
+            "visual_pos": ((*regions, config.visual_pos_dim), "float32"),
+            "attention_mask": (text, "int32"),
+            "visual_attention_mask": (regions, "int32"),
+            "token_type_ids": (text, "int32"),
+        }
+        return {name: keras.InputSpec(shape=shape, dtype=dtype, name=name) for name, (shape, dtype) in shapes.items()}
+
+    def export(self, filepath, format="tf_saved_model", verbose=None, input_signature=None, **kwargs):
+        """Exports for inference, by default with `input_signature()`: named inputs and outputs, dynamic sizes."""
+        self._called = True  # Keras asks for a first call; the weights exist without one
+        signature = [self.input_signature()] if input_signature is None else input_signature
+        super().export(filepath, format=format, verbose=verbose, input_signature=signature, **kwargs)
+
+    # Sizes
+
+    def get_input_embeddings(self) -> keras.layers.Layer:
+        """The word embedding layer; its `weight` is float[V, H]."""
+        return getattr(self, "lxmert", self).embeddings.word_embeddings
+
+    def resize_token_embeddings(self, new_num_tokens: int) -> keras.layers.Layer:
+        """Gives the vocabulary `new_num_tokens` pieces: old rows stay, new ones are initialised.
+
+        The bias of the masked-word head follows. Compile the model again afterwards.
+        """
+        layer = self.get_input_embeddings()
+        _check_size("new_num_tokens", new_num_tokens)
+        self.config.vocab_size = layer.rows = new_num_tokens
+        layer.weight = resized(layer, layer.weight, new_num_tokens)
+        if hasattr(self, "cls"):
+            head = self.cls.predictions
+            head.bias = resized(head, head.bias, new_num_tokens)
+        self._forget_compiled_functions()
+        return layer
+
+    def get_qa_logit_layer(self) -> keras.layers.Dense | None:
+        """The last dense layer of the answer head, or None where there is no answer head."""
+        return self.answer_head.logit_fc_3 if hasattr(self, "answer_head") else None
+
+    def resize_num_qa_labels(self, num_labels: int) -> keras.layers.Dense:
+        """Gives the answer head `num_labels` answers: old ones stay, new ones are initialised.
+
+        Compile the model again afterwards.
+        """
+        layer = self.get_qa_logit_layer()
+        if layer is None:
+            raise ValueError(f"{type(self).__name__} has no answer head to resize.")
+        _check_size("num_labels", num_labels)
+        self.config.num_qa_labels = layer.units = num_labels
+        layer._kernel = resized(layer, layer._kernel, num_labels, axis=1)
+        layer.bias = resized(layer, layer.bias, num_labels)
+        self._forget_compiled_functions()
+        return layer
+
+    def _forget_compiled_functions(self) -> None:
+        self.train_function = self.test_function = self.predict_function = None
+
+
+def resized(layer: keras.layers.Layer, variable, size: int, axis: int = 0):
+    """A variable of `layer` that takes `variable`'s place, with its first `size` entries along `axis`.
+
+    Entries that `variable` does not have come from its initialiser.
+    """
+    shape = list(variable.shape)
+    shape[axis] = size
+    layer._tracker.unlock()  # Keras closes a layer to new variables once it is built
+    layer._untrack_variable(variable)
+    with layer._open_name_scope():
+        new = layer.add_weight(name=variable.name, shape=shape, initializer=variable._initializer or "zeros")
+    layer._tracker.lock()
+    kept = min(size, variable.shape[axis])
+    old, fresh = ops.convert_to_tensor(variable), ops.convert_to_tensor(new)
+    take = [slice(None)] * len(shape)
+    take[axis] = slice(0, kept)
+    rest = [slice(None)] * len(shape)
+    rest[axis] = slice(kept, size)
+    new.assign(ops.concatenate([old[tuple(take)], fresh[tuple(rest)]], axis=axis))
+    return new
+
+
+def _check_size(name: str, value) -> None:
+    if not isinstance(value, int) or isinstance(value, bool) or value < 1:
+        raise ValueError(f"{name} must be an integer of at least 1, got {value!r}.")
