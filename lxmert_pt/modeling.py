@@ -27,10 +27,11 @@ from lxmert_pt.outputs import (
     LxmertModelOutput,
     LxmertOutput,
 )
+from lxmert_pt.pretrained import PretrainedMixin
 from lxmert_tf.configuration import LxmertConfig
 
 
-class LxmertPreTrainedModel(nn.Module):
+class LxmertPreTrainedModel(PretrainedMixin, nn.Module):
     """What all models share: config, initialisation, word embeddings, and the shape of their answer.
 
     Source: upstream `LxmertPreTrainedModel`.

@@ -1,5 +1,6 @@
 """How `fit` and `evaluate` train a model on its own losses when `compile` was given none."""
 
+import warnings
 from collections.abc import Mapping
 
 import keras
@@ -43,7 +44,10 @@ class TrainsOnOwnLosses:
 
     def train_step(self, *args):
         *state, data = args  # JAX passes its state first
-        return super().train_step(*state, self._with_labels(data))
+        with warnings.catch_warnings():
+            # Answers use neither the last layer's vision branch nor the other heads: no gradient there, by design.
+            warnings.filterwarnings("ignore", message="Gradients do not exist for variables")
+            return super().train_step(*state, self._with_labels(data))
 
     def test_step(self, *args):
         *state, data = args
@@ -80,7 +84,8 @@ class TrainsOnOwnLosses:
         if not isinstance(y, Mapping):
             if len(self.call_labels) != 1:
                 raise ValueError(
-                    f"{type(self).__name__} has several labels: y must be a dict with any of {', '.join(self.call_labels)}."
+                    f"{type(self).__name__} has several labels: "
+                    f"y must be a dict with any of {', '.join(self.call_labels)}."
                 )
             y = {self.call_labels[0]: y}
         x = dict(x) if isinstance(x, Mapping) else dict(zip(self.call_inputs, as_list(x), strict=False))
@@ -96,7 +101,11 @@ def select_outputs(y, y_pred):
     if not isinstance(y_pred, ModelOutput) or y is None:
         return y, y_pred
     outputs = {name: value for name, value in y_pred.items() if name != "loss"}
-    if isinstance(y, Mapping):
-        chosen = {name: outputs[name] for name in y if name in outputs}
-        return ({name: y[name] for name in chosen}, chosen) if chosen else (y, outputs)
-    return y, next(iter(outputs.values())) if len(outputs) == 1 else outputs
+    if not isinstance(y, Mapping):
+        return y, next(iter(outputs.values())) if len(outputs) == 1 else outputs
+    chosen = {name: outputs[name] for name in y if name in outputs}
+    if chosen:
+        return {name: y[name] for name in chosen}, chosen
+    if len(y) == len(outputs) == 1:  # the label's own name, such as {"labels": ...}
+        return next(iter(y.values())), next(iter(outputs.values()))
+    return y, outputs

@@ -27,7 +27,7 @@ def golden_inputs(visual_mask: bool = True) -> dict[str, np.ndarray]:
 
 
 def golden_labels() -> dict[str, np.ndarray | dict[str, tuple[np.ndarray, np.ndarray]]]:
-    """The pretraining labels, by the name of the call argument: labels, matched_label, ans and the nested obj_labels."""
+    """The pretraining labels, by the name of the call argument: labels, matched_label, ans, nested obj_labels."""
     labels = _read("labels")
     obj_labels = {name: (labels.pop(name), labels.pop(f"{name}_conf")) for name in ("obj", "attr", "feat")}
     return {**labels, "obj_labels": obj_labels}

@@ -1,4 +1,4 @@
-"""Question annotations and answer tables: the json files of the original LXMERT for VQA (and GQA, which uses fewer keys).
+"""Questions and answer tables: the json files of the original LXMERT for VQA, and for GQA, which has fewer keys.
 
 Shapes: A = answers in the table.
 """

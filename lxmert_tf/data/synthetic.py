@@ -36,22 +36,22 @@ COLORS = {
 BACKGROUND = len(SHAPES)  # objects_id of a box without a shape
 PLAIN = len(COLORS)  # attrs_id of a box without a shape
 MIN_SHAPES, MAX_SHAPES = 2, 5
-ANSWERS = ("yes", "no", *map(str, range(1, MAX_SHAPES + 1)), *COLORS, *SHAPES)
 SIDES = ("left", "right")
+ANSWERS = ("yes", "no", *map(str, range(1, MAX_SHAPES + 1)), *COLORS, *SHAPES, *SIDES)
 SENTENCES = {  # question_type -> the question
     "color": "what color is the {shape}?",
     "shape": "what shape is {color}?",
     "count": "how many {things} are there?",
     "existence": "is there a {color} {shape}?",
-    "position": "is the {name} on the {side}?",
+    "position": "where is the {name}?",
     "order": "is the {name} left of the {other}?",
     "neighbor": "what is {side} of the {name}?",
 }
-ANSWER_TYPES = {"count": "number", "existence": "yes/no", "position": "yes/no", "order": "yes/no"}  # others: "other"
+ANSWER_TYPES = {"count": "number", "existence": "yes/no", "order": "yes/no"}  # others: "other"
 PER_PICTURE = {  # how many questions of each type; more of what takes several looks at a picture
     "color": 1,
     "shape": 1,
-    "count": 1,
+    "count": 2,
     "existence": 1,
     "position": 2,
     "order": 3,
@@ -99,7 +99,7 @@ def write_vqa(
     (a small LXMERT that learns it) and images/IMG_ID.png.
 
     Of the images 80% are for training, 10% for validation and 10% for testing; no two splits share one. Each image has
-    one to ten questions (see `PER_PICTURE`); test.json has no labels. Written beside `directory` and renamed at the end.
+    a few questions (see `PER_PICTURE`); test.json has no labels. Written beside `directory` and renamed at the end.
 
     Args:
         directory: where to write; must not exist yet, or be empty.
@@ -302,7 +302,7 @@ def _draw_all(images: Path, indices: Iterable[int], boxes: int, feat_dim: int, s
 
 
 def _annotate(indices: range, seed: int, labels: bool) -> Iterator[Annotation]:
-    """One question of each type for each picture, where there is one; the rarest answers so far are preferred."""
+    """The questions about each picture; `asked` counts those of all pictures before it."""
     asked: Counter = Counter()
     for index in indices:
         scene = make_scene(seed, index)
@@ -350,8 +350,7 @@ def _relations(scene: Scene) -> Iterator[Question]:
     named = [(thing, name) for thing in scene.things if (name := _name(thing, scene))]
     for thing, name in named:
         if half := _half(thing, scene):
-            for side in SIDES:
-                yield _question("position", _yes(side == half), name=name, side=side)
+            yield _question("position", half, name=name)
         for other, other_name in named:
             if other is not thing and (there := _side(thing, other)):
                 yield _question("order", _yes(there == "left"), name=name, other=other_name)

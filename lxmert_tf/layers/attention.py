@@ -1,10 +1,9 @@
 """Attention of one stream to itself or to the other."""
 
-import keras
 from keras import ops
 
 from lxmert_tf.configuration import LxmertConfig
-from lxmert_tf.layers.common import dense, dropout, layer_norm
+from lxmert_tf.layers.common import Block, dense, dropout, layer_norm
 
 
 def attention_bias(mask, dtype: str):
@@ -30,17 +29,21 @@ def score_dtype(compute_dtype: str) -> str:
     return "float64" if compute_dtype == "float64" else "float32"
 
 
-class LxmertAttention(keras.layers.Layer):
+def softmax(scores):
+    """Softmax over the last axis; a single key gets weight 1 without Keras' warning that this is of little use."""
+    return ops.ones_like(scores) if scores.shape[-1] == 1 else ops.softmax(scores, axis=-1)
+
+
+class LxmertAttention(Block):
     """Multi-head scaled dot-product attention. Upstream: `LxmertAttention`; paper section 2.2."""
 
     def __init__(self, config: LxmertConfig, **kwargs):
-        super().__init__(**kwargs)
+        super().__init__(config, **kwargs)
         dtype = self.dtype_policy
         self.query = dense(config.hidden_size, config, "query", dtype)
         self.key = dense(config.hidden_size, config, "key", dtype)
         self.value = dense(config.hidden_size, config, "value", dtype)
         self.dropout = dropout(config.attention_probs_dropout_prob, "dropout", dtype)
-        self.config = config
         self.head_size = config.hidden_size // config.num_attention_heads
 
     def build(self, input_shape=None):
@@ -57,7 +60,7 @@ class LxmertAttention(keras.layers.Layer):
 
         scores = ops.matmul(query, ops.transpose(key, (0, 1, 3, 2))) / self.head_size**0.5  # [B, A, Q, K]
         scores = ops.cast(scores, score_dtype(self.compute_dtype))
-        probabilities = ops.softmax(scores if bias is None else scores + bias, axis=-1)
+        probabilities = softmax(scores if bias is None else scores + bias)
         probabilities = self.dropout(ops.cast(probabilities, self.compute_dtype), training=training)
 
         attended = ops.transpose(ops.matmul(probabilities, value), (0, 2, 1, 3))  # [B, Q, A, H / A]
@@ -69,16 +72,15 @@ class LxmertAttention(keras.layers.Layer):
         return ops.transpose(x, (0, 2, 1, 3))
 
 
-class LxmertAttentionOutput(keras.layers.Layer):
+class LxmertAttentionOutput(Block):
     """Dense, dropout, residual, normalisation. Upstream: `LxmertAttentionOutput` and `LxmertOutput`."""
 
     def __init__(self, config: LxmertConfig, input_size: int | None = None, **kwargs):
-        super().__init__(**kwargs)
+        super().__init__(config, **kwargs)
         dtype = self.dtype_policy
         self.dense = dense(config.hidden_size, config, "dense", dtype)
         self.LayerNorm = layer_norm(config, "LayerNorm", dtype)
         self.dropout = dropout(config.hidden_dropout_prob, "dropout", dtype)
-        self.config = config
         self.input_size = input_size or config.hidden_size
 
     def build(self, input_shape=None):
@@ -90,11 +92,11 @@ class LxmertAttentionOutput(keras.layers.Layer):
         return self.LayerNorm(self.dropout(self.dense(hidden_states), training=training) + residual)
 
 
-class _AttentionBlock(keras.layers.Layer):
+class _AttentionBlock(Block):
     """Attention and its output; the subclasses name the attention as upstream does."""
 
     def __init__(self, config: LxmertConfig, attention_name: str, **kwargs):
-        super().__init__(**kwargs)
+        super().__init__(config, **kwargs)
         dtype = self.dtype_policy
         setattr(self, attention_name, LxmertAttention(config, name=attention_name, dtype=dtype))
         self.output_layer = LxmertAttentionOutput(config, name="output_layer", dtype=dtype)

@@ -9,6 +9,18 @@ from keras import ops
 from lxmert_tf.configuration import LxmertConfig
 
 
+class Block(keras.layers.Layer):
+    """Base of the layers made of other layers.
+
+    It leaves its inputs' dtypes alone, unlike Keras' own layers: attention biases must stay float32 in half precision,
+    where the minimum they hold would become infinite.
+    """
+
+    def __init__(self, config: LxmertConfig, **kwargs):
+        super().__init__(autocast=False, **kwargs)
+        self.config = config
+
+
 def dense(units: int, config: LxmertConfig, name: str, dtype) -> keras.layers.Dense:
     """A Dense layer with the config's truncated normal initialiser."""
     return keras.layers.Dense(units, kernel_initializer=initializer(config), name=name, dtype=dtype)

@@ -1,13 +1,12 @@
 """From token ids and region features to the two streams of hidden states."""
 
-import keras
 from keras import ops
 
 from lxmert_tf.configuration import LxmertConfig
-from lxmert_tf.layers.common import dense, dropout, initializer, layer_norm
+from lxmert_tf.layers.common import Block, dense, dropout, initializer, layer_norm
 
 
-class PaddedEmbedding(keras.layers.Layer):
+class PaddedEmbedding(Block):
     """An embedding table whose row 0 gets no gradient from looking it up.
 
     Upstream gives all three tables `padding_idx=0`, so row 0 of words, positions and token types only learns what
@@ -15,8 +14,8 @@ class PaddedEmbedding(keras.layers.Layer):
     """
 
     def __init__(self, rows: int, config: LxmertConfig, **kwargs):
-        super().__init__(**kwargs)
-        self.rows, self.config = rows, config
+        super().__init__(config, **kwargs)
+        self.rows = rows
 
     def build(self, input_shape=None):
         shape = (self.rows, self.config.hidden_size)
@@ -29,11 +28,11 @@ class PaddedEmbedding(keras.layers.Layer):
         return ops.where(ops.expand_dims(ops.equal(ids, 0), -1), ops.stop_gradient(looked_up), looked_up)
 
 
-class LxmertEmbeddings(keras.layers.Layer):
+class LxmertEmbeddings(Block):
     """Sum of word, position and token type embeddings, normalised. Upstream: `LxmertEmbeddings`."""
 
     def __init__(self, config: LxmertConfig, **kwargs):
-        super().__init__(**kwargs)
+        super().__init__(config, **kwargs)
         dtype = self.dtype_policy
         self.word_embeddings = PaddedEmbedding(config.vocab_size, config, name="word_embeddings", dtype=dtype)
         self.position_embeddings = PaddedEmbedding(
@@ -44,7 +43,6 @@ class LxmertEmbeddings(keras.layers.Layer):
         )
         self.LayerNorm = layer_norm(config, "LayerNorm", dtype)
         self.dropout = dropout(config.hidden_dropout_prob, "dropout", dtype)
-        self.config = config
 
     def build(self, input_shape=None):
         self.word_embeddings.build()
@@ -65,18 +63,17 @@ class LxmertEmbeddings(keras.layers.Layer):
         return self.dropout(self.LayerNorm(words + positions + types), training=training)
 
 
-class LxmertVisualFeatureEncoder(keras.layers.Layer):
+class LxmertVisualFeatureEncoder(Block):
     """Mean of the normalised projections of region features and of boxes. Upstream: `LxmertVisualFeatureEncoder`."""
 
     def __init__(self, config: LxmertConfig, **kwargs):
-        super().__init__(**kwargs)
+        super().__init__(config, **kwargs)
         dtype = self.dtype_policy
         self.visn_fc = dense(config.hidden_size, config, "visn_fc", dtype)
         self.visn_layer_norm = layer_norm(config, "visn_layer_norm", dtype)
         self.box_fc = dense(config.hidden_size, config, "box_fc", dtype)
         self.box_layer_norm = layer_norm(config, "box_layer_norm", dtype)
         self.dropout = dropout(config.hidden_dropout_prob, "dropout", dtype)
-        self.config = config
 
     def build(self, input_shape=None):
         hidden = (None, None, self.config.hidden_size)

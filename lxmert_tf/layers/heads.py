@@ -1,19 +1,17 @@
 """The heads: what is read off the two streams."""
 
-import keras
 from keras import ops
 
 from lxmert_tf.configuration import LxmertConfig
-from lxmert_tf.layers.common import activation, dense, gelu, layer_norm
+from lxmert_tf.layers.common import Block, activation, dense, gelu, layer_norm
 
 
-class LxmertPooler(keras.layers.Layer):
+class LxmertPooler(Block):
     """tanh of a dense layer over the first token. Upstream: `LxmertPooler`."""
 
     def __init__(self, config: LxmertConfig, **kwargs):
-        super().__init__(**kwargs)
+        super().__init__(config, **kwargs)
         self.dense = dense(config.hidden_size, config, "dense", self.dtype_policy)
-        self.config = config
 
     def build(self, input_shape=None):
         self.dense.build((None, self.config.hidden_size))
@@ -23,15 +21,14 @@ class LxmertPooler(keras.layers.Layer):
         return ops.tanh(self.dense(hidden_states[:, 0]))
 
 
-class LxmertPredictionHeadTransform(keras.layers.Layer):
+class LxmertPredictionHeadTransform(Block):
     """Dense, activation, normalisation. Upstream: `LxmertPredictionHeadTransform`."""
 
     def __init__(self, config: LxmertConfig, **kwargs):
-        super().__init__(**kwargs)
+        super().__init__(config, **kwargs)
         self.dense = dense(config.hidden_size, config, "dense", self.dtype_policy)
         self.activation = activation(config.hidden_act)
         self.LayerNorm = layer_norm(config, "LayerNorm", self.dtype_policy)
-        self.config = config
 
     def build(self, input_shape=None):
         hidden = (None, None, self.config.hidden_size)
@@ -43,13 +40,12 @@ class LxmertPredictionHeadTransform(keras.layers.Layer):
         return self.LayerNorm(self.activation(self.dense(hidden_states)))
 
 
-class LxmertLMPredictionHead(keras.layers.Layer):
+class LxmertLMPredictionHead(Block):
     """Vocabulary logits; the decoder is the word embedding table itself. Upstream: `LxmertLMPredictionHead`."""
 
     def __init__(self, config: LxmertConfig, **kwargs):
-        super().__init__(**kwargs)
+        super().__init__(config, **kwargs)
         self.transform = LxmertPredictionHeadTransform(config, name="transform", dtype=self.dtype_policy)
-        self.config = config
 
     def build(self, input_shape=None):
         self.transform.build()
@@ -58,17 +54,16 @@ class LxmertLMPredictionHead(keras.layers.Layer):
     def call(self, hidden_states, word_embeddings):
         """float[B, T, H] and the table float[V, H] -> float[B, T, V]"""
         table = ops.transpose(ops.cast(word_embeddings, self.compute_dtype))
-        return ops.matmul(self.transform(hidden_states), table) + self.bias
+        return ops.matmul(self.transform(hidden_states), table) + ops.cast(self.bias, self.compute_dtype)
 
 
-class LxmertPreTrainingHeads(keras.layers.Layer):
+class LxmertPreTrainingHeads(Block):
     """Masked language modelling and sentence-image matching. Upstream: `LxmertPreTrainingHeads`."""
 
     def __init__(self, config: LxmertConfig, **kwargs):
-        super().__init__(**kwargs)
+        super().__init__(config, **kwargs)
         self.predictions = LxmertLMPredictionHead(config, name="predictions", dtype=self.dtype_policy)
         self.seq_relationship = dense(2, config, "seq_relationship", self.dtype_policy)
-        self.config = config
 
     def build(self, input_shape=None):
         self.predictions.build()
@@ -79,13 +74,12 @@ class LxmertPreTrainingHeads(keras.layers.Layer):
         return self.predictions(language_output, word_embeddings), self.seq_relationship(pooled_output)
 
 
-class LxmertVisualObjHead(keras.layers.Layer):
+class LxmertVisualObjHead(Block):
     """Object, attribute and feature predictions of each box. Upstream: `LxmertVisualObjHead`."""
 
     def __init__(self, config: LxmertConfig, **kwargs):
-        super().__init__(**kwargs)
+        super().__init__(config, **kwargs)
         self.transform = LxmertPredictionHeadTransform(config, name="transform", dtype=self.dtype_policy)
-        self.config = config
         for loss, units in self.sizes(config).items():
             name = f"decoder_dict_{loss}"
             setattr(self, name, dense(units, config, name, self.dtype_policy))
@@ -111,7 +105,7 @@ class LxmertVisualObjHead(keras.layers.Layer):
         return {loss: getattr(self, f"decoder_dict_{loss}")(hidden) for loss in self.sizes(self.config)}
 
 
-class LxmertVisualAnswerHead(keras.layers.Layer):
+class LxmertVisualAnswerHead(Block):
     """Answer logits: dense to twice the width, GELU, normalisation, dense. Upstream: `LxmertVisualAnswerHead`.
 
     The GELU is the exact one whatever `hidden_act` says. The layers keep their places in upstream's sequence: 0, 2, 3.
@@ -122,12 +116,12 @@ class LxmertVisualAnswerHead(keras.layers.Layer):
     """
 
     def __init__(self, config: LxmertConfig, num_labels: int, images: int = 1, **kwargs):
-        super().__init__(**kwargs)
+        super().__init__(config, **kwargs)
         dtype = self.dtype_policy
         self.logit_fc_0 = dense(2 * config.hidden_size, config, "logit_fc_0", dtype)
         self.logit_fc_2 = layer_norm(config, "logit_fc_2", dtype)
         self.logit_fc_3 = dense(num_labels, config, "logit_fc_3", dtype)
-        self.config, self.images = config, images
+        self.images = images
 
     def build(self, input_shape=None):
         wide = (None, 2 * self.config.hidden_size)

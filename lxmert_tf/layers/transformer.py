@@ -1,6 +1,5 @@
 """Transformer layers of one stream, cross layers of both, and the encoder that stacks them."""
 
-import keras
 
 from lxmert_tf.configuration import LxmertConfig
 from lxmert_tf.layers.attention import (
@@ -8,18 +7,17 @@ from lxmert_tf.layers.attention import (
     LxmertCrossAttentionLayer,
     LxmertSelfAttentionLayer,
 )
-from lxmert_tf.layers.common import activation, dense
+from lxmert_tf.layers.common import Block, activation, dense
 from lxmert_tf.layers.embeddings import LxmertVisualFeatureEncoder
 
 
-class LxmertIntermediate(keras.layers.Layer):
+class LxmertIntermediate(Block):
     """First half of a feed-forward block: dense and activation. Upstream: `LxmertIntermediate`."""
 
     def __init__(self, config: LxmertConfig, **kwargs):
-        super().__init__(**kwargs)
+        super().__init__(config, **kwargs)
         self.dense = dense(config.intermediate_size, config, "dense", self.dtype_policy)
         self.activation = activation(config.hidden_act)
-        self.config = config
 
     def build(self, input_shape=None):
         self.dense.build((None, None, self.config.hidden_size))
@@ -36,11 +34,11 @@ class LxmertOutput(LxmertAttentionOutput):
         super().__init__(config, config.intermediate_size, **kwargs)
 
 
-class LxmertLayer(keras.layers.Layer):
+class LxmertLayer(Block):
     """Self-attention and feed-forward of one stream. Upstream: `LxmertLayer`."""
 
     def __init__(self, config: LxmertConfig, **kwargs):
-        super().__init__(**kwargs)
+        super().__init__(config, **kwargs)
         dtype = self.dtype_policy
         self.attention = LxmertSelfAttentionLayer(config, name="attention", dtype=dtype)
         self.intermediate = LxmertIntermediate(config, name="intermediate", dtype=dtype)
@@ -57,14 +55,14 @@ class LxmertLayer(keras.layers.Layer):
         return self.output_layer(self.intermediate(attended), attended, training=training), probabilities
 
 
-class LxmertXLayer(keras.layers.Layer):
+class LxmertXLayer(Block):
     """Cross attention both ways, then self-attention and feed-forward of each stream. Upstream: `LxmertXLayer`.
 
     One cross-attention block serves both directions, each from the layer's inputs.
     """
 
     def __init__(self, config: LxmertConfig, **kwargs):
-        super().__init__(**kwargs)
+        super().__init__(config, **kwargs)
         dtype = self.dtype_policy
         self.visual_attention = LxmertCrossAttentionLayer(config, name="visual_attention", dtype=dtype)
         self.lang_self_att = LxmertSelfAttentionLayer(config, name="lang_self_att", dtype=dtype)
@@ -96,14 +94,14 @@ class LxmertXLayer(keras.layers.Layer):
         return language, vision, probabilities
 
 
-class LxmertEncoder(keras.layers.Layer):
+class LxmertEncoder(Block):
     """Language layers, vision layers, then cross layers. Upstream: `LxmertEncoder`; paper section 2.2.
 
     The layers are attributes `layer_0` ..., `r_layers_0` ..., `x_layers_0` ..., so that they are saved by these names.
     """
 
     def __init__(self, config: LxmertConfig, **kwargs):
-        super().__init__(**kwargs)
+        super().__init__(config, **kwargs)
         dtype = self.dtype_policy
         self.visn_fc = LxmertVisualFeatureEncoder(config, name="visn_fc", dtype=dtype)
         self.depths = {"layer": config.l_layers, "r_layers": config.r_layers, "x_layers": config.x_layers}

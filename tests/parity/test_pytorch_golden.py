@@ -28,6 +28,8 @@ from lxmert_pt import (  # noqa: E402
 PRECISIONS = pytest.mark.parametrize(
     ("dtype", "tolerance"), [(torch.float64, REL64), (torch.float32, REL32)], ids=["float64", "float32"]
 )
+# How the original code names its fine-tuned weights, and what the names are here.
+FINE_TUNED = {"lxrt_encoder.model.bert.": "lxmert.", "logit_fc.": "answer_head.logit_fc."}
 
 
 def tensors(values):
@@ -169,6 +171,3 @@ def test_original_nlvr2(dtype, tolerance):
     with torch.no_grad():
         assert_close(model(**inputs).logits, wanted["logit"], tolerance, "logit")
     assert_close(pooled[0], wanted["pooled"], tolerance, "pooled")
-
-
-FINE_TUNED = {"lxrt_encoder.model.bert.": "lxmert.", "logit_fc.": "answer_head.logit_fc."}

@@ -1,0 +1,472 @@
+"""The table of names: every tensor of LXMERT in PyTorch, Keras and old TensorFlow spelling, its layout and its shape.
+
+The table is the data below: rows in blocks, blocks in blocks. Code only expands it for a config's depths, heads and
+task into exact names, and compares a checkpoint's names with it.
+"""
+
+from collections.abc import Callable, Collection, Iterable, Mapping
+from dataclasses import dataclass, replace
+from itertools import count
+from typing import NamedTuple
+
+import numpy as np
+
+from lxmert_tf.configuration import LxmertConfig
+
+Shape = tuple[int, ...]
+
+
+class Layout(NamedTuple):
+    """How a PyTorch array becomes a Keras one, and back."""
+
+    forward: Callable[[np.ndarray], np.ndarray]
+    inverse: Callable[[np.ndarray], np.ndarray]
+
+
+LAYOUTS = {"as_is": Layout(np.asarray, np.asarray), "transpose": Layout(np.transpose, np.transpose)}
+
+
+@dataclass(frozen=True)
+class Row:
+    """One tensor.
+
+    Args:
+        torch: upstream's PyTorch name, "lxmert.embeddings.word_embeddings.weight".
+        keras: path of our Keras variable without the root model's name, "lxmert/embeddings/word_embeddings/weight".
+        tf: name in upstream's TensorFlow checkpoints without the root model's name and, even in a bare model, with
+            "lxmert/": "lxmert/embeddings/word_embeddings/weight:0".
+        layout: key of `LAYOUTS`.
+        sizes: the PyTorch shape; each entry a number, a config field, or "2*" and a config field.
+    """
+
+    torch: str
+    keras: str
+    tf: str
+    layout: str
+    sizes: tuple[str | int, ...]
+
+    def shape(self, config: LxmertConfig) -> Shape:
+        """The PyTorch shape in a model of this config."""
+        return tuple(_size(size, config) for size in self.sizes)
+
+    @property
+    def h5_path(self) -> str:
+        """Path of the dataset in a `.weights.h5` file, where Keras looks for it."""
+        *layers, variable = self.keras.split("/")
+        place = 0 if self.keras in LONE_VARIABLES else PLACES[variable]
+        return "/".join([*(LISTED.get(layer, layer) for layer in layers), f"vars/{place}"])
+
+
+Block = tuple[Row, ...]
+
+# Keras saves the variables of a layer by number.
+PLACES = {"weight": 0, "kernel": 0, "gamma": 0, "bias": 1, "beta": 1}
+LONE_VARIABLES = ("cls/predictions/bias",)
+# Keras walks the attributes of a model in alphabetic order. One of them is its list `layers`, so children that come
+# after that word are saved as members of the list, by their classes' names.
+LISTED = {
+    "lxmert": "layers/tf_lxmert_model",
+    "obj_predict_head": "layers/lxmert_visual_obj_head",
+    "pooler": "layers/lxmert_pooler",
+}
+
+
+def _size(size: str | int, config: LxmertConfig) -> int:
+    if isinstance(size, int):
+        return size
+    factor, _, name = size.rpartition("*")
+    return int(factor or 1) * getattr(config, name)
+
+
+# The names of layers, where PyTorch, Keras and old TensorFlow spell them differently.
+SPELLINGS = {
+    "output": ("output", "output_layer", "output"),
+    "layer": ("layer.{i}", "layer_{i}", "layer_._{i}"),
+    "r_layers": ("r_layers.{i}", "r_layers_{i}", "r_layers_._{i}"),
+    "x_layers": ("x_layers.{i}", "x_layers_{i}", "x_layers_._{i}"),
+    "logit_fc_0": ("logit_fc.0", "logit_fc_0", "logit_fc_._0"),
+    "logit_fc_2": ("logit_fc.2", "logit_fc_2", "logit_fc_._2"),
+    "logit_fc_3": ("logit_fc.3", "logit_fc_3", "logit_fc_._3"),
+    "decoder_dict_obj": ("decoder_dict.obj", "decoder_dict_obj", "decoder_dict.obj"),
+    "decoder_dict_attr": ("decoder_dict.attr", "decoder_dict_attr", "decoder_dict.attr"),
+    "decoder_dict_feat": ("decoder_dict.feat", "decoder_dict_feat", "decoder_dict.feat"),
+}
+
+
+# Blocks, primitive to whole
+
+
+def _block(**children: Block) -> Block:
+    """The rows of all children, each under its child's name."""
+    return tuple(_under(name, row) for name, rows in children.items() for row in rows)
+
+
+def _under(name: str, row: Row) -> Row:
+    torch, keras, tf = SPELLINGS.get(name, (name, name, name))
+    return replace(row, torch=f"{torch}.{row.torch}", keras=f"{keras}/{row.keras}", tf=f"{tf}/{row.tf}")
+
+
+def _dense(outputs: str | int, inputs: str) -> Block:
+    return (
+        Row("weight", "kernel", "kernel:0", "transpose", (outputs, inputs)),
+        Row("bias", "bias", "bias:0", "as_is", (outputs,)),
+    )
+
+
+def _norm(size: str) -> Block:
+    return (
+        Row("weight", "gamma", "gamma:0", "as_is", (size,)),
+        Row("bias", "beta", "beta:0", "as_is", (size,)),
+    )
+
+
+def _table(rows: str, tf: str) -> Block:
+    return (Row("weight", "weight", tf, "as_is", (rows, "hidden_size")),)
+
+
+H, INNER, WIDE = "hidden_size", "intermediate_size", "2*hidden_size"
+
+ATTENTION = _block(query=_dense(H, H), key=_dense(H, H), value=_dense(H, H))
+ATTENTION_OUTPUT = _block(dense=_dense(H, H), LayerNorm=_norm(H))
+INTERMEDIATE = _block(dense=_dense(INNER, H))
+OUTPUT = _block(dense=_dense(H, INNER), LayerNorm=_norm(H))
+SELF_ATTENTION = _block(self=ATTENTION, output=ATTENTION_OUTPUT)
+LAYER = _block(attention=SELF_ATTENTION, intermediate=INTERMEDIATE, output=OUTPUT)
+X_LAYER = _block(
+    visual_attention=_block(att=ATTENTION, output=ATTENTION_OUTPUT),
+    lang_self_att=SELF_ATTENTION,
+    visn_self_att=SELF_ATTENTION,
+    lang_inter=INTERMEDIATE,
+    lang_output=OUTPUT,
+    visn_inter=INTERMEDIATE,
+    visn_output=OUTPUT,
+)
+GLOBALS = _block(
+    embeddings=_block(
+        word_embeddings=_table("vocab_size", "weight:0"),
+        position_embeddings=_table("max_position_embeddings", "embeddings:0"),
+        token_type_embeddings=_table("type_vocab_size", "embeddings:0"),
+        LayerNorm=_norm(H),
+    ),
+    encoder=_block(
+        visn_fc=_block(
+            visn_fc=_dense(H, "visual_feat_dim"),
+            visn_layer_norm=_norm(H),
+            box_fc=_dense(H, "visual_pos_dim"),
+            box_layer_norm=_norm(H),
+        )
+    ),
+    pooler=_block(dense=_dense(H, H)),
+)
+# Each with a slot for the number of the layer, and the config field that says how many there are.
+STACKS = {
+    "l_layers": _block(encoder=_block(layer=LAYER)),
+    "r_layers": _block(encoder=_block(r_layers=LAYER)),
+    "x_layers": _block(encoder=_block(x_layers=X_LAYER)),
+}
+
+TRANSFORM = _block(dense=_dense(H, H), LayerNorm=_norm(H))
+LANGUAGE_HEADS = _block(
+    cls=(
+        Row("predictions.bias", "predictions/bias", "predictions/bias:0", "as_is", ("vocab_size",)),
+        *_block(predictions=_block(transform=TRANSFORM), seq_relationship=_dense(2, H)),
+    )
+)
+
+
+def _answer_head(inputs: str, answers: str | int) -> Block:
+    layers = _block(logit_fc_0=_dense(WIDE, inputs), logit_fc_2=_norm(WIDE), logit_fc_3=_dense(answers, WIDE))
+    return _block(answer_head=layers)
+
+
+ANSWER_HEAD = _answer_head(H, "num_qa_labels")
+PAIR_HEAD = _answer_head(WIDE, 2)
+# The heads of each task, with the config switches that must all be on.
+HEADS: dict[str, tuple[tuple[tuple[str, ...], Block], ...]] = {
+    "model": (),
+    "pretraining": (
+        ((), LANGUAGE_HEADS),
+        (("task_obj_predict",), _block(obj_predict_head=_block(transform=TRANSFORM))),
+        *(
+            (
+                ("task_obj_predict", f"visual_{loss}_loss"),
+                _block(obj_predict_head=_block(**{f"decoder_dict_{loss}": _dense(size, H)})),
+            )
+            for loss, size in (
+                ("obj", "num_object_labels"),
+                ("attr", "num_attr_labels"),
+                ("feat", "visual_feat_dim"),
+            )
+        ),
+        (("task_qa",), ANSWER_HEAD),
+    ),
+    "qa": (((), ANSWER_HEAD),),
+    "visual-reasoning": (((), PAIR_HEAD),),
+}
+HEAD_NAMES = ("cls", "obj_predict_head", "answer_head")
+ALL_HEADS = tuple(block for _, block in HEADS["pretraining"])
+
+# PyTorch names that are left out on purpose, and why.
+SKIPPED = {
+    "cls.predictions.decoder.weight": "tied to the word embeddings",
+    "lxmert.embeddings.position_ids": "constant",
+    "embeddings.position_ids": "constant",
+}
+
+# The PyTorch class of each task; ours in Keras has "TF" before it.
+ARCHITECTURES = {
+    "model": "LxmertModel",
+    "pretraining": "LxmertForPreTraining",
+    "qa": "LxmertForQuestionAnswering",
+    "visual-reasoning": "LxmertForVisualReasoning",
+}
+
+
+def task_of(class_name: str) -> str:
+    """The task of a model class of ours or upstream's.
+
+    Raises:
+        ValueError: it is none of them.
+    """
+    for task, architecture in ARCHITECTURES.items():
+        if class_name.removeprefix("TF") == architecture:
+            return task
+    raise ValueError(f"{class_name} is not an LXMERT model; expected one of {', '.join(ARCHITECTURES.values())}.")
+
+
+# Expansion
+
+
+def rows(config: LxmertConfig, task: str) -> list[Row]:
+    """Every tensor of the model for `task` ("model", "pretraining", "qa" or "visual-reasoning").
+
+    Globals first, then each layer, then the heads that the config switches on.
+    """
+    if task not in HEADS:
+        raise ValueError(f"task must be one of {', '.join(HEADS)}, got {task!r}.")
+    depths = {stack: getattr(config, stack) for stack in STACKS}
+    wanted = [block for switches, block in HEADS[task] if all(getattr(config, switch) for switch in switches)]
+    return expand(depths, wanted, bare=task == "model")
+
+
+def expand(depths: Mapping[str, int], heads: Collection[Block], bare: bool) -> list[Row]:
+    """The rows of a backbone of these depths ("l_layers", ...) and of `heads`; `bare` has no `lxmert` prefix."""
+    layers = [row for stack, depth in depths.items() for i in range(depth) for row in layer(stack, i, bare)]
+    return [*_backbone(GLOBALS, bare), *layers, *(row for block in heads for row in block)]
+
+
+def layer(stack: str, i: int, bare: bool) -> list[Row]:
+    """The rows of layer `i` of a stack."""
+    return [
+        replace(row, torch=row.torch.format(i=i), keras=row.keras.format(i=i), tf=row.tf.format(i=i))
+        for row in _backbone(STACKS[stack], bare)
+    ]
+
+
+def _backbone(block: Block, bare: bool) -> list[Row]:
+    full = [_under("lxmert", row) for row in block]
+    if not bare:
+        return full
+    return [replace(row, tf=name.tf) for row, name in zip(block, full, strict=True)]
+
+
+def lookup(names: Collection[str], spelling: str) -> dict[str, Row]:
+    """The rows of a checkpoint by the names it uses, as deep as its layers go.
+
+    Args:
+        names: all names in the checkpoint.
+        spelling: the field of `Row` they are spelled as: "keras", "tf" or "h5_path".
+    """
+    names = set(names)
+
+    def present(rows: Iterable[Row]) -> bool:
+        return any(getattr(row, spelling) in names for row in rows)
+
+    bare = present(expand({}, (), bare=True)) and not any(present(block) for block in ALL_HEADS)
+    depths = {stack: next(i for i in count() if not present(layer(stack, i, bare))) for stack in STACKS}
+    return {getattr(row, spelling): row for row in expand(depths, () if bare else ALL_HEADS, bare)}
+
+
+# Names of other PyTorch code
+
+# Replaced in this order, each at most once. The longer ones are of the original fine-tuning code.
+PREFIXES = (
+    ("module.", ""),
+    ("lxrt_encoder.model.module.bert.", "lxmert."),
+    ("lxrt_encoder.model.bert.", "lxmert."),
+    ("bert.", "lxmert."),
+    ("logit_fc.", "answer_head.logit_fc."),
+)
+SUFFIXES = ((".gamma", ".weight"), (".beta", ".bias"))
+
+
+def canonical(name: str) -> str:
+    """Upstream's PyTorch name for that of the original code, of DataParallel, or of very old releases."""
+    for prefix, replacement in PREFIXES:
+        if name.startswith(prefix):
+            name = replacement + name.removeprefix(prefix)
+    for suffix, replacement in SUFFIXES:
+        if name.endswith(suffix):
+            name = name.removesuffix(suffix) + replacement
+    return name
+
+
+def fit_prefix(name: str, task: str) -> str:
+    """A PyTorch name with or without `lxmert.`, as models of `task` spell it."""
+    if task == "model":
+        return name.removeprefix("lxmert.")
+    return f"lxmert.{name}" if name.startswith(("embeddings.", "encoder.", "pooler.")) else name
+
+
+def find_task(shapes: Mapping[str, Shape]) -> str:
+    """The task of the model that tensors of these PyTorch names and shapes belong to."""
+    heads = {name.split(".")[0] for name in shapes}
+    if heads & {"cls", "obj_predict_head"}:
+        return "pretraining"
+    if "answer_head" not in heads:
+        return "model"
+    first = shapes.get("answer_head.logit_fc.0.weight", ())
+    return "visual-reasoning" if len(first) == 2 and first[0] == first[1] else "qa"
+
+
+# Comparing a checkpoint with the table
+
+
+@dataclass(frozen=True)
+class Matched:
+    """What a checkpoint gives a model.
+
+    Args:
+        loaded: rows it has, in the model's shape.
+        missing: PyTorch names that stay initialised: heads it lacks and, if asked for, tensors of other shapes.
+        unused: PyTorch names it has beyond the model's, each with the reason.
+    """
+
+    loaded: list[Row]
+    missing: list[str]
+    unused: dict[str, str]
+
+    def summary(self) -> str:
+        """One line: tensors loaded, missing, unused with the reason."""
+        missing = f" ({', '.join(self.missing)})" if self.missing else ""
+        reasons: dict[str, list[str]] = {}
+        for name, reason in self.unused.items():
+            reasons.setdefault(reason, []).append(name)
+        unused = "; ".join(f"{_some(names)}: {reason}" for reason, names in reasons.items())
+        return (
+            f"{len(self.loaded)} tensors loaded, {len(self.missing)} missing and initialised{missing}, "
+            f"{len(self.unused)} unused{f' ({unused})' if unused else ''}"
+        )
+
+
+def _some(names: list[str]) -> str:
+    return ", ".join(names if len(names) <= 3 else [*names[:2], f"and {len(names) - 2} more"])
+
+
+def match(
+    shapes: Mapping[str, Shape], task: str, config: LxmertConfig, ignore_mismatched_sizes: bool = False
+) -> Matched:
+    """Compares a checkpoint with the table for `task` and `config`.
+
+    Args:
+        shapes: PyTorch names and shapes of the checkpoint.
+        task: the model's task.
+        config: the model's config.
+        ignore_mismatched_sizes: leave tensors of another shape initialised instead of refusing them.
+
+    Raises:
+        ValueError: with every missing, unexpected and misshapen tensor. A head may be missing as a whole.
+    """
+    wanted = {row.torch: row.shape(config) for row in rows(config, task)}
+    pairs = [each == "visual-reasoning" for each in (task, find_task(shapes))]
+    given = {fit_prefix(name, task): tuple(shape) for name, shape in shapes.items()}
+    reasons = {name: _why_unused(name, wanted, task, pairs[0] != pairs[1]) for name in sorted(given)}
+    found = {name: shape for name, shape in given.items() if not reasons[name]}
+
+    heads = {_head(name) for name in found}
+    absent = {name for name in wanted if name not in found}
+    initialised = {name for name in absent if _head(name) in HEAD_NAMES and _head(name) not in heads}
+    misshapen = {name for name in wanted if name in found and found[name] != wanted[name]}
+    problems = {
+        "missing": [f"{name} {list(wanted[name])}" for name in sorted(absent - initialised)],
+        "unexpected": [f"{name} {list(found[name])}" for name in sorted(found) if name not in wanted],
+        "misshapen": [f"{name} {list(found[name])}, expected {list(wanted[name])}" for name in sorted(misshapen)],
+    }
+    if ignore_mismatched_sizes:
+        problems["misshapen"] = []
+    if any(problems.values()):
+        raise ValueError(_report(problems, task))
+    left = absent | misshapen
+    return Matched(
+        loaded=[row for row in rows(config, task) if row.torch not in left],
+        missing=sorted(left),
+        unused={name: reason for name, reason in reasons.items() if reason},
+    )
+
+
+def _head(name: str) -> str:
+    return name.split(".")[0]
+
+
+def _why_unused(name: str, wanted: Collection[str], task: str, other_head: bool) -> str | None:
+    """Why a model leaves a tensor aside, or None."""
+    if name in SKIPPED:
+        return SKIPPED[name]
+    if other_head and _head(name) == "answer_head":
+        return "an answer head for one image does not fit pairs of images, nor the other way round"
+    if name not in wanted and any(name == row.torch for block in ALL_HEADS for row in block):
+        return f"{ARCHITECTURES[task]} of this config has no such head"
+    return None
+
+
+def _report(problems: Mapping[str, list[str]], task: str) -> str:
+    counts = ", ".join(f"{len(lines)} {kind}" for kind, lines in problems.items() if lines)
+    hint = "check that its config is the checkpoint's own"
+    if problems["misshapen"]:
+        hint += ", or leave misshapen ones initialised with ignore_mismatched_sizes=True"
+    lines = [f"  {kind}: {line}" for kind, lines in problems.items() for line in lines]
+    return "\n".join([f"The tensors do not fit {ARCHITECTURES[task]}: {counts}; {hint}.", *lines])
+
+
+# Without a config
+
+
+def infer_config(shapes: Mapping[str, Shape]) -> LxmertConfig:
+    """The config that tensors of these PyTorch names and shapes belong to.
+
+    Shapes do not tell the number of attention heads: 64 wide each is assumed, as in every published model.
+
+    Raises:
+        ValueError: the tensors are not those of an LXMERT model; the message names the first one missing.
+    """
+    task = find_task(shapes)
+    shapes = {fit_prefix(name, "qa"): shape for name, shape in shapes.items()}
+    depths = {stack: _depth(stack, shapes) for stack in STACKS}
+    fields: dict[str, int] = {}
+    for row in expand(depths, ALL_HEADS, bare=False):
+        is_head = _head(row.torch) in HEAD_NAMES
+        if row.torch not in shapes and not is_head:
+            raise ValueError(f"There is no tensor {row.torch}, so these are not the weights of an LXMERT model.")
+        if not (is_head and task == "visual-reasoning"):
+            fields.update(zip(row.sizes, shapes.get(row.torch, ()), strict=False))
+    fields = {name: size for name, size in fields.items() if isinstance(name, str) and "*" not in name}
+    hidden = fields["hidden_size"]
+    heads = {"num_attention_heads": hidden // 64 if hidden % 64 == 0 else 1}
+    return LxmertConfig(**fields, **heads, **depths, **_switches(task, shapes))
+
+
+def _depth(stack: str, shapes: Collection[str]) -> int:
+    return next(i for i in count() if not any(row.torch in shapes for row in layer(stack, i, bare=False)))
+
+
+def _switches(task: str, shapes: Collection[str]) -> dict[str, bool]:
+    """Which pretraining tasks a checkpoint has heads for; all of them where it is not of pretraining."""
+    if task != "pretraining":
+        return {}
+    heads = {_head(name) for name in shapes}
+    visual = {
+        f"visual_{loss}_loss": f"obj_predict_head.decoder_dict.{loss}.weight" in shapes
+        for loss in ("obj", "attr", "feat")
+    }
+    switches = {"task_obj_predict": "obj_predict_head" in heads, "task_qa": "answer_head" in heads}
+    return {**switches, **visual} if switches["task_obj_predict"] else switches

@@ -1,0 +1,44 @@
+"""Makes Keras know the LXMERT classes as soon as both packages are imported, in either order.
+
+Keras loads a `.keras` file only if the classes in it are registered, which happens when their modules are imported.
+Importing them with the package would make `import lxmert_tf` import TensorFlow, so it waits until Keras is there.
+"""
+
+import importlib
+import importlib.abc
+import importlib.util
+import sys
+
+MODULES = ("lxmert_tf.modeling", "lxmert_tf.optimization")
+
+
+def register_with_keras() -> None:
+    """Registers now if Keras has been imported, else right after it is."""
+    if "keras" in sys.modules:
+        _register()
+    else:
+        sys.meta_path.insert(0, _AfterKeras())
+
+
+def _register() -> None:
+    for module in MODULES:
+        importlib.import_module(module)
+
+
+class _AfterKeras(importlib.abc.MetaPathFinder):
+    """Finds `keras` the usual way, and has its loader call `_register` when it is done."""
+
+    def find_spec(self, name, path=None, target=None):
+        if name != "keras":
+            return None
+        sys.meta_path.remove(self)
+        spec = importlib.util.find_spec(name)
+        if spec is not None and spec.loader is not None:
+            execute = spec.loader.exec_module
+
+            def execute_and_register(module):
+                execute(module)
+                _register()
+
+            spec.loader.exec_module = execute_and_register
+        return spec

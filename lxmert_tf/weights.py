@@ -1,0 +1,128 @@
+"""Weights in and out of models: opening a checkpoint from anywhere, assigning it, saving it in any format."""
+
+import logging
+import os
+from collections.abc import Mapping
+
+import numpy as np
+
+from conversion.formats import Checkpoint, find_weights, open_checkpoint, write_checkpoint
+from conversion.names import LAYOUTS, Matched, fit_prefix, match, rows, task_of
+from lxmert_tf.configuration import CONFIG_NAME
+from lxmert_tf.hub import fetch
+
+logger = logging.getLogger("lxmert_tf")
+
+# What is fetched from the Hub, one group after the other until there are weights.
+HUB_FILES = (
+    ("model*.safetensors", "model.safetensors.index.json"),
+    ("model.weights.h5",),
+    ("pytorch_model*.bin", "pytorch_model.bin.index.json"),
+    ("tf_model.h5",),
+)
+
+
+def open_source(source: str | os.PathLike, **hub_options) -> Checkpoint:
+    """Opens a checkpoint from a file, a directory or a Hub id.
+
+    Args:
+        source: where; of a repository on the Hub only the files of the preferred format are fetched.
+        **hub_options: `revision`, `cache_dir`, `local_files_only`, `token`, as `lxmert_tf.hub.fetch` takes them.
+
+    Raises:
+        FileNotFoundError: there is no such path or repository, or it holds no weights.
+        ValueError: the checkpoint is damaged or of another model.
+    """
+    for files in HUB_FILES:
+        path = fetch(source, [CONFIG_NAME, *files], **hub_options)
+        try:
+            find_weights(path)
+        except FileNotFoundError:
+            continue
+        break
+    return open_checkpoint(path)
+
+
+def select(checkpoint: Checkpoint, task: str, config, ignore_mismatched_sizes: bool = False) -> Matched:
+    """What of a checkpoint a model of `task` and `config` takes; logs it in one line.
+
+    Raises:
+        ValueError: with the checkpoint's path and every missing, unexpected and misshapen tensor.
+    """
+    try:
+        matched = match(checkpoint.tensors.shapes, task, config, ignore_mismatched_sizes)
+    except ValueError as error:
+        raise ValueError(f"{checkpoint.path}: {error}") from None
+    logger.log(logging.WARNING if matched.missing else logging.INFO, "%s: %s", checkpoint.path, matched.summary())
+    return matched
+
+
+def assign(model, checkpoint: Checkpoint, task: str | None = None, ignore_mismatched_sizes: bool = False) -> Matched:
+    """Assigns a checkpoint's tensors to a Keras model's variables, each cast to the variable's dtype.
+
+    Args:
+        model: one of the TFLxmert models.
+        checkpoint: an opened checkpoint.
+        task: the model's task; by default that of its class.
+        ignore_mismatched_sizes: leave tensors of another shape initialised instead of refusing them.
+
+    Returns:
+        What was loaded, is missing (initialised), and unused with the reason; it is logged in one line, too.
+
+    Raises:
+        ValueError: tensors are missing other than whole heads, unexpected or misshapen; nothing is assigned then.
+    """
+    task = task or _task(model)
+    matched = select(checkpoint, task, model.config, ignore_mismatched_sizes)
+    tensors = checkpoint.tensors.renamed(lambda name: fit_prefix(name, task))
+    variables = _variables(model)
+    for row in matched.loaded:
+        variable = variables[row.keras]
+        array = LAYOUTS[row.layout].forward(tensors[row.torch])
+        variable.assign(array.astype(variable.dtype, copy=False))
+    return matched
+
+
+def state_dict(model, task: str | None = None) -> dict[str, np.ndarray]:
+    """A Keras model's weights by upstream's PyTorch names and in PyTorch layout, in the variables' dtype."""
+    task = task or _task(model)
+    variables = _variables(model)
+    return {
+        row.torch: LAYOUTS[row.layout].inverse(np.asarray(variables[row.keras])) for row in rows(model.config, task)
+    }
+
+
+def save(
+    model,
+    directory: str | os.PathLike,
+    format: str = "keras",
+    task: str | None = None,
+    max_shard_size: int | None = None,
+) -> None:
+    """Writes a Keras model's weights and config.json.
+
+    Args:
+        model: one of the TFLxmert models.
+        directory: made if missing.
+        format: "keras", "hf-pt", "hf-pt-bin" or "hf-tf".
+        task: the model's task; by default that of its class.
+        max_shard_size: bytes; larger PyTorch checkpoints are split into several files.
+    """
+    task = task or _task(model)
+    write_checkpoint(directory, state_dict(model, task), model.config, task, format, max_shard_size)
+
+
+def _task(model) -> str:
+    """The task of the model's class or, for a subclass, of the nearest base class."""
+    names = [base.__name__ for base in type(model).__mro__]
+    for name in names:
+        try:
+            return task_of(name)
+        except ValueError:
+            continue
+    return task_of(names[0])
+
+
+def _variables(model) -> Mapping[str, object]:
+    """The model's variables by their paths without the root model."""
+    return {variable.path.partition("/")[2]: variable for variable in model.variables}

@@ -1,0 +1,151 @@
+"""Annotations and answer tables: round trips, and an exact complaint for every kind of bad file."""
+
+import json
+
+import numpy as np
+import pytest
+
+from lxmert_tf.data.annotations import (
+    Annotation,
+    AnswerTable,
+    read_annotations,
+    read_answers,
+    write_annotations,
+    write_answers,
+)
+
+VQA = {
+    "answer_type": "other",
+    "img_id": "COCO_train2014_000000458752",
+    "label": {"net": 1, "netting": 0.3},
+    "question_id": 458752000,
+    "question_type": "what is this",
+    "sent": "What is this photo taken looking through?",
+}
+GQA = {"img_id": "2405722", "label": {"no": 1.0}, "question_id": "02930152", "sent": "Is it überhaupt red?"}
+TEST = {"img_id": "COCO_test2015_000000262144", "question_id": 262144000, "sent": "Is the ball flying?"}
+
+
+def write_json(path, value):
+    path.write_text(json.dumps(value), "utf-8")
+    return path
+
+
+def test_reads_vqa_gqa_and_test_entries(tmp_path):
+    vqa, gqa, test = read_annotations(write_json(tmp_path / "a.json", [VQA, GQA, TEST]))
+    assert vqa == Annotation(**VQA)
+    assert gqa == Annotation(**GQA)
+    assert test.label is None
+    assert test.answer_type is None
+    assert test.question_type is None
+
+
+def test_round_trip(tmp_path):
+    written = [Annotation(**entry) for entry in (VQA, GQA, TEST, {**TEST, "question_id": 1, "label": {}})]
+    assert write_annotations(tmp_path / "a.json", iter(written)) == 4
+    assert read_annotations(tmp_path / "a.json") == written
+    assert json.loads((tmp_path / "a.json").read_text("utf-8"))[:3] == [VQA, GQA, TEST]
+
+
+def test_empty_list(tmp_path):
+    assert write_annotations(tmp_path / "a.json", []) == 0
+    assert read_annotations(tmp_path / "a.json") == []
+
+
+@pytest.mark.parametrize(
+    ("changed", "complaint"),
+    [
+        ({"question_id": None}, "question_id must be a number or text"),
+        ({"question_id": ""}, "question_id must be a number or text"),
+        ({"question_id": True}, "question_id must be a number or text"),
+        ({"question_id": 1.5}, "question_id must be a number or text"),
+        ({"question_id": 262144000}, "this question_id is in the file already"),
+        ({"img_id": 458752}, "img_id must be text"),
+        ({"img_id": ""}, "img_id must be text"),
+        ({"sent": None}, "sent must be text"),
+        ({"sent": "  "}, "sent must be text"),
+        ({"answer_type": 3}, "answer_type must be text"),
+        ({"question_type": ["is"]}, "question_type must be text"),
+        ({"label": "net"}, "label must be an object"),
+        ({"label": {"net": "1"}}, "the score of answer 'net' must be a number in 0..1, got '1'"),
+        ({"label": {"net": 1.1}}, "must be a number in 0..1"),
+        ({"label": {"net": -0.3}}, "must be a number in 0..1"),
+        ({"label": {"net": float("nan")}}, "must be a number in 0..1"),
+        ({"label": {"net": True}}, "must be a number in 0..1"),
+    ],
+)
+def test_bad_entry_is_named_when_read_and_never_written(tmp_path, changed, complaint):
+    bad = {**VQA, **changed}
+    path = write_json(tmp_path / "bad.json", [TEST, bad])
+    with pytest.raises(ValueError, match=complaint) as caught:
+        read_annotations(path)
+    assert str(caught.value).startswith(f"{path}, entry 1, question {bad['question_id']!r}: ")
+    with pytest.raises(ValueError, match=complaint):
+        write_annotations(tmp_path / "out.json", [Annotation(**TEST), Annotation(**bad)])
+    assert list(tmp_path.iterdir()) == [path]
+
+
+@pytest.mark.parametrize(
+    ("text", "complaint"),
+    [
+        ("[{", "not json"),
+        ("", "not json"),
+        ("{}", "expected a list of questions, got dict"),
+        ("[3]", "entry 0, question None: a question must be a json object, got int"),
+    ],
+)
+def test_bad_file_is_named(tmp_path, text, complaint):
+    path = tmp_path / "bad.json"
+    path.write_text(text)
+    with pytest.raises(ValueError, match=complaint) as caught:
+        read_annotations(path)
+    assert str(caught.value).startswith(str(path))
+
+
+def test_answer_outside_the_table_is_named(tmp_path):
+    path = write_json(tmp_path / "a.json", [TEST, VQA])
+    assert len(read_annotations(path, AnswerTable(["net", "netting"]))) == 2
+    with pytest.raises(ValueError, match="entry 1, question 458752000: the answer 'netting' is not among the 1"):
+        read_annotations(path, AnswerTable(["net"]))
+
+
+def test_scores():
+    table = AnswerTable(["yes", "net", "netting"])
+    scores = table.scores(VQA["label"])
+    assert scores.dtype == np.float32
+    np.testing.assert_array_equal(scores, np.array([0, 1, 0.3], np.float32))
+    with pytest.raises(ValueError, match="'fence'"):
+        table.scores({"fence": 1.0})
+
+
+def test_answers_round_trip(tmp_path):
+    table = AnswerTable(["yes", "no", "café"])
+    files = tmp_path / "label2ans.json", tmp_path / "ans2label.json"
+    write_answers(*files, table)
+    again = read_answers(*files)
+    assert again.answers == table.answers
+    assert len(again) == 3
+    assert again[2] == "café"
+    assert "no" in again
+    assert again.row("café") == 2
+    assert json.loads(files[1].read_text("utf-8")) == {"yes": 0, "no": 1, "café": 2}
+
+
+@pytest.mark.parametrize(
+    ("label2ans", "ans2label", "complaint"),
+    [
+        ([], {}, "label2ans.json: an answer table must hold at least one answer"),
+        (["yes", "yes"], {}, "label2ans.json: answer 'yes' is in the table twice, at 0 and 1"),
+        (["yes", 3], {}, "label2ans.json: answer 1 must be text, got 3"),
+        ({"yes": 0}, {}, "label2ans.json: expected a list of answers, got dict"),
+        (["yes"], ["yes"], "ans2label.json: expected an object of answer: row, got list"),
+        (["yes", "no"], {"yes": 0}, "ans2label.json: answer 'no' must have row 1"),
+        (["yes", "no"], {"yes": 1, "no": 0}, "ans2label.json: answer 'yes' must have row 0"),
+        (["yes", "no"], {"yes": 0, "no": "1"}, "ans2label.json: answer 'no' must have row 1"),
+        (["yes"], {"yes": 0, "no": 1}, "ans2label.json: answer 'no' is not in"),
+    ],
+)
+def test_bad_answer_table(tmp_path, label2ans, ans2label, complaint):
+    files = write_json(tmp_path / "label2ans.json", label2ans), write_json(tmp_path / "ans2label.json", ans2label)
+    with pytest.raises(ValueError, match=complaint):
+        read_answers(*files)

@@ -1,0 +1,116 @@
+"""Wrong inputs are refused with a sentence that says what to change, eagerly and in a graph."""
+
+import numpy as np
+import pytest
+import tensorflow as tf
+from keras_helpers import batch, labels, tiny_model
+
+from lxmert_tf import TFLxmertForPreTraining, TFLxmertForVisualReasoning, TFLxmertModel
+
+
+def without(*names):
+    return lambda inputs: {name: value for name, value in inputs.items() if name not in names}
+
+
+def with_(**changes):
+    return lambda inputs: {**inputs, **{name: change(inputs) for name, change in changes.items()}}
+
+
+WRONG = {
+    "neither ids nor embeddings": (without("input_ids"), "either input_ids or inputs_embeds; got neither"),
+    "both ids and embeddings": (with_(inputs_embeds=lambda i: np.zeros((3, 7, 12), "float32")), "got both"),
+    "no features": (without("visual_feats"), "visual_feats is missing"),
+    "no boxes": (without("visual_pos"), "visual_pos is missing"),
+    "flat ids": (with_(input_ids=lambda i: i["input_ids"][0]), r"input_ids must have shape \[batch, tokens\]"),
+    "flat features": (with_(visual_feats=lambda i: i["visual_feats"][0]), r"visual_feats must have shape .*rank 3"),
+    "feature width": (with_(visual_feats=lambda i: i["visual_feats"][..., :4]), r"\[batch, boxes, 9\], got shape"),
+    "box width": (with_(visual_pos=lambda i: i["visual_pos"][..., :3]), r"\[batch, boxes, 4\], got shape"),
+    "batch": (with_(visual_feats=lambda i: i["visual_feats"][:2]), "same number of batch, got 2 and 3"),
+    "box count": (with_(visual_pos=lambda i: i["visual_pos"][:, :4]), "same number of boxes, got 4 and 5"),
+    "mask length": (with_(attention_mask=lambda i: i["attention_mask"][:, :3]), "same number of tokens, got 3 and 7"),
+    "visual mask": (with_(visual_attention_mask=lambda i: i["attention_mask"]), "same number of boxes, got 7 and 5"),
+    "too long": (
+        lambda i: {**without("attention_mask", "token_type_ids")(i), "input_ids": np.ones((3, 17), "int32")},
+        "more than max_position_embeddings=16",
+    ),
+    "float ids": (with_(input_ids=lambda i: i["input_ids"].astype("float32")), "input_ids must hold integers"),
+    "unknown name": (with_(pixels=lambda i: i["visual_feats"]), "hold 'pixels', which is none of"),
+}
+
+
+@pytest.mark.parametrize("name", WRONG)
+@pytest.mark.parametrize("graph", [False, True], ids=["eager", "graph"])
+def test_wrong_inputs(name, graph):
+    change, message = WRONG[name]
+    model = tiny_model(TFLxmertModel)
+    call = tf.function(lambda x: model(x)) if graph else model
+    with pytest.raises(ValueError, match=message):
+        call(change(batch(model)))
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "message"),
+    [
+        ("input_ids", 37, r"input_ids must lie in 0..36 \(vocab_size=37\), got 37"),
+        ("input_ids", -1, "got -1"),
+        ("token_type_ids", 2, r"token_type_ids must lie in 0..1 \(type_vocab_size=2\), got 2"),
+    ],
+)
+def test_ids_out_of_range_are_refused_eagerly(name, value, message):
+    model = tiny_model(TFLxmertModel)
+    inputs = batch(model)
+    inputs[name][1, 2] = value
+    with pytest.raises(ValueError, match=message):
+        model(inputs)
+
+
+def test_visual_reasoning_wants_two_images():
+    model = tiny_model(TFLxmertForVisualReasoning)
+    inputs = batch(model)
+    with pytest.raises(ValueError, match=r"\[batch, 2, boxes, 9\]"):
+        model({**inputs, "visual_feats": inputs["visual_feats"][:, 0]})
+
+
+def test_labels_of_a_wrong_shape():
+    model = tiny_model()
+    with pytest.raises(ValueError, match=r"labels must be int\[B\] answer ids or float\[B, 5\] soft scores"):
+        model(**batch(model), labels=np.zeros((3, 4), "float32"))
+
+
+def test_pretraining_labels_under_both_names():
+    model = tiny_model(TFLxmertForPreTraining)
+    words = labels(model)["masked_lm_labels"]
+    with pytest.raises(ValueError, match="another name for masked_lm_labels"):
+        model(**batch(model), masked_lm_labels=words, labels=words)
+
+
+def test_unknown_visual_label():
+    model = tiny_model(TFLxmertForPreTraining)
+    with pytest.raises(ValueError, match="obj_labels holds 'color', which is none of obj, attr, feat"):
+        model(**batch(model), obj_labels={"color": (np.zeros((3, 5)), np.ones((3, 5)))})
+
+
+def test_fit_without_labels():
+    model = tiny_model()
+    model.compile(optimizer="sgd")
+    with pytest.raises(ValueError, match="no labels to train on"):
+        model.fit(batch(model), verbose=0)
+
+
+def test_fit_with_bare_labels_where_there_are_several():
+    model = tiny_model(TFLxmertForPreTraining)
+    model.compile(optimizer="sgd")
+    with pytest.raises(ValueError, match="several labels: y must be a dict"):
+        model.fit(batch(model), np.zeros(3), verbose=0)
+
+
+def test_fit_with_sample_weights_on_the_own_loss():
+    model = tiny_model()
+    model.compile(optimizer="sgd")
+    with pytest.raises(ValueError, match="sample_weight and class_weight need a loss in compile"):
+        model.fit(batch(model), labels(model)["labels"], sample_weight=np.ones(3), verbose=0)
+
+
+def test_config_of_a_wrong_type():
+    with pytest.raises(TypeError, match="config must be an LxmertConfig, got dict"):
+        TFLxmertModel({"hidden_size": 12})
