@@ -25,7 +25,7 @@ from lxmert_pt.outputs import (
     LxmertForQuestionAnsweringOutput,
     LxmertForVisualReasoningOutput,
     LxmertModelOutput,
-    LxmertOutput,
+    ModelOutput,
 )
 from lxmert_pt.pretrained import PretrainedMixin
 from lxmert_tf.configuration import LxmertConfig
@@ -116,7 +116,7 @@ class LxmertPreTrainedModel(PretrainedMixin, nn.Module):
         """A call's switch, or the config's where the call leaves it open."""
         return getattr(self.config, name) if value is None else value
 
-    def _as_asked(self, output: LxmertOutput, return_dict: bool | None) -> LxmertOutput | tuple[Any, ...]:
+    def _as_asked(self, output: ModelOutput, return_dict: bool | None) -> ModelOutput | tuple[Any, ...]:
         return output if self._default("return_dict", return_dict) else output.to_tuple()
 
 
@@ -485,11 +485,11 @@ def answer_loss(logits: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
 
 
 def _task_output(
-    output_class: type[LxmertOutput],
+    output_class: type[ModelOutput],
     encoded: LxmertModelOutput,
     losses: dict[str, torch.Tensor],
     **scores: torch.Tensor | None,
-) -> LxmertOutput:
+) -> ModelOutput:
     """A task's output: the sum of its losses, its scores, and the backbone's hidden states and attentions."""
     shared = {name: value for name, value in encoded.items() if name in output_class.fields}
     loss = sum(losses.values()) if losses else None

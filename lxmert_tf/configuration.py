@@ -241,10 +241,7 @@ class LxmertConfig:
 
 _FIELD_RULES = {
     **dict.fromkeys(
-        (
-            "vocab_size hidden_size num_attention_heads num_qa_labels num_object_labels num_attr_labels "
-            "intermediate_size max_position_embeddings type_vocab_size visual_feat_dim visual_pos_dim"
-        ).split(),
+        ["vocab_size", "hidden_size", "num_attention_heads", "num_qa_labels", "num_object_labels", "num_attr_labels", "intermediate_size", "max_position_embeddings", "type_vocab_size", "visual_feat_dim", "visual_pos_dim"],
         "size",
     ),
     **dict.fromkeys(("l_layers", "x_layers", "r_layers"), "depth"),
@@ -253,10 +250,7 @@ _FIELD_RULES = {
     "visual_loss_normalizer": "nonnegative",
     "hidden_act": "activation",
     **dict.fromkeys(
-        (
-            "task_matched task_mask_lm task_obj_predict task_qa visual_obj_loss visual_attr_loss visual_feat_loss "
-            "output_attentions output_hidden_states return_dict"
-        ).split(),
+        ["task_matched", "task_mask_lm", "task_obj_predict", "task_qa", "visual_obj_loss", "visual_attr_loss", "visual_feat_loss", "output_attentions", "output_hidden_states", "return_dict"],
         "switch",
     ),
 }

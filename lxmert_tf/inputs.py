@@ -31,7 +31,7 @@ def gather_inputs(first, names: tuple[str, ...], **given) -> dict:
     else:
         packed = {"input_ids": first}
     given = {name: value for name, value in given.items() if value is not None}
-    return {name: None for name in names} | packed | given
+    return dict.fromkeys(names) | packed | given
 
 
 def check_inputs(inputs: dict, config: LxmertConfig, images: int | None = None) -> None:

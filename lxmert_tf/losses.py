@@ -34,7 +34,7 @@ def soft_answer_loss(logits, scores):
     scores = ops.cast(scores, logits.dtype)
     # max(x, 0) - x z + log(1 + exp(-|x|)) is the stable form of -z log s(x) - (1 - z) log(1 - s(x)).
     losses = ops.relu(logits) - logits * scores + ops.log1p(ops.exp(-ops.abs(logits)))
-    return ops.mean(losses) * logits.shape[-1]
+    return _mean(losses) * logits.shape[-1]
 
 
 def visual_class_loss(logits, labels, confidence, normalizer: float):
@@ -47,7 +47,7 @@ def visual_class_loss(logits, labels, confidence, normalizer: float):
         normalizer: the config's `visual_loss_normalizer`.
     """
     losses, _ = _class_losses(logits, labels)
-    return ops.mean(losses * ops.cast(confidence, losses.dtype)) * normalizer
+    return _mean(losses * ops.cast(confidence, losses.dtype)) * normalizer
 
 
 def visual_feature_loss(predictions, targets, mask, normalizer: float):
@@ -61,7 +61,8 @@ def visual_feature_loss(predictions, targets, mask, normalizer: float):
     predictions = _at_least_float32(predictions)
     distance = ops.abs(predictions - ops.cast(targets, predictions.dtype))
     losses = ops.where(distance < 1.0, 0.5 * ops.square(distance), distance - 0.5)
-    return ops.mean(ops.mean(losses, axis=-1) * ops.cast(mask, losses.dtype)) * normalizer
+    per_box = ops.sum(losses, axis=-1) / losses.shape[-1]
+    return _mean(per_box * ops.cast(mask, losses.dtype)) * normalizer
 
 
 def _class_losses(logits, labels):
@@ -73,6 +74,11 @@ def _class_losses(logits, labels):
     log_probabilities = ops.log_softmax(logits, axis=-1)
     losses = -ops.squeeze(ops.take_along_axis(log_probabilities, safe[..., None], axis=-1), -1)
     return ops.where(kept, losses, ops.zeros_like(losses)), ops.cast(kept, losses.dtype)
+
+
+def _mean(x):
+    """The mean of everything. Outside TensorFlow, `ops.mean` computes float64 in float32; `ops.sum` does not."""
+    return ops.sum(x) / ops.cast(ops.size(x), x.dtype)
 
 
 def _at_least_float32(x):

@@ -42,7 +42,8 @@ class BertAdam(keras.optimizers.Optimizer):
 
     def update_step(self, gradient, variable, learning_rate) -> None:
         learning_rate = ops.cast(learning_rate, variable.dtype)
-        gradient = ops.cast(gradient, variable.dtype)
+        # Added up, where TensorFlow gives the rows that an embedding looked up, one by one.
+        gradient = ops.cast(ops.add(ops.zeros_like(variable), gradient), variable.dtype)
         index = self._get_variable_index(variable)
         momentum, velocity = self.momentums[index], self.velocities[index]
         self.assign(momentum, self.beta_1 * momentum + (1 - self.beta_1) * gradient)

@@ -21,8 +21,17 @@ def register_with_keras() -> None:
 
 
 def _register() -> None:
+    # A submodule imported on its own, before Keras, is half done when Keras is; the models cannot be built on it yet.
+    # Whoever imports one of ours by its own name does not go on to load files by Keras' name.
+    if any(_is_initializing(name) for name in list(sys.modules) if name not in ("lxmert_tf", *MODULES)):
+        return
     for module in MODULES:
         importlib.import_module(module)
+
+
+def _is_initializing(name: str) -> bool:
+    spec = getattr(sys.modules[name], "__spec__", None)
+    return name.startswith("lxmert_tf.") and getattr(spec, "_initializing", False)
 
 
 class _AfterKeras(importlib.abc.MetaPathFinder):

@@ -1,7 +1,8 @@
 """Text to ids and back, with BERT's WordPiece vocabulary, over the `tokenizers` library.
 
-`LxmertTokenizer` and `LxmertTokenizerFast` are one implementation with upstream's two constructors; both give the ids
-of upstream's classes of the same names. A tokenizer is never changed by encoding, so threads may share one.
+`LxmertTokenizer` and `LxmertTokenizerFast` are one implementation with upstream's two constructors. Texts get the ids
+of upstream's classes; where those two differ (`never_split`, which only upstream's slow class heeds; offsets, pairs and
+truncation) both do what the more capable one does. Encoding changes nothing in a tokenizer, so threads may share one.
 
 Shapes: B examples (or windows, with `return_overflowing_tokens`), T tokens after padding.
 """
@@ -11,6 +12,8 @@ import logging
 import os
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from itertools import groupby
+from operator import itemgetter
 from pathlib import Path
 from typing import Any
 
@@ -30,6 +33,8 @@ _SAVED = (
     *("wordpieces_prefix", "model_max_length", "padding_side", "truncation_side", "clean_up_tokenization_spaces"),
     *("model_input_names", "additional_special_tokens"),
 )
+# The characters at which Python's str.split() splits
+_AT_SPACES = {"type": "Split", "pattern": {"Regex": r"[\s\x1c-\x1f]+"}, "behavior": "Removed", "invert": False}
 _NOT_OPTIONS = ("vocab_file", "tokenizer_file", "tokenizer_class", "name_or_path", "special_tokens_map_file")
 
 
@@ -42,7 +47,7 @@ class _Tokenizer:
             by the arguments, as upstream does.
         do_lower_case: lower-case the text.
         do_basic_tokenize: False splits only at spaces, without any cleaning, before word pieces.
-        never_split: words (between spaces, lower-cased if the text is) that are kept whole.
+        never_split: words, as they are after cleaning, that are kept whole, between spaces or punctuation.
         unk_token, sep_token, pad_token, cls_token, mask_token: special tokens; pad and mask may be None. Those that
             the vocabulary lacks are added behind it, but `unk_token` must be in it.
         clean_text: drop control characters and make every white space a space.
@@ -156,7 +161,7 @@ class _Tokenizer:
         if not isinstance(normalizer, dict) or normalizer.get("type") != "BertNormalizer":
             return
         basic = self.do_basic_tokenize
-        was_basic = (spec.get("pre_tokenizer") or {}).get("type") != "WhitespaceSplit"
+        was_basic = (spec.get("pre_tokenizer") or {}).get("type") != "Split"
         clean = self.clean_text and (normalizer.get("clean_text", True) or not was_basic)
         spec["normalizer"] = {
             "type": "BertNormalizer",
@@ -166,7 +171,7 @@ class _Tokenizer:
             "lowercase": basic and self.do_lower_case,
         }
         if basic != was_basic:
-            spec["pre_tokenizer"] = {"type": "BertPreTokenizer" if basic else "WhitespaceSplit"}
+            spec["pre_tokenizer"] = {"type": "BertPreTokenizer"} if basic else _AT_SPACES
 
     @classmethod
     def from_pretrained(cls, source: str | os.PathLike, **options: Any) -> "_Tokenizer":
@@ -559,9 +564,24 @@ class _Tokenizer:
         return tokens + self._tokens_of_piece(text[start:], start, tokens)
 
     def _tokens_of_piece(self, piece: str, start: int, before: list[Token]) -> list[Token]:
+        """Tokens of a part of a text; what punctuation leaves of a word stays whole too if it is in `never_split`."""
         e = self._backend.encode(piece, add_special_tokens=False)
-        offsets = [(start + begin, start + end) for begin, end in e.offsets]
-        return list(map(Token, e.ids, e.tokens, offsets, [_next_word(before) + word for word in e.word_ids]))
+        tokens, first_word = [], _next_word(before)
+        for index, group in groupby(zip(e.ids, e.tokens, e.offsets, e.word_ids, strict=True), key=itemgetter(3)):
+            pieces = [
+                Token(id_, token, (start + begin, start + end), first_word + index)
+                for id_, token, (begin, end), _ in group
+            ]
+            span = pieces[0].offsets[0], pieces[-1].offsets[1]
+            word = self._cleaned(piece[span[0] - start : span[1] - start])
+            if word in self._kept_whole:
+                pieces = [Token(self.convert_tokens_to_ids(word), word, span, first_word + index)]
+            tokens += pieces
+        return tokens
+
+    def _cleaned(self, word: str) -> str:
+        normalizer = self._backend.normalizer
+        return normalizer.normalize_str(word) if normalizer else word
 
     def _row(self, first: list[Token], second: list[Token] | None, add_special_tokens: bool) -> Row:
         if not add_special_tokens:

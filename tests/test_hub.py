@@ -22,8 +22,17 @@ REVISIONS = {"main": "a" * 40, "v2": "b" * 40}
 EXTRA = {QA: {"README.md": b"# hello"}, PRETRAINING: {}}
 
 
+def content_of(repository: str, name: str, commit: str) -> bytes:
+    if name in EXTRA[repository]:
+        return EXTRA[repository][name]
+    content = (GOLDEN / FOLDERS[repository] / name).read_bytes()
+    if name == "config.json" and commit == REVISIONS["v2"]:
+        content = json.dumps({**json.loads(content), "hidden_act": "relu"}).encode()
+    return content
+
+
 class Hub(BaseHTTPRequestHandler):
-    """/api/models/ID/revision/REV lists files, /ID/resolve/REV/FILE gives one; counts what is asked for."""
+    """/api/models/ID/{revision,tree}/REV list files, /ID/resolve/REV/FILE gives one; counts the files asked for."""
 
     protocol_version = "HTTP/1.1"
     requests: ClassVar[Counter] = Counter()
@@ -38,8 +47,7 @@ class Hub(BaseHTTPRequestHandler):
         parts = self.path.partition("?")[0].strip("/").split("/")
         api = parts[:2] == ["api", "models"]
         parts = parts[2:] if api else parts
-        repository, _, revision, *rest = [*("/".join(parts[:2]),), *parts[2:], *[""] * 3]
-        revision = revision or "main"
+        repository, (kind, revision, *name) = "/".join(parts[:2]), (*parts[2:], "revision", "main")[:3]
         commit = REVISIONS.get(revision, revision if revision in REVISIONS.values() else None)
         if repository not in FOLDERS:
             self.send(404, b"{}", {"X-Error-Code": "RepoNotFound"})
@@ -47,20 +55,20 @@ class Hub(BaseHTTPRequestHandler):
             self.send(404, b"{}", {"X-Error-Code": "RevisionNotFound"})
         elif api:
             names = [*FILES[repository], *EXTRA[repository]]
-            info = {"id": repository, "sha": commit, "siblings": [{"rfilename": name} for name in names]}
-            self.send(200, json.dumps(info).encode(), {"Content-Type": "application/json"})
+            tree = [
+                {"type": "file", "path": n, "size": len(content_of(repository, n, commit)), "oid": n} for n in names
+            ]
+            info = {"id": repository, "sha": commit, "siblings": [{"rfilename": n} for n in names]}
+            self.send_json(tree if kind == "tree" else info)
+        elif name[0] not in [*FILES[repository], *EXTRA[repository]]:
+            self.send(404, b"{}", {"X-Error-Code": "EntryNotFound"})
         else:
-            self.send_file(repository, rest[0], commit)
+            Hub.requests[self.command, name[0]] += 1
+            content = content_of(repository, name[0], commit)
+            self.send(200, content, {"ETag": f'"{hashlib.sha256(content).hexdigest()}"', "X-Repo-Commit": commit})
 
-    def send_file(self, repository: str, name: str, commit: str) -> None:
-        Hub.requests[self.command, name] += 1
-        if name in EXTRA[repository]:
-            content = EXTRA[repository][name]
-        else:
-            content = (GOLDEN / FOLDERS[repository] / name).read_bytes()
-        if name == "config.json" and commit == REVISIONS["v2"]:
-            content = json.dumps({**json.loads(content), "hidden_act": "relu"}).encode()
-        self.send(200, content, {"ETag": f'"{hashlib.sha256(content).hexdigest()}"', "X-Repo-Commit": commit})
+    def send_json(self, value) -> None:
+        self.send(200, json.dumps(value).encode(), {"Content-Type": "application/json"})
 
     def send(self, status: int, content: bytes, headers: dict[str, str]) -> None:
         self.send_response(status)
@@ -126,9 +134,11 @@ def test_offline_only_the_cache_counts(tmp_path, monkeypatch):
     with pytest.raises(FileNotFoundError, match="the local cache did not give it"):
         weights.open_source(QA, cache_dir=tmp_path, local_files_only=True)
     weights.open_source(QA, cache_dir=tmp_path)
+    weights.open_source(PRETRAINING, cache_dir=tmp_path)
     monkeypatch.setattr(constants, "ENDPOINT", "http://127.0.0.1:9")
     monkeypatch.setattr(hf_api.api, "endpoint", "http://127.0.0.1:9")
     assert weights.open_source(QA, cache_dir=tmp_path, local_files_only=True).task == "qa"
+    assert weights.open_source(PRETRAINING, cache_dir=tmp_path, local_files_only=True).format == "hf-pt-bin"
 
 
 def test_no_such_repository(tmp_path):

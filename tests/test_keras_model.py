@@ -136,9 +136,7 @@ def test_tf_function_gives_the_same_structure_and_numbers(model_class, jit_compi
 @every_model
 def test_one_trace_serves_every_batch_text_length_and_box_count(model_class):
     model = tiny_model(model_class)
-    signature = {
-        name: tf.TensorSpec(spec.shape, spec.dtype) for name, spec in model.input_signature().items()
-    }
+    signature = {name: tf.TensorSpec(spec.shape, spec.dtype) for name, spec in model.input_signature().items()}
     traces = []
 
     @tf.function(input_signature=[signature])
@@ -259,7 +257,10 @@ def test_fit_takes_a_dataset_and_metrics_beside_the_own_loss():
 @every_task_model
 def test_compile_with_a_loss_of_ones_own_works_on_the_outputs(model_class):
     model = tiny_model(model_class)
-    output = {TFLxmertForPreTraining: "cross_relationship_score", TFLxmertForQuestionAnswering: "question_answering_score"}
+    output = {
+        TFLxmertForPreTraining: "cross_relationship_score",
+        TFLxmertForQuestionAnswering: "question_answering_score",
+    }
     name = output.get(model_class, "logits")
     cross_entropy = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
     model.compile(optimizer="sgd", loss={name: cross_entropy}, metrics={name: ["accuracy"]})

@@ -141,20 +141,30 @@ def test_special_tokens_in_the_text_are_recognised_as_written(tokenizer):
 def test_never_split_keeps_whole_words_between_spaces(make):
     tokenizer = make(never_split=["foo-bar"])
     assert make().tokenize("foo-bar") == ["foo", "-", "bar"]
-    assert tokenizer.tokenize("the Foo-Bar foo-bar. [MASK]foo-bar") == [
-        "the",
-        "foo-bar",
-        "foo",
-        "-",
-        "bar",
-        ".",
-        "[MASK]",
-        "foo-bar",
-    ]
+    words = ["the", "foo-bar", "foo", "-", "bar", ".", "[MASK]", "foo-bar"]
+    assert tokenizer.tokenize("the Foo-Bar foo-bar. [MASK]foo-bar") == words
     encoded = tokenizer("the foo-bar [MASK] cat.", return_offsets_mapping=True)
     assert encoded["input_ids"] == [CLS, *ids("the foo-bar [MASK] cat ."), SEP]
     assert encoded["offset_mapping"][1:-1] == [(0, 3), (4, 11), (12, 18), (19, 22), (22, 23)]
     assert encoded.word_ids()[1:-1] == [0, 1, 2, 3, 4]
+
+
+def test_never_split_keeps_words_between_punctuation_after_cleaning(make):
+    tokenizer = make(never_split=["unaffable", "cats"])
+    assert make().tokenize("Unaffable.") == ["un", "##aff", "##able", "."]
+    assert tokenizer.tokenize("the Unaffable. 'CATS' Cáts cat") == [
+        "the",
+        "unaffable",
+        ".",
+        "'",
+        "cats",
+        "'",
+        "cats",
+        "cat",
+    ]
+    encoded = tokenizer("the Unaffable. mat", return_offsets_mapping=True)
+    assert encoded["offset_mapping"][1:-1] == [(0, 3), (4, 13), (13, 14), (15, 18)]
+    assert encoded.word_ids()[1:-1] == [0, 1, 2, 3]
 
 
 def test_never_split_words_outside_the_vocabulary_are_one_unknown_token(make):
@@ -176,6 +186,7 @@ def test_never_split_keeps_words_given_as_a_list(make):
 
 def test_without_basic_tokenization_text_is_split_at_spaces_only(make):
     tokenizer = make(do_basic_tokenize=False, never_split=["foo-bar"])
+    assert tokenizer.tokenize("cats\tthe\x1cmat\u00a0on") == ["cat", "##s", "the", "mat", "on"]
     assert tokenizer.tokenize("cats\tCat the. caf\u00e9 [MASK]") == [
         "cat",
         "##s",
@@ -641,6 +652,22 @@ def test_tokens_added_by_upstream_are_read_from_tokenizer_config(make, tmp_path)
 def test_a_vocabulary_file_alone_is_enough(vocab_file):
     for source in (vocab_file, str(vocab_file), vocab_file.parent):
         assert LxmertTokenizer.from_pretrained(source, do_lower_case=False).tokenize("Cat") == ["Cat"]
+
+
+def test_a_hub_id_is_fetched_with_the_hub_options_and_only_the_files_needed(vocab_file, monkeypatch):
+    calls = []
+
+    def snapshot_download(name, **options):
+        calls.append((name, options))
+        return str(vocab_file.parent)
+
+    monkeypatch.setattr("huggingface_hub.snapshot_download", snapshot_download)
+    tokenizer = LxmertTokenizerFast.from_pretrained("owner/name", revision="v1", token="secret", do_lower_case=False)
+    assert tokenizer.tokenize("Cat") == ["Cat"]
+    ((name, options),) = calls
+    assert (name, options["revision"], options["token"]) == ("owner/name", "v1", "secret")
+    files = ["vocab.txt", "tokenizer.json", "tokenizer_config.json", "special_tokens_map.json"]
+    assert sorted(options["allow_patterns"]) == sorted(files)
 
 
 def test_save_vocabulary_writes_the_lines_that_were_read(tokenizer, vocab_file, tmp_path):

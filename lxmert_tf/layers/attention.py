@@ -3,7 +3,7 @@
 from keras import ops
 
 from lxmert_tf.configuration import LxmertConfig
-from lxmert_tf.layers.common import Block, dense, dropout, layer_norm
+from lxmert_tf.layers.common import Block, dense, dropout, layer_norm, matmul
 
 
 def attention_bias(mask, dtype: str):
@@ -58,12 +58,12 @@ class LxmertAttention(Block):
         key = self._split_heads(self.key(context))
         value = self._split_heads(self.value(context))
 
-        scores = ops.matmul(query, ops.transpose(key, (0, 1, 3, 2))) / self.head_size**0.5  # [B, A, Q, K]
+        scores = matmul(query, ops.transpose(key, (0, 1, 3, 2))) / self.head_size**0.5  # [B, A, Q, K]
         scores = ops.cast(scores, score_dtype(self.compute_dtype))
         probabilities = softmax(scores if bias is None else scores + bias)
         probabilities = self.dropout(ops.cast(probabilities, self.compute_dtype), training=training)
 
-        attended = ops.transpose(ops.matmul(probabilities, value), (0, 2, 1, 3))  # [B, Q, A, H / A]
+        attended = ops.transpose(matmul(probabilities, value), (0, 2, 1, 3))  # [B, Q, A, H / A]
         return ops.reshape(attended, ops.shape(hidden_states)), probabilities
 
     def _split_heads(self, x):  # [B, L, H] -> [B, A, L, H / A]

@@ -21,9 +21,42 @@ class Block(keras.layers.Layer):
         self.config = config
 
 
-def dense(units: int, config: LxmertConfig, name: str, dtype) -> keras.layers.Dense:
+# Outside TensorFlow, Keras computes matrix products, means and variances of float64 in float32; these three do not.
+
+
+def keeps_float64(x) -> bool:
+    """Whether Keras' own products and normalisation compute `x` in its dtype."""
+    return keras.backend.backend() == "tensorflow" or keras.backend.standardize_dtype(x.dtype) != "float64"
+
+
+def matmul(x, y):
+    """The matrix product, in float64 where the operands are."""
+    return ops.matmul(x, y) if keeps_float64(x) else x @ y
+
+
+class Dense(keras.layers.Dense):
+    """Keras' dense layer, in float64 where the input is."""
+
+    def call(self, inputs, training=None):
+        if keeps_float64(inputs):
+            return super().call(inputs, training=training)
+        return inputs @ ops.convert_to_tensor(self.kernel) + self.bias
+
+
+class LayerNormalization(keras.layers.LayerNormalization):
+    """Keras' layer normalisation over the last axis, in float64 where the input is."""
+
+    def call(self, inputs):
+        if keeps_float64(inputs):
+            return super().call(inputs)
+        centred = inputs - ops.sum(inputs, axis=-1, keepdims=True) / inputs.shape[-1]
+        variance = ops.sum(ops.square(centred), axis=-1, keepdims=True) / inputs.shape[-1]
+        return centred / ops.sqrt(variance + self.epsilon) * self.gamma + self.beta
+
+
+def dense(units: int, config: LxmertConfig, name: str, dtype) -> Dense:
     """A Dense layer with the config's truncated normal initialiser."""
-    return keras.layers.Dense(units, kernel_initializer=initializer(config), name=name, dtype=dtype)
+    return Dense(units, kernel_initializer=initializer(config), name=name, dtype=dtype)
 
 
 def dropout(rate: float, name: str, dtype) -> keras.layers.Dropout:
@@ -31,9 +64,9 @@ def dropout(rate: float, name: str, dtype) -> keras.layers.Dropout:
     return keras.layers.Dropout(rate, name=name, dtype=dtype)
 
 
-def layer_norm(config: LxmertConfig, name: str, dtype) -> keras.layers.LayerNormalization:
+def layer_norm(config: LxmertConfig, name: str, dtype) -> LayerNormalization:
     """Layer normalisation over the last axis with the config's epsilon."""
-    return keras.layers.LayerNormalization(epsilon=config.layer_norm_eps, name=name, dtype=dtype)
+    return LayerNormalization(epsilon=config.layer_norm_eps, name=name, dtype=dtype)
 
 
 def initializer(config: LxmertConfig) -> keras.initializers.Initializer:

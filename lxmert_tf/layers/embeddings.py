@@ -24,7 +24,10 @@ class PaddedEmbedding(Block):
 
     def call(self, ids):
         """int[...] -> float[..., H]"""
-        looked_up = ops.cast(ops.take(self.weight, ids, axis=0), self.compute_dtype)
+        # The reshape changes nothing but the gradient, which TensorFlow makes dense on its way back through it. Keras'
+        # optimisers square a sparse one before they add up the rows of a repeated id, which is not Adam.
+        table = ops.reshape(self.weight, self.weight.shape)
+        looked_up = ops.cast(ops.take(table, ids, axis=0), self.compute_dtype)
         return ops.where(ops.expand_dims(ops.equal(ids, 0), -1), ops.stop_gradient(looked_up), looked_up)
 
 

@@ -3,7 +3,7 @@
 from keras import ops
 
 from lxmert_tf.configuration import LxmertConfig
-from lxmert_tf.layers.common import Block, activation, dense, gelu, layer_norm
+from lxmert_tf.layers.common import Block, activation, dense, gelu, layer_norm, matmul
 
 
 class LxmertPooler(Block):
@@ -54,7 +54,7 @@ class LxmertLMPredictionHead(Block):
     def call(self, hidden_states, word_embeddings):
         """float[B, T, H] and the table float[V, H] -> float[B, T, V]"""
         table = ops.transpose(ops.cast(word_embeddings, self.compute_dtype))
-        return ops.matmul(self.transform(hidden_states), table) + ops.cast(self.bias, self.compute_dtype)
+        return matmul(self.transform(hidden_states), table) + ops.cast(self.bias, self.compute_dtype)
 
 
 class LxmertPreTrainingHeads(Block):

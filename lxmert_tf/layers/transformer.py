@@ -1,6 +1,5 @@
 """Transformer layers of one stream, cross layers of both, and the encoder that stacks them."""
 
-
 from lxmert_tf.configuration import LxmertConfig
 from lxmert_tf.layers.attention import (
     LxmertAttentionOutput,

@@ -106,9 +106,7 @@ def test_question_answering_and_gradients(dtype, tolerance):
 def test_original_pretraining(dtype, tolerance):
     pytest.importorskip("torch", reason="the original's checkpoints are pickles, which torch reads")
     config = LxmertConfig.from_pretrained(GOLDEN / "hf_pt_pretraining", visual_loss_normalizer=1 / 0.15)
-    model = TFLxmertForPreTraining.from_pretrained(
-        GOLDEN / "original" / "Epoch20_LXRT.pth", dtype=dtype, config=config
-    )
+    model = TFLxmertForPreTraining.from_pretrained(GOLDEN / "original" / "Epoch20_LXRT.pth", dtype=dtype, config=config)
     output, wanted = model(**golden_inputs(visual_mask=False), **labels()), expected("original/pretraining")
     assert_close(to_numpy(output.loss), wanted["loss"], tolerance, "loss")
     assert_close(to_numpy(output.question_answering_score), wanted["answer_score"], tolerance, "answer_score")

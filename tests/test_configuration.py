@@ -1,0 +1,123 @@
+"""LxmertConfig reads upstream's files, keeps what it does not know, and refuses what cannot be."""
+
+import json
+
+import pytest
+from helpers import GOLDEN
+
+from lxmert_tf import LxmertConfig
+
+UPSTREAM_DEFAULTS = {
+    "vocab_size": 30522,
+    "hidden_size": 768,
+    "num_attention_heads": 12,
+    "num_qa_labels": 9500,
+    "num_object_labels": 1600,
+    "num_attr_labels": 400,
+    "intermediate_size": 3072,
+    "hidden_act": "gelu",
+    "hidden_dropout_prob": 0.1,
+    "attention_probs_dropout_prob": 0.1,
+    "max_position_embeddings": 512,
+    "type_vocab_size": 2,
+    "initializer_range": 0.02,
+    "l_layers": 9,
+    "x_layers": 5,
+    "r_layers": 5,
+    "visual_feat_dim": 2048,
+    "visual_pos_dim": 4,
+    "visual_loss_normalizer": 6.67,
+    "task_matched": True,
+    "task_mask_lm": True,
+    "task_obj_predict": True,
+    "task_qa": True,
+    "visual_obj_loss": True,
+    "visual_attr_loss": True,
+    "visual_feat_loss": True,
+    "num_hidden_layers": {"vision": 5, "cross_encoder": 5, "language": 9},
+}
+
+
+def test_defaults_are_upstreams():
+    values = LxmertConfig().to_dict()
+    assert {name: values[name] for name in UPSTREAM_DEFAULTS} == UPSTREAM_DEFAULTS
+    assert LxmertConfig().layer_norm_eps == 1e-12
+
+
+@pytest.mark.parametrize("folder", ["hf_pt_model", "hf_pt_pretraining", "hf_pt_qa", "hf_tf_pretraining"])
+def test_upstreams_file_survives_a_round_trip(folder, tmp_path):
+    config = LxmertConfig.from_pretrained(GOLDEN / folder)
+    config.save_pretrained(tmp_path / "made" / "on" / "the" / "way")
+    theirs = json.loads((GOLDEN / folder / "config.json").read_text())
+    ours = json.loads((tmp_path / "made/on/the/way/config.json").read_text())
+    assert {name: ours[name] for name in theirs} == theirs
+    assert LxmertConfig.from_pretrained(tmp_path / "made/on/the/way") == config
+
+
+def test_unknown_keys_are_kept_and_read_as_attributes(tmp_path):
+    config = LxmertConfig(finetuning_task="vqa", pruned_heads={})
+    assert config.finetuning_task == "vqa"
+    config.save_pretrained(tmp_path)
+    assert LxmertConfig.from_pretrained(tmp_path).pruned_heads == {}
+    with pytest.raises(AttributeError, match="no field 'hiden_size'"):
+        config.hiden_size  # noqa: B018
+
+
+def test_depths_win_over_the_derived_key():
+    assert LxmertConfig.from_dict({"l_layers": 3, "num_hidden_layers": {"language": 9}}).l_layers == 3
+
+
+def test_labels_keep_integer_ids_and_complete_each_other(tmp_path):
+    LxmertConfig(id2label={0: "yes", 1: "no"}).save_pretrained(tmp_path)
+    config = LxmertConfig.from_pretrained(tmp_path)
+    assert config.id2label == {0: "yes", 1: "no"} and config.label2id == {"yes": 0, "no": 1}
+    assert LxmertConfig(label2id={"a": 1}).id2label == {1: "a"}
+
+
+@pytest.mark.parametrize(
+    ("changes", "error", "message"),
+    [
+        ({"hidden_size": -1}, ValueError, "hidden_size must be an integer of at least 1, got -1"),
+        ({"hidden_size": "768"}, TypeError, "hidden_size must be an integer of at least 1, got '768'"),
+        ({"hidden_size": 768.0}, ValueError, "hidden_size must be an integer"),
+        ({"vocab_size": True}, TypeError, "vocab_size must be an integer"),
+        (
+            {"hidden_size": 10, "num_attention_heads": 3},
+            ValueError,
+            "multiple of num_attention_heads, got hidden_size=10",
+        ),
+        ({"hidden_act": "tanh"}, ValueError, "hidden_act must be one of gelu, relu, silu, gelu_new or a callable"),
+        ({"l_layers": -1}, ValueError, "l_layers must be an integer of at least 0"),
+        ({"hidden_dropout_prob": 1.0}, ValueError, "hidden_dropout_prob must be a number from 0"),
+        ({"hidden_dropout_prob": float("nan")}, ValueError, "hidden_dropout_prob"),
+        ({"layer_norm_eps": 0}, ValueError, "layer_norm_eps must be a number above 0"),
+        ({"task_qa": 1}, TypeError, "task_qa must be True or False, got 1"),
+        ({"id2label": ["yes"]}, TypeError, "id2label must be a dict"),
+        ({"id2label": {"a": "yes"}}, ValueError, "must map integers to names"),
+    ],
+)
+def test_what_cannot_be_is_refused_by_name(changes, error, message):
+    with pytest.raises(error, match=message):
+        LxmertConfig(**changes)
+
+
+def test_broken_files_are_named(tmp_path):
+    path = tmp_path / "config.json"
+    path.write_text("{")
+    with pytest.raises(ValueError, match="config.json is not a JSON file"):
+        LxmertConfig.from_pretrained(tmp_path)
+    path.write_text('{"model_type": "bert"}')
+    with pytest.raises(ValueError, match="model_type must be 'lxmert', got 'bert'"):
+        LxmertConfig.from_pretrained(tmp_path)
+    path.write_text('{"hidden_size": null}')
+    with pytest.raises(TypeError, match=r"config.json: hidden_size must be an integer"):
+        LxmertConfig.from_pretrained(path)
+    with pytest.raises(FileNotFoundError):
+        LxmertConfig.from_pretrained(tmp_path / "nowhere" / "at" / "all")
+
+
+def test_a_callable_activation_works_but_is_not_saved(tmp_path):
+    config = LxmertConfig(hidden_act=abs)
+    with pytest.raises(ValueError, match="hidden_act is the callable"):
+        config.save_pretrained(tmp_path)
+    assert not list(tmp_path.iterdir())
