@@ -9,7 +9,7 @@ STAMP := $(VENV)/.installed
 .PHONY: demo test slow lint format
 
 demo: $(STAMP)
-	$(BIN)/lxmert-tf demo --output demo
+	$(BIN)/lxmert-tf demo --output demo --overwrite
 
 test: $(STAMP)
 	$(BIN)/python -m pytest -n 2 -m "not slow" $(PYTEST_FLAGS)

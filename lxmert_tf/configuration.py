@@ -239,20 +239,27 @@ class LxmertConfig:
             )
 
 
+_SIZES = (
+    "vocab_size",
+    "hidden_size",
+    "num_attention_heads",
+    "num_qa_labels",
+    "num_object_labels",
+    "num_attr_labels",
+    "intermediate_size",
+    "max_position_embeddings",
+    "type_vocab_size",
+    "visual_feat_dim",
+    "visual_pos_dim",
+)
 _FIELD_RULES = {
-    **dict.fromkeys(
-        ["vocab_size", "hidden_size", "num_attention_heads", "num_qa_labels", "num_object_labels", "num_attr_labels", "intermediate_size", "max_position_embeddings", "type_vocab_size", "visual_feat_dim", "visual_pos_dim"],
-        "size",
-    ),
+    **dict.fromkeys(_SIZES, "size"),
     **dict.fromkeys(("l_layers", "x_layers", "r_layers"), "depth"),
     **dict.fromkeys(("hidden_dropout_prob", "attention_probs_dropout_prob"), "rate"),
     **dict.fromkeys(("initializer_range", "layer_norm_eps"), "positive"),
     "visual_loss_normalizer": "nonnegative",
     "hidden_act": "activation",
-    **dict.fromkeys(
-        ["task_matched", "task_mask_lm", "task_obj_predict", "task_qa", "visual_obj_loss", "visual_attr_loss", "visual_feat_loss", "output_attentions", "output_hidden_states", "return_dict"],
-        "switch",
-    ),
+    **{field.name: "switch" for field in fields(LxmertConfig) if field.type in (bool, "bool")},
 }
 
 

@@ -223,7 +223,7 @@ def draw_answer(task: _Task, model, annotation: Annotation, path: Path) -> Path:
             for weight in map(float, looked)
         ],
     }
-    figure = Figure(figsize=(9, 5), layout="constrained")
+    figure = Figure(figsize=(9, 4.2), layout="constrained")
     for axes, (title, styles) in zip(figure.subplots(1, 2), panels.items(), strict=True):
         axes.imshow(pixels)
         axes.set_title(title)

@@ -440,6 +440,9 @@ class TFLxmertForVisualReasoning(_TaskModel):
         output = TFLxmertForVisualReasoningOutput(logits=logits)
         return self.as_asked(self.finish(output, encoded, losses), return_dict)
 
+    def get_qa_logit_layer(self) -> None:
+        """None: true and false are not answers of a table that could change."""
+
     def _row_per_image(self, name: str, value):
         """[B, ...] text, repeated, or [B, 2, ...] vision, flattened -> [2B, ...], the images of an example adjacent."""
         if value is None:

@@ -166,7 +166,7 @@ class TFLxmertPreTrainedModel(keras.Model):
         """
         layer = self.get_qa_logit_layer()
         if layer is None:
-            raise ValueError(f"{type(self).__name__} has no answer head to resize.")
+            raise ValueError(f"{type(self).__name__} has no answers to resize.")
         _check_size("num_labels", num_labels)
         self.config.num_qa_labels = layer.units = num_labels
         layer._kernel = resized(layer, layer._kernel, num_labels, axis=1)

@@ -104,7 +104,7 @@ def test_what_cannot_be_is_refused_by_name(changes, error, message):
 def test_broken_files_are_named(tmp_path):
     path = tmp_path / "config.json"
     path.write_text("{")
-    with pytest.raises(ValueError, match="config.json is not a JSON file"):
+    with pytest.raises(ValueError, match=r"config\.json is not a JSON file"):
         LxmertConfig.from_pretrained(tmp_path)
     path.write_text('{"model_type": "bert"}')
     with pytest.raises(ValueError, match="model_type must be 'lxmert', got 'bert'"):

@@ -10,6 +10,7 @@ from keras_helpers import MODELS, TASK_MODELS, batch, flat, labels, tiny_model
 from lxmert_tf import (
     TFLxmertForPreTraining,
     TFLxmertForQuestionAnswering,
+    TFLxmertForVisualReasoning,
     TFLxmertModel,
     TFLxmertModelOutput,
 )
@@ -362,8 +363,9 @@ def test_resize_token_embeddings_keeps_old_pieces_and_the_tied_decoder():
     assert sorted(variable.path for variable in model.weights) == sorted(paths)
 
 
-def test_bare_model_has_no_answer_head_to_resize():
-    model = tiny_model(TFLxmertModel)
+@pytest.mark.parametrize("model_class", [TFLxmertModel, TFLxmertForVisualReasoning], ids=lambda c: c.__name__)
+def test_there_are_no_answers_to_resize(model_class):
+    model = tiny_model(model_class)
     assert model.get_qa_logit_layer() is None
-    with pytest.raises(ValueError, match="no answer head"):
+    with pytest.raises(ValueError, match="no answers to resize"):
         model.resize_num_qa_labels(3)

@@ -15,7 +15,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--output", default="demo", help="directory to write to (default: %(default)s)")
     parser.add_argument("--images", type=int, default=4000, help="pictures to draw (default: %(default)s)")
     parser.add_argument("--epochs", type=int, default=8, help="passes over the training set (default: %(default)s)")
-    parser.add_argument("--batch-size", type=int, default=256, help="questions per step (default: %(default)s)")
+    parser.add_argument("--batch-size", type=int, default=64, help="questions per step (default: %(default)s)")
     parser.add_argument("--learning-rate", type=float, default=1e-3, help="peak learning rate (default: %(default)s)")
     parser.add_argument("--seed", type=int, default=0, help="of pictures, weights and order (default: %(default)s)")
     parser.add_argument("--overwrite", action="store_true", help="replace the output directory of an earlier run")

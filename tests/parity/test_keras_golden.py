@@ -152,7 +152,7 @@ def test_forward_and_losses_hold_under_the_torch_backend():
 
 
 def loss_and_gradients(model, task, **inputs):
-    """The loss and its gradient for every tensor by PyTorch name and layout; None for those without one of TensorFlow."""
+    """The loss and its gradients by PyTorch name, in PyTorch layout; no gradients outside TensorFlow."""
     if BACKEND != "tensorflow":
         return to_numpy(model(**inputs).loss), None
     import tensorflow as tf
