@@ -37,7 +37,7 @@ class ModelOutput(dict):
         return super().__getitem__(key) if isinstance(key, str) else self.to_tuple()[key]
 
     def __reduce__(self) -> tuple:
-        return type(self), (dict(self),)
+        return type(self), (dict(self),), {"losses": self.losses}
 
     def to_tuple(self) -> tuple:
         """The present entries, in field order."""

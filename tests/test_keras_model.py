@@ -210,16 +210,13 @@ def label_styles(model):
 
 
 @every_task_model
-@pytest.mark.parametrize("jit_compile", [False, True], ids=["graph", "xla"])
-def test_fit_trains_on_the_models_own_losses_however_labels_come(model_class, jit_compile):
+def test_fit_trains_on_the_models_own_losses_however_labels_come(model_class):
     histories = {}
     for style in label_styles(tiny_model(model_class)):
         model = tiny_model(model_class)
         x, y = label_styles(model)[style]
-        model.compile(optimizer=keras.optimizers.SGD(0.01), jit_compile=jit_compile)
+        model.compile(optimizer=keras.optimizers.SGD(0.01), jit_compile=False)
         histories[style] = model.fit(x, y, batch_size=3, epochs=3, verbose=0).history
-        evaluated = model.evaluate(x, y, batch_size=3, verbose=0, return_dict=True)
-        assert set(evaluated) == set(histories[style])
     first, *others = histories.values()
     assert first["loss"][-1] < first["loss"][0]
     expected_loss = float(tiny_model(model_class)(**batch(model), **labels(model)).loss)
@@ -228,6 +225,20 @@ def test_fit_trains_on_the_models_own_losses_however_labels_come(model_class, ji
         assert other.keys() == first.keys()
         for name in first:
             np.testing.assert_allclose(other[name], first[name], rtol=1e-5)
+
+
+@every_task_model
+def test_fit_and_evaluate_compiled_by_xla_give_the_same_losses(model_class):
+    histories = []
+    for jit_compile in (False, True):
+        model = tiny_model(model_class)
+        model.compile(optimizer=keras.optimizers.SGD(0.01), jit_compile=jit_compile)
+        history = model.fit(batch(model), labels(model), epochs=2, verbose=0).history
+        evaluated = model.evaluate(batch(model), labels(model), verbose=0, return_dict=True)
+        histories.append({**history, "evaluated": evaluated["loss"]})
+        assert evaluated.keys() == history.keys()
+    for name, value in histories[0].items():
+        np.testing.assert_allclose(histories[1][name], value, rtol=1e-4)
 
 
 def test_each_pretraining_loss_is_a_metric_and_they_sum_to_the_loss():

@@ -60,14 +60,14 @@ def test_training_goes_on_after_a_keras_round_trip(tmp_path):
     import keras
 
     model = tiny_model()
-    model.compile(optimizer=keras.optimizers.Adam(0.01), metrics=["accuracy"], jit_compile=False)
+    model.compile(optimizer=keras.optimizers.SGD(0.01, momentum=0.9), metrics=["accuracy"], run_eagerly=True)
     model.fit(batch(model), labels(model)["labels"], verbose=0)
     model.save(tmp_path / "model.keras")
     loaded = keras.saving.load_model(tmp_path / "model.keras")
     for each in (model, loaded):
         each.fit(batch(model), labels(model)["labels"], verbose=0)
     for ours, theirs in zip(model.weights, loaded.weights, strict=True):
-        np.testing.assert_array_equal(ours, theirs)
+        np.testing.assert_allclose(ours, theirs, rtol=0, atol=1e-6)  # threads add up in another order each time
 
 
 @every_model

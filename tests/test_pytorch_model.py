@@ -282,7 +282,7 @@ def test_outputs_as_dict_attributes_and_tuple():
         output["language_attentions"]
     with pytest.raises(AttributeError, match="no field 'logits'"):
         output.logits  # noqa: B018
-    with pytest.raises(TypeError, match="no field logits"):
+    with pytest.raises(TypeError, match="no field 'logits'"):
         LxmertModelOutput(logits=1)
     plain = model(**inputs(), return_dict=False, output_hidden_states=True)
     assert type(plain) is tuple

@@ -94,7 +94,7 @@ def test_twenty_steps_end_in_the_same_weights(name, float64):
         loss = theirs(**tensors(inputs), **tensors(labels)).loss
         loss.backward()
         torch_optimizer.step()
-        np.testing.assert_allclose(keras_loss, loss.item(), rtol=1e-6)
+        np.testing.assert_allclose(keras_loss, loss.item(), rtol=10 * TOLERANCES[name])
 
     after = {key: value.detach().numpy() for key, value in theirs.state_dict().items()}
     moved = 0.0
