@@ -145,7 +145,8 @@ def open_checkpoint(path: str | os.PathLike) -> Checkpoint:
         with _reading(path):
             config = infer_config(tensors.shapes)
         logger.warning(
-            "There is no %s beside %s: the config is inferred from the tensors, with num_attention_heads=%d assumed.",
+            "There is no %s beside %s: the config is inferred from the tensors, with num_attention_heads=%d assumed; "
+            "if that is not right, pass config=.",
             CONFIG_NAME,
             path,
             config.num_attention_heads,
@@ -376,6 +377,7 @@ def write_checkpoint(
 
     Raises:
         ValueError: an unknown format, a dtype that it cannot hold, or tensors that are not the model's.
+        FileExistsError: the directory holds another format that would be read instead of this one.
     """
     if format not in WRITERS:
         raise ValueError(f"format must be one of {', '.join(WRITERS)}, got {format!r}.")
@@ -393,6 +395,7 @@ def write_checkpoint(
 
     name = next(name for name, written_as in WEIGHT_FILES.items() if written_as == format)
     path = Path(directory) / name
+    _refuse_to_be_hidden(path, format)
     if max_shard_size is None:
         with replacing(path) as temporary:
             WRITERS[format](temporary, tensors, matched.loaded, task)
@@ -403,6 +406,18 @@ def write_checkpoint(
         path = index
     write_text(Path(directory) / CONFIG_NAME, config_text)
     return path
+
+
+def _refuse_to_be_hidden(path: Path, format: str) -> None:
+    """Refuses to write where older weights of another format would go on being read."""
+    for name, written_as in WEIGHT_FILES.items():
+        if written_as == format:
+            return
+        if (path.parent / name).is_file():
+            raise FileExistsError(
+                f"{path.parent} holds {name}, which would be read instead of {path.name}: "
+                f"remove it, save as {written_as!r}, or save to another directory."
+            )
 
 
 def _config_text(config: LxmertConfig, task: str, tensors: Mapping[str, np.ndarray]) -> str:

@@ -6,6 +6,7 @@ import keras
 from keras import ops
 
 from lxmert_tf.configuration import LxmertConfig
+from lxmert_tf.losses import IGNORE_INDEX
 
 
 def gather_inputs(first, names: tuple[str, ...], **given) -> dict:
@@ -52,7 +53,7 @@ def check_inputs(inputs: dict, config: LxmertConfig, images: int | None = None) 
         if inputs[name] is None:
             raise ValueError(f"{name} is missing; LXMERT needs region features (visual_feats) and boxes (visual_pos).")
 
-    B, T, N = "batch", "tokens", "boxes"
+    B, T, N = "examples", "tokens", "boxes"
     per_image = (B, N) if images is None else (B, images, N)
     shapes = {
         "input_ids": (B, T),
@@ -66,7 +67,12 @@ def check_inputs(inputs: dict, config: LxmertConfig, images: int | None = None) 
     sizes: dict[str, tuple[int, str]] = {}
     for name, shape in shapes.items():
         if inputs[name] is not None:
+            if getattr(inputs[name].shape, "rank", 0) is None:
+                pattern = "[" + ", ".join(["None"] * len(shape)) + "]"
+                raise ValueError(f"The rank of {name} is unknown; give its tf.TensorSpec a shape such as {pattern}.")
             _check_shape(name, tuple(inputs[name].shape), shape, sizes)
+    if sizes.get("tokens", (1,))[0] == 0:
+        raise ValueError(f"{sizes['tokens'][1]} has no tokens; a text has at least its [CLS] and [SEP].")
     if "tokens" in sizes and sizes["tokens"][0] > config.max_position_embeddings:
         length, name = sizes["tokens"]
         raise ValueError(
@@ -96,16 +102,24 @@ def _check_shape(name: str, got: tuple, expected: tuple, sizes: dict) -> None:
                 )
 
 
-def _check_ids(name: str, ids, limit: int, limit_name: str) -> None:
+def check_labels(name: str, labels, classes: int) -> None:
+    """Checks that class labels are integers in range or -100, where the values can be seen (eager mode)."""
+    _check_ids(name, labels, classes, "number of classes", ignored=IGNORE_INDEX)
+
+
+def _check_ids(name: str, ids, limit: int, limit_name: str, ignored: int | None = None) -> None:
     if ids is None:
         return
     dtype = keras.backend.standardize_dtype(ids.dtype)
     if "int" not in dtype:
         raise ValueError(f"{name} must hold integers, got dtype {dtype}.")
     values = _values(ids)
-    if values is not None and values.size and not (values.min() >= 0 and values.max() < limit):
-        wrong = values[(values < 0) | (values >= limit)][0]
-        raise ValueError(f"{name} must lie in 0..{limit - 1} ({limit_name}={limit}), got {wrong}.")
+    if values is None:
+        return
+    wrong = values[((values < 0) | (values >= limit)) & (values != ignored)]
+    if wrong.size:
+        also = "" if ignored is None else f", or be {ignored} to be ignored"
+        raise ValueError(f"{name} must lie in 0..{limit - 1} ({limit_name}={limit}){also}, got {wrong[0]}.")
 
 
 def _values(x):

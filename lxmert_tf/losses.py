@@ -66,14 +66,28 @@ def visual_feature_loss(predictions, targets, mask, normalizer: float):
 
 
 def _class_losses(logits, labels):
-    """Cross entropy of each label, 0 where it is ignored, and 1 or 0 for whether it was kept."""
-    logits = _at_least_float32(logits)
-    labels = ops.convert_to_tensor(labels)
+    """Cross entropy of each label, 0 where it is ignored, and 1 or 0 for whether it was kept.
+
+    A label that is neither a class nor -100 gives NaN: where labels cannot be checked, training must not go on quietly.
+    """
+    logits, labels = _at_least_float32(logits), ops.convert_to_tensor(labels)
+    _check_same_shape(tuple(labels.shape), tuple(logits.shape[:-1]))
+    classes = logits.shape[-1]
     kept = ops.not_equal(labels, IGNORE_INDEX)
-    safe = ops.cast(ops.where(kept, labels, ops.zeros_like(labels)), "int32")
+    known = ops.logical_and(labels >= 0, labels < classes)
+    safe = ops.cast(ops.where(known, labels, ops.zeros_like(labels)), "int32")
     log_probabilities = ops.log_softmax(logits, axis=-1)
     losses = -ops.squeeze(ops.take_along_axis(log_probabilities, safe[..., None], axis=-1), -1)
-    return ops.where(kept, losses, ops.zeros_like(losses)), ops.cast(kept, losses.dtype)
+    losses = ops.where(known, losses, ops.where(kept, ops.full_like(losses, float("nan")), ops.zeros_like(losses)))
+    return losses, ops.cast(kept, losses.dtype)
+
+
+def _check_same_shape(got: tuple, expected: tuple) -> None:
+    differs = len(got) != len(expected) or any(
+        None not in sizes and sizes[0] != sizes[1] for sizes in zip(got, expected, strict=False)
+    )
+    if differs:
+        raise ValueError(f"Labels must have shape {list(expected)}, as their predictions have, got {list(got)}.")
 
 
 def _mean(x):

@@ -7,7 +7,7 @@ import keras
 from keras import ops
 
 from lxmert_tf.configuration import LxmertConfig
-from lxmert_tf.inputs import check_inputs, gather_inputs
+from lxmert_tf.inputs import check_inputs, check_labels, gather_inputs
 from lxmert_tf.layers.attention import attention_bias, score_dtype
 from lxmert_tf.layers.embeddings import LxmertEmbeddings
 from lxmert_tf.layers.heads import (
@@ -266,12 +266,15 @@ class TFLxmertForPreTraining(_TaskModel):
                 raise ValueError("labels is another name for masked_lm_labels; give one of them, not both.")
             masked_lm_labels = labels["labels"]
         if config.task_mask_lm and masked_lm_labels is not None:
+            check_labels("masked_lm_labels", masked_lm_labels, config.vocab_size)
             losses["masked_lm_loss"] = cross_entropy(output.prediction_logits, masked_lm_labels)
         if config.task_matched and labels["matched_label"] is not None:
+            check_labels("matched_label", labels["matched_label"], 2)
             losses["matched_loss"] = cross_entropy(output.cross_relationship_score, labels["matched_label"])
         if config.task_obj_predict and labels["obj_labels"] is not None:
             losses.update(self.visual_losses(vision_output, labels["obj_labels"]))
         if config.task_qa and labels["ans"] is not None:
+            check_labels("ans", labels["ans"], config.num_qa_labels)
             losses["ans_loss"] = cross_entropy(output.question_answering_score, labels["ans"])
         return losses
 
@@ -285,6 +288,8 @@ class TFLxmertForPreTraining(_TaskModel):
             if name in obj_labels:
                 targets, weights = obj_labels[name]
                 loss = visual_feature_loss if name == "feat" else visual_class_loss
+                if name != "feat":
+                    check_labels(f"obj_labels[{name!r}]", targets, predictions.shape[-1])
                 losses[f"{name}_loss"] = loss(predictions, targets, weights, self.config.visual_loss_normalizer)
         return losses
 
@@ -436,7 +441,7 @@ class TFLxmertForVisualReasoning(_TaskModel):
         encoded = self.encode(flat, output_attentions, output_hidden_states, training)
         pairs = ops.reshape(encoded.pooled_output, (-1, self.images * self.config.hidden_size))
         logits = self.answer_head(pairs)
-        losses = {} if inputs["labels"] is None else {"answer_loss": cross_entropy(logits, inputs["labels"])}
+        losses = {} if inputs["labels"] is None else {"answer_loss": answer_loss(logits, inputs["labels"])}
         output = TFLxmertForVisualReasoningOutput(logits=logits)
         return self.as_asked(self.finish(output, encoded, losses), return_dict)
 
@@ -460,4 +465,7 @@ def answer_loss(logits, labels):
             f"labels must be int[B] answer ids or float[B, {logits.shape[-1]}] soft scores, "
             f"got shape {list(labels.shape)}."
         )
-    return soft_answer_loss(logits, labels) if soft else cross_entropy(logits, labels)
+    if soft:
+        return soft_answer_loss(logits, labels)
+    check_labels("labels", labels, logits.shape[-1])
+    return cross_entropy(logits, labels)

@@ -21,11 +21,11 @@ WRONG = {
     "both ids and embeddings": (with_(inputs_embeds=lambda i: np.zeros((3, 7, 12), "float32")), "got both"),
     "no features": (without("visual_feats"), "visual_feats is missing"),
     "no boxes": (without("visual_pos"), "visual_pos is missing"),
-    "flat ids": (with_(input_ids=lambda i: i["input_ids"][0]), r"input_ids must have shape \[batch, tokens\]"),
+    "flat ids": (with_(input_ids=lambda i: i["input_ids"][0]), r"input_ids must have shape \[examples, tokens\]"),
     "flat features": (with_(visual_feats=lambda i: i["visual_feats"][0]), r"visual_feats must have shape .*rank 3"),
-    "feature width": (with_(visual_feats=lambda i: i["visual_feats"][..., :4]), r"\[batch, boxes, 9\], got shape"),
-    "box width": (with_(visual_pos=lambda i: i["visual_pos"][..., :3]), r"\[batch, boxes, 4\], got shape"),
-    "batch": (with_(visual_feats=lambda i: i["visual_feats"][:2]), "same number of batch, got 2 and 3"),
+    "feature width": (with_(visual_feats=lambda i: i["visual_feats"][..., :4]), r"\[examples, boxes, 9\], got shape"),
+    "box width": (with_(visual_pos=lambda i: i["visual_pos"][..., :3]), r"\[examples, boxes, 4\], got shape"),
+    "batch": (with_(visual_feats=lambda i: i["visual_feats"][:2]), "same number of examples, got 2 and 3"),
     "box count": (with_(visual_pos=lambda i: i["visual_pos"][:, :4]), "same number of boxes, got 4 and 5"),
     "mask length": (with_(attention_mask=lambda i: i["attention_mask"][:, :3]), "same number of tokens, got 3 and 7"),
     "visual mask": (with_(visual_attention_mask=lambda i: i["attention_mask"]), "same number of boxes, got 7 and 5"),
@@ -34,6 +34,10 @@ WRONG = {
         "more than max_position_embeddings=16",
     ),
     "float ids": (with_(input_ids=lambda i: i["input_ids"].astype("float32")), "input_ids must hold integers"),
+    "no tokens": (
+        lambda i: {**without("attention_mask", "token_type_ids")(i), "input_ids": np.ones((3, 0), "int32")},
+        "input_ids has no tokens",
+    ),
     "unknown name": (with_(pixels=lambda i: i["visual_feats"]), "hold 'pixels', which is none of"),
 }
 
@@ -64,10 +68,46 @@ def test_ids_out_of_range_are_refused_eagerly(name, value, message):
         model(inputs)
 
 
+def test_inputs_of_unknown_rank():
+    model = tiny_model()
+    signature = {name: tf.TensorSpec(None, value.dtype) for name, value in batch(model).items()}
+    call = tf.function(lambda x: model(x), input_signature=[signature])
+    with pytest.raises(ValueError, match=r"rank of input_ids is unknown; .* a shape such as \[None, None\]"):
+        call(batch(model))
+
+
+@pytest.mark.parametrize("wrong", [-1, -99, 5])
+def test_answer_ids_out_of_range(wrong):
+    model = tiny_model()
+    given = np.array([0, wrong, -100], "int32")
+    with pytest.raises(ValueError, match=rf"labels must lie in 0..4 .* or be -100 to be ignored, got {wrong}"):
+        model(**batch(model), labels=given)
+    model.compile(optimizer="sgd", jit_compile=False)
+    assert np.isnan(model.evaluate(batch(model), given, verbose=0))  # in a graph, NaN is all that can be said
+
+
+@pytest.mark.parametrize("name", ["masked_lm_labels", "matched_label", "ans", "obj_labels"])
+def test_pretraining_labels_out_of_range(name):
+    model = tiny_model(TFLxmertForPreTraining)
+    given = labels(model)
+    if name == "obj_labels":
+        given[name]["attr"][0][1, 2] = 6
+    else:
+        given[name][1] = 99
+    with pytest.raises(ValueError, match=f"{name}.* must lie in"):
+        model(**batch(model), **given)
+
+
+def test_another_number_of_labels():
+    model = tiny_model()
+    with pytest.raises(ValueError, match=r"Labels must have shape \[3\], as their predictions have, got \[2\]"):
+        model(**batch(model), labels=np.zeros(2, "int32"))
+
+
 def test_visual_reasoning_wants_two_images():
     model = tiny_model(TFLxmertForVisualReasoning)
     inputs = batch(model)
-    with pytest.raises(ValueError, match=r"\[batch, 2, boxes, 9\]"):
+    with pytest.raises(ValueError, match=r"\[examples, 2, boxes, 9\]"):
         model({**inputs, "visual_feats": inputs["visual_feats"][:, 0]})
 
 

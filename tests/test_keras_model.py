@@ -84,6 +84,13 @@ def test_required_inputs_alone_equal_full_masks_and_zero_types(model_class):
     assert_same(model(required), model({**required, **full}))
 
 
+@pytest.mark.parametrize("dtype", ["uint8", "int8", "int16", "int64"])
+def test_ids_of_any_integer_type(dtype):
+    model = tiny_model()
+    inputs = batch(model)
+    assert_same(model({**inputs, "input_ids": inputs["input_ids"].astype(dtype)}), model(inputs), 0.0)
+
+
 @every_model
 def test_inputs_embeds_replace_input_ids(model_class):
     model = tiny_model(model_class)

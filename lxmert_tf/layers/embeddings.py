@@ -27,6 +27,7 @@ class PaddedEmbedding(Block):
         # The reshape changes nothing but the gradient, which TensorFlow makes dense on its way back through it. Keras'
         # optimisers square a sparse one before they add up the rows of a repeated id, which is not Adam.
         table = ops.reshape(self.weight, self.weight.shape)
+        ids = ops.cast(ids, "int32")  # of any integer type; TensorFlow takes few
         looked_up = ops.cast(ops.take(table, ids, axis=0), self.compute_dtype)
         return ops.where(ops.expand_dims(ops.equal(ids, 0), -1), ops.stop_gradient(looked_up), looked_up)
 

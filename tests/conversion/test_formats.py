@@ -177,7 +177,7 @@ def test_pytorch_files_are_what_upstreams_libraries_read(tmp_path, config):
     tensors = random_tensors(config, "pretraining")
     path = write_checkpoint(tmp_path, tensors, config, "pretraining", "hf-pt")
     assert_identical(load_file(path), tensors)
-    path = write_checkpoint(tmp_path, tensors, config, "pretraining", "hf-pt-bin")
+    path = write_checkpoint(tmp_path / "bin", tensors, config, "pretraining", "hf-pt-bin")
     state = torch.load(path, weights_only=True)
     assert state[DECODER].data_ptr() == state["lxmert.embeddings.word_embeddings.weight"].data_ptr()
 
@@ -187,13 +187,23 @@ def test_pytorch_files_are_what_upstreams_libraries_read(tmp_path, config):
 
 def test_preference_among_the_files_of_a_directory(tmp_path, config):
     tensors = random_tensors(config, "model")
-    for format in reversed(FORMATS):
+    for format in ("hf-tf", "hf-pt-bin", "keras", "hf-pt"):
         write_checkpoint(tmp_path, tensors, config, "model", format)
     for name in ("model.safetensors", "model.weights.h5", "pytorch_model.bin", "tf_model.h5"):
         assert open_checkpoint(tmp_path).path.name == name
         (tmp_path / name).unlink()
     with pytest.raises(FileNotFoundError, match="found none"):
         open_checkpoint(tmp_path)
+
+
+@pytest.mark.parametrize(("older", "newer"), [("hf-pt", "keras"), ("keras", "hf-pt-bin"), ("hf-pt-bin", "hf-tf")])
+def test_new_weights_are_not_hidden_behind_old_ones_of_another_format(tmp_path, config, older, newer):
+    tensors = random_tensors(config, "model")
+    write_checkpoint(tmp_path, tensors, config, "model", older)
+    before = {p.name: p.read_bytes() for p in tmp_path.iterdir()}
+    with pytest.raises(FileExistsError, match="which would be read instead of"):
+        write_checkpoint(tmp_path, tensors, config, "model", newer)
+    assert {p.name: p.read_bytes() for p in tmp_path.iterdir()} == before
 
 
 def test_a_single_file_of_any_name_is_found_and_told_by_content(tmp_path):
@@ -319,7 +329,6 @@ def test_a_keras_archive_of_another_model_is_refused(tmp_path):
 def test_what_cannot_be_written_leaves_the_old_files(tmp_path, config):
     tensors = random_tensors(config, "model")
     write_checkpoint(tmp_path, tensors, config, "model", "hf-tf")
-    write_checkpoint(tmp_path, tensors, config, "model", "hf-pt")
     before = {p.name: p.read_bytes() for p in tmp_path.iterdir()}
     integers = {**tensors, "pooler.dense.bias": np.zeros(32, "int8")}
     few = {name: array for name, array in tensors.items() if name != "pooler.dense.bias"}
