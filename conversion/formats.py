@@ -15,6 +15,7 @@ import json
 import logging
 import os
 import pickle
+import struct
 import zipfile
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -207,12 +208,15 @@ def _reading(path: Path) -> Iterator[None]:
         ) from error
     except (
         ValueError,
-        KeyError,
+        LookupError,
         TypeError,
         OSError,
         EOFError,
         RuntimeError,
         AttributeError,
+        ArithmeticError,
+        AssertionError,
+        struct.error,
         zipfile.BadZipFile,
         SafetensorError,
     ) as error:
