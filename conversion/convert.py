@@ -3,44 +3,26 @@
 import os
 import shutil
 import tempfile
-import zlib
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, fields, replace
-from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from tqdm import tqdm
 
-from conversion.formats import (
-    SAFETENSORS_TYPES,
-    TIED,
-    WRITERS,
-    Checkpoint,
-    Stored,
-    Tensors,
-    find_weights,
-    read_file,
-    to_torch,
-    write_checkpoint,
-)
-from conversion.inspect import has_config
-from conversion.names import HEAD_NAMES, HEADS, Row, find_task, fit_prefix, match, rows
+from conversion.formats import TIED, Checkpoint, find_weights, read_file
+from conversion.names import HEADS, fit_prefix
+from conversion.plan import Plan, make_plan, some
+from conversion.tensors import DTYPES
+from conversion.writers import DIRECTORY_FORMATS, FILE_FORMATS, SHARDED_FORMATS, write_checkpoint, write_file
 from lxmert_tf.configuration import CONFIG_NAME, LxmertConfig
-from lxmert_tf.files import replacing
+from lxmert_tf.hub import TOKENIZER_FILES
 from lxmert_tf.weights import open_source
 
-DIRECTORY_FORMATS = ("hf-pt", "hf-pt-bin", "hf-tf", "keras")
-FILE_FORMATS = ("keras-weights", "original")  # one file, without a config.json
-FORMATS = (*DIRECTORY_FORMATS, *FILE_FORMATS)
-SHARDED_FORMATS = ("hf-pt", "hf-pt-bin")
-DTYPES = {dtype.name: dtype for dtype in SAFETENSORS_TYPES}
+FORMATS = ("hf-pt", "hf-pt-bin", "hf-tf", "keras", "keras-weights", "original")
 UNITS = {"": 1, "B": 1, "KB": 10**3, "MB": 10**6, "GB": 10**9, "KIB": 2**10, "MIB": 2**20, "GIB": 2**30}
-
-
-class Incomplete(ValueError):
-    """The source lacks tensors that the target's model needs."""
 
 
 class Differs(ValueError):
@@ -100,35 +82,8 @@ class Report:
         ]
 
 
-def some(names: list[str], most: int = 4) -> str:
-    """The first names, and how many more there are."""
-    shown = ", ".join(names[:most])
-    return f"{shown} and {len(names) - most} more" if len(names) > most else shown
-
-
-@dataclass(frozen=True)
-class Plan:
-    """What will be written: a model's tensors, all of them, in the order of the table.
-
-    Args:
-        table: the model's rows.
-        tensors: by PyTorch name, in PyTorch layout, each read or made when it is asked for.
-        dtypes: of the tensors read so far; after writing, of all.
-        config, task: the model's.
-        dropped, initialised: as in `Report`.
-    """
-
-    table: list[Row]
-    tensors: Tensors
-    dtypes: dict[str, np.dtype]
-    config: LxmertConfig
-    task: str
-    dropped: dict[str, str]
-    initialised: list[str]
-
-
 def convert(
-    source: str | os.PathLike,
+    source: Any,
     destination: str | os.PathLike,
     to: str = "hf-pt",
     task: str | None = None,
@@ -138,12 +93,15 @@ def convert(
     verify: bool = True,
     overwrite: bool = False,
     allow_missing: bool = False,
+    progress: bool = False,
 ) -> Report:
     """Converts a checkpoint; the destination appears whole, after it was compared, or not at all.
 
     Args:
-        source: a file, a directory or a Hub id, in any format that `conversion.formats` reads.
-        destination: a directory or, for "keras-weights" (`.weights.h5`) and "original" (`.pth`), a file.
+        source: a file, a directory or a Hub id, in any format that `conversion.formats` reads; or a model or a state
+            dict in memory.
+        destination: a directory; for "keras-weights" (`.weights.h5`) and "original" (`.pth`) a file, and for "keras"
+            one if it is named `*.keras`. Vocabulary files beside the source are copied into a directory.
         to: "hf-pt", "hf-pt-bin", "hf-tf", "keras", "keras-weights" or "original".
         task: "model", "pretraining", "qa" or "visual-reasoning"; by default the source's own.
         dtype: "float16", "bfloat16", "float32" or "float64"; by default each tensor keeps its own.
@@ -152,6 +110,7 @@ def convert(
         verify: reread what was written and compare every tensor bit for bit.
         overwrite: replace an existing destination, if it holds nothing but a checkpoint.
         allow_missing: initialise what the source lacks instead of refusing it.
+        progress: show a bar on stderr, if it takes longer than a second.
 
     Raises:
         Incomplete: the source lacks tensors of the target's model.
@@ -162,15 +121,22 @@ def convert(
     """
     limit = _check_options(to, task, dtype, shard_size)
     destination = Path(os.path.realpath(destination))
-    _check_destination(destination, to, overwrite)
-    checkpoint = _open(source, config)
+    to_file = _written_as(to, destination)
+    _check_destination(destination, to, to_file is not None, overwrite)
+    if config is not None and not isinstance(config, LxmertConfig):
+        config = LxmertConfig.from_json_file(config)
+    checkpoint = open_source(source, config)
     _check_apart(source, checkpoint.path, destination)
-    plan = _plan(checkpoint, task or checkpoint.task, dtype, allow_missing)
-    with _staged(destination) as staged:
-        _write(staged, plan, to, limit)
-        nonfinite = _compare(staged, plan, to) if verify else {}
-    notes = _notes(checkpoint, plan, to, inferred=config is None and not has_config(checkpoint))
-    sizes = [np.prod(shape, dtype=int) * plan.dtypes[name].itemsize for name, shape in plan.tensors.shapes.items()]
+    plan = make_plan(checkpoint, task or checkpoint.task, dtype, allow_missing)
+    copied = [] if to_file else _beside(checkpoint)
+    with _bar(plan, verify, progress) as plan, _staged(destination) as staged:
+        if to_file:
+            write_file(staged, plan.tensors, plan.config, plan.task, to_file)
+        else:
+            write_checkpoint(staged, plan.tensors, plan.config, plan.task, to, limit)
+            for file in copied:
+                shutil.copyfile(file, staged / file.name)
+        nonfinite = _compare(staged, plan, to in DIRECTORY_FORMATS and not to_file) if verify else {}
     return Report(
         source=str(checkpoint.path),
         destination=str(destination),
@@ -178,13 +144,13 @@ def convert(
         format=to,
         source_task=checkpoint.task,
         task=plan.task,
-        dtypes=sorted({kind.name for kind in plan.dtypes.values()}),
-        tensors=len(sizes),
-        bytes=int(sum(sizes)),
+        dtypes=sorted({item.dtype.name for item in plan.tensors.stored.values()}),
+        tensors=len(plan.tensors),
+        bytes=plan.tensors.nbytes,
         dropped=plan.dropped,
         initialised=plan.initialised,
         nonfinite=nonfinite,
-        notes=notes,
+        notes=_notes(checkpoint, plan, to_file, copied),
         verified=verify,
     )
 
@@ -222,15 +188,22 @@ def _check_options(to: str, task: str | None, dtype: str | None, shard_size: int
     return parse_size(shard_size)
 
 
-def _check_destination(destination: Path, to: str, overwrite: bool) -> None:
+def _written_as(to: str, destination: Path) -> str | None:
+    """The format of the single file that is written, or None for a directory."""
+    if to == "keras" and destination.suffix == ".keras":
+        return "keras-archive"
     if to == "keras-weights" and not destination.name.endswith(".weights.h5"):
         raise ValueError(f"Keras loads only files named *.weights.h5, got {destination.name}; rename the destination.")
+    return to if to in FILE_FORMATS else None
+
+
+def _check_destination(destination: Path, to: str, is_file: bool, overwrite: bool) -> None:
     if not destination.exists():
         return
     if not overwrite:
         raise FileExistsError(f"{destination} exists; choose another destination, or overwrite it.")
-    if destination.is_dir() != (to in DIRECTORY_FORMATS):
-        kind = "a directory" if to in DIRECTORY_FORMATS else "a file"
+    if destination.is_dir() == is_file:
+        kind = "a file" if is_file else "a directory"
         raise FileExistsError(f"{destination} exists and is not {kind}, as {to} is; choose another destination.")
     if destination.is_dir():
         others = sorted(path.name for path in destination.iterdir() if not _is_ours(path))
@@ -241,11 +214,14 @@ def _check_destination(destination: Path, to: str, overwrite: bool) -> None:
 def _is_ours(path: Path) -> bool:
     """Whether a checkpoint's directory has such a file."""
     patterns = ("model*.safetensors", "pytorch_model*.bin", "*.index.json", "model.weights.h5", "tf_model.h5")
-    return path.is_file() and (path.name == CONFIG_NAME or any(path.match(pattern) for pattern in patterns))
+    known = path.name in (CONFIG_NAME, *TOKENIZER_FILES) or any(path.match(pattern) for pattern in patterns)
+    return known and path.is_file()
 
 
-def _check_apart(source: str | os.PathLike, weights: Path, destination: Path) -> None:
+def _check_apart(source: Any, weights: Path, destination: Path) -> None:
     """Neither path may hold the other: writing one would change or remove the other."""
+    if not isinstance(source, str | os.PathLike):
+        return
     for path in (Path(os.path.realpath(source)), Path(os.path.realpath(weights))):
         if path == destination or path in destination.parents:
             raise ValueError(f"The destination {destination} lies inside the source {path}; choose one outside it.")
@@ -256,99 +232,17 @@ def _check_apart(source: str | os.PathLike, weights: Path, destination: Path) ->
 # Reading
 
 
-def _open(source: str | os.PathLike, config: LxmertConfig | str | os.PathLike | None) -> Checkpoint:
-    """The source with `config` or, if None, with its own."""
-    if config is not None and not isinstance(config, LxmertConfig):
-        config = LxmertConfig.from_json_file(config)
-    if config is None:
-        return open_source(source)
-    if not Path(source).exists():
-        return replace(open_source(source), config=config)
-    path = find_weights(Path(source))
-    format, tensors, _ = read_file(path)  # whatever config lies beside it
-    return Checkpoint(path, format, tensors, config, find_task(tensors.shapes))
+def _beside(checkpoint: Checkpoint) -> list[Path]:
+    """The vocabulary files in the checkpoint's directory."""
+    return [path for name in TOKENIZER_FILES if (path := checkpoint.path.parent / name).is_file()]
 
 
-def _plan(checkpoint: Checkpoint, task: str, dtype: str | None, allow_missing: bool) -> Plan:
-    """Maps a checkpoint to a model of `task`.
-
-    Raises:
-        Incomplete: it lacks tensors, and that is not allowed.
-        ValueError: it has unexpected or misshapen tensors.
-    """
-    config = checkpoint.config
-    table = rows(config, task)
-    shapes = checkpoint.tensors.renamed(lambda name: fit_prefix(name, task)).shapes
-    heads = {_head(name) for name in shapes if _head(name) in HEAD_NAMES}
-    holes = {
-        row.torch: row.shape(config)
-        for row in table
-        if row.torch not in shapes and (_head(row.torch) in heads or _head(row.torch) not in HEAD_NAMES)
-    }
-    try:
-        matched = match({**shapes, **holes}, task, config)
-    except ValueError as error:
-        raise ValueError(f"{checkpoint.path}: {error}") from None
-    missing = sorted({*holes, *matched.missing})
-    if missing and not allow_missing:
-        raise Incomplete(
-            f"{checkpoint.path} lacks {len(missing)} tensors of a {task} model: {some(missing)}; "
-            "choose another task, or allow missing tensors to have them initialised."
-        )
-    dtypes: dict[str, np.dtype] = {}
-    tensors = _prepared(checkpoint, task, table, missing, DTYPES.get(dtype), dtypes)
-    return Plan(table, tensors, dtypes, config, task, matched.unused, missing)
-
-
-def _head(name: str) -> str:
-    return name.split(".")[0]
-
-
-def _prepared(
-    checkpoint: Checkpoint,
-    task: str,
-    table: list[Row],
-    missing: list[str],
-    dtype: np.dtype | None,
-    dtypes: dict[str, np.dtype],
-) -> Tensors:
-    """The model's tensors, in `dtype` if given, fresh where the checkpoint lacks them; `dtypes` notes each read."""
-    source = checkpoint.tensors.renamed(lambda name: fit_prefix(name, task))
-    fresh_dtype = dtype or next(iter(source.values())).dtype
-
-    def read(row: Row) -> np.ndarray:
-        if row.torch in missing:
-            array = initial(row, checkpoint.config).astype(fresh_dtype)
-        else:
-            array = _cast(row.torch, source[row.torch], dtype)
-        dtypes[row.torch] = array.dtype
-        return array
-
-    return Tensors({row.torch: Stored(row.shape(checkpoint.config), partial(read, row)) for row in table})
-
-
-def _cast(name: str, array: np.ndarray, dtype: np.dtype | None) -> np.ndarray:
-    if array.dtype not in SAFETENSORS_TYPES:
-        raise ValueError(f"{name} must be one of {', '.join(DTYPES)}, got {array.dtype}: the source is damaged.")
-    with np.errstate(over="ignore", invalid="ignore"):  # values beyond the range become inf, which is reported
-        return array if dtype is None else array.astype(dtype, copy=False)
-
-
-def initial(row: Row, config: LxmertConfig) -> np.ndarray:
-    """A fresh tensor, the same at each call: scales 1, shifts and biases 0, others truncated normal.
-
-    Returns:
-        float32 in the PyTorch shape; normal values lie within two standard deviations of `initializer_range`.
-    """
-    shape = row.shape(config)
-    kind = row.keras.rpartition("/")[2]
-    if kind in ("gamma", "beta", "bias"):
-        return np.full(shape, kind == "gamma", "float32")
-    generator = np.random.default_rng(zlib.crc32(row.torch.encode()))
-    values = generator.standard_normal(shape, "float32")
-    while (outside := np.abs(values) > 2).any():
-        values[outside] = generator.standard_normal(int(outside.sum()), "float32")
-    return values * np.float32(config.initializer_range)
+@contextmanager
+def _bar(plan: Plan, verify: bool, progress: bool) -> Iterator[Plan]:
+    """Yields the plan, of which every tensor read moves a bar on."""
+    total = plan.tensors.nbytes * (2 if verify else 1)
+    with tqdm(total=total, unit="B", unit_scale=True, delay=1, disable=not progress, leave=False) as bar:
+        yield replace(plan, tensors=plan.tensors.watched(bar.update))
 
 
 # Writing
@@ -379,41 +273,10 @@ def _swap(new: Path, place: Path, old: Path) -> None:
         raise
 
 
-def _write(path: Path, plan: Plan, to: str, shard_size: int | None) -> None:
-    if to in DIRECTORY_FORMATS:
-        write_checkpoint(path, plan.tensors, plan.config, plan.task, to, shard_size)
-        return
-    with replacing(path) as temporary:
-        if to == "original":
-            _write_original(temporary, plan)
-        else:
-            WRITERS["keras"](temporary, plan.tensors, plan.table, plan.task)
-
-
-def _write_original(path: Path, plan: Plan) -> None:
-    """A bare state dict with the original code's names, serialised as the PyTorch of its time reads it."""
-    import torch
-
-    state = {original_name(row.torch, plan.task): to_torch(plan.tensors[row.torch]) for row in plan.table}
-    if plan.task == "pretraining":
-        decoder, words = (original_name(name, plan.task) for name in TIED)
-        state[decoder] = state[words]
-    torch.save(state, path, _use_new_zipfile_serialization=False)
-
-
-def original_name(name: str, task: str) -> str:
-    """The original code's name for upstream's PyTorch name: as its pretraining or its fine-tuning saves it."""
-    full = fit_prefix(name, "qa")
-    if task in ("qa", "visual-reasoning"):
-        head = full.removeprefix("answer_head.")
-        return f"lxrt_encoder.model.bert.{full.removeprefix('lxmert.')}" if head == full else head
-    return f"module.bert.{full.removeprefix('lxmert.')}" if full.startswith("lxmert.") else f"module.{full}"
-
-
 # Proof
 
 
-def _compare(path: Path, plan: Plan, to: str) -> dict[str, int]:
+def _compare(path: Path, plan: Plan, with_config: bool) -> dict[str, int]:
     """Rereads what was written; returns how many values are not finite, by PyTorch name.
 
     Raises:
@@ -431,7 +294,7 @@ def _compare(path: Path, plan: Plan, to: str) -> dict[str, int]:
             raise Differs(f"{row.torch} was reread with other values than were written; nothing is kept.")
         if count := array.size - int(np.isfinite(array).sum()):
             nonfinite[row.torch] = count
-    if to in DIRECTORY_FORMATS:
+    if with_config:
         _compare_configs(LxmertConfig.from_json_file(path / CONFIG_NAME), plan.config)
     return nonfinite
 
@@ -451,17 +314,20 @@ def _bits(array: np.ndarray) -> np.ndarray:
     return np.ascontiguousarray(array).reshape(-1).view(np.uint8)
 
 
-def _notes(checkpoint: Checkpoint, plan: Plan, to: str, inferred: bool) -> list[str]:
+def _notes(checkpoint: Checkpoint, plan: Plan, to_file: str | None, copied: list[Path]) -> list[str]:
     notes = []
     heads = plan.config.num_attention_heads
     if untied(checkpoint.tensors):
         notes.append(f"{TIED[0]} is not {TIED[1]}, as it must be in LXMERT; the latter is used for both")
-    if inferred:
+    if checkpoint.inferred:
         notes.append(
-            f"the source has no config, which was inferred from shapes; num_attention_heads={heads} is a guess"
+            f"the source has no config, which was inferred from shapes; num_attention_heads={heads} is a guess: "
+            "if it is wrong, give the right one with a config"
         )
-    elif to in FILE_FORMATS:
+    elif to_file in FILE_FORMATS:
         notes.append(f"a single file holds no config; its reader must know num_attention_heads={heads}")
+    if copied:
+        notes.append(f"copied {', '.join(path.name for path in copied)}")
     return notes
 
 

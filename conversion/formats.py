@@ -1,12 +1,12 @@
-"""Readers and writers of every checkpoint format; whatever the file, tensors have PyTorch names and layouts.
+"""Readers of every checkpoint format; whatever the file, tensors have PyTorch names and layouts.
 
 | format | files |
 |---|---|
 | hf-pt | model.safetensors, or shards with model.safetensors.index.json |
 | hf-pt-bin | pytorch_model.bin, or shards with pytorch_model.bin.index.json |
 | hf-tf | tf_model.h5, or model.safetensors with TensorFlow names |
-| keras | model.weights.h5, or a `.keras` archive (read only) |
-| original | `.pth` files of the original code (read only) |
+| keras | model.weights.h5, or a `.keras` archive |
+| original | `.pth` files of the original code |
 
 The format is told by what a file holds, not by its name. Reading is lazy and never runs code from a file.
 """
@@ -15,7 +15,8 @@ import json
 import logging
 import os
 import pickle
-import struct
+import reprlib
+import warnings
 import zipfile
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -24,34 +25,15 @@ from pathlib import Path
 from typing import Any
 
 import h5py
-import ml_dtypes
 import numpy as np
 from safetensors import SafetensorError, safe_open
 
-from conversion.names import (
-    ARCHITECTURES,
-    LAYOUTS,
-    Row,
-    Shape,
-    canonical,
-    find_task,
-    infer_config,
-    lookup,
-    match,
-    task_of,
-)
+from conversion.names import LAYOUTS, Row, Shape, canonical, find_task, infer_config, lookup, task_of
+from conversion.tensors import BFLOAT16, SAFETENSORS_TYPES, Stored, Tensors, from_torch, torch_dtype
 from lxmert_tf.configuration import CONFIG_NAME, LxmertConfig
-from lxmert_tf.files import replacing, write_text
 
 logger = logging.getLogger("lxmert_tf")
 
-BFLOAT16 = np.dtype(ml_dtypes.bfloat16)
-SAFETENSORS_TYPES = {
-    np.dtype("float64"): "F64",
-    np.dtype("float32"): "F32",
-    np.dtype("float16"): "F16",
-    BFLOAT16: "BF16",
-}
 TIED = ("cls.predictions.decoder.weight", "lxmert.embeddings.word_embeddings.weight")
 
 # What a directory is searched for, first to last, and the format each is written in.
@@ -62,50 +44,13 @@ WEIGHT_FILES = {
     "pytorch_model.bin": "hf-pt-bin",
     "pytorch_model.bin.index.json": "hf-pt-bin",
     "tf_model.h5": "hf-tf",
+    "tf_model.h5.index.json": "hf-tf",  # found, to be refused by name
 }
 SUFFIXES = (".safetensors", ".h5", ".keras", ".bin", ".pth", ".pt")
 
-
-@dataclass(frozen=True)
-class Stored:
-    """A tensor in a file: its shape, and how to read it."""
-
-    shape: Shape
-    read: Callable[[], np.ndarray]
-
-
-class Tensors(Mapping[str, np.ndarray]):
-    """Tensors by PyTorch name, each read when it is asked for."""
-
-    def __init__(self, stored: Mapping[str, Stored]):
-        self._stored = dict(stored)
-
-    def __getitem__(self, name: str) -> np.ndarray:
-        return self._stored[name].read()
-
-    def __iter__(self) -> Iterator[str]:
-        return iter(self._stored)
-
-    def __len__(self) -> int:
-        return len(self._stored)
-
-    @property
-    def shapes(self) -> dict[str, Shape]:
-        """Name to shape, without reading any tensor."""
-        return {name: tensor.shape for name, tensor in self._stored.items()}
-
-    def renamed(self, rename: Callable[[str], str]) -> "Tensors":
-        """The same tensors under other names.
-
-        Raises:
-            ValueError: two tensors would have the same name.
-        """
-        stored: dict[str, Stored] = {}
-        for name, tensor in self._stored.items():
-            if rename(name) in stored:
-                raise ValueError(f"Two tensors are called {rename(name)}, one of them as {name}.")
-            stored[rename(name)] = tensor
-        return Tensors(stored)
+# What is refused because it would fill the memory: more than this many bytes, and this many times its size in the file.
+LARGE, EXPANSION = 2**20, 100
+MAX_HEADER = 100_000_000  # bytes, as in the safetensors library
 
 
 @dataclass(frozen=True)
@@ -118,6 +63,7 @@ class Checkpoint:
         tensors: by upstream's PyTorch names, in PyTorch layout; a bare backbone has no `lxmert.` prefix.
         config: from the config.json beside the file or in it, else inferred from the shapes.
         task: "model", "pretraining", "qa" or "visual-reasoning", told by the heads.
+        inferred: whether the config is told from the shapes, with a guess for what they do not tell.
     """
 
     path: Path
@@ -125,34 +71,40 @@ class Checkpoint:
     tensors: Tensors
     config: LxmertConfig
     task: str
+    inferred: bool = False
 
 
 # Opening
 
 
-def open_checkpoint(path: str | os.PathLike) -> Checkpoint:
+def open_checkpoint(path: str | os.PathLike, config: LxmertConfig | None = None) -> Checkpoint:
     """Opens a checkpoint file, or the preferred one of a directory (see `WEIGHT_FILES`).
+
+    Args:
+        path: a file or a directory.
+        config: in place of the checkpoint's own, which is not read then.
 
     Raises:
         FileNotFoundError: there is no such path, no checkpoint in the directory, or no shard an index names.
         ValueError: the file is damaged, or holds no LXMERT weights; the message names it.
     """
     path = find_weights(Path(path))
-    format, tensors, config = read_file(path)
+    format, tensors, own_config = read_file(path)
     config_file = path.parent / CONFIG_NAME
+    config = config or own_config
     if config is None and config_file.is_file():
         config = LxmertConfig.from_json_file(config_file)
-    if config is None:
-        with _reading(path):
-            config = infer_config(tensors.shapes)
-        logger.warning(
-            "There is no %s beside %s: the config is inferred from the tensors, with num_attention_heads=%d assumed; "
-            "if that is not right, pass config=.",
-            CONFIG_NAME,
-            path,
-            config.num_attention_heads,
-        )
-    return Checkpoint(path, format, tensors, config, find_task(tensors.shapes))
+    return checkpoint_of(path, format, tensors, config)
+
+
+def checkpoint_of(path: Path, format: str, tensors: Tensors, config: LxmertConfig | None) -> Checkpoint:
+    """A checkpoint of tensors; without a config, one is inferred from their shapes."""
+    task = find_task(tensors.shapes)
+    if config is not None:
+        return Checkpoint(path, format, tensors, config, task)
+    with _reading(path):
+        config = infer_config(tensors.shapes)
+    return Checkpoint(path, format, tensors, config, task, inferred=True)
 
 
 def find_weights(path: Path) -> Path:
@@ -168,7 +120,9 @@ def find_weights(path: Path) -> Path:
     for name in WEIGHT_FILES:
         if (path / name).is_file():
             return path / name
-    others = sorted(file for file in path.iterdir() if file.suffix in SUFFIXES and file.is_file())
+    # Hidden files are not weights: a run that was killed leaves some that look whole.
+    files = (file for file in path.iterdir() if file.is_file() and not file.name.startswith("."))
+    others = sorted(file for file in files if file.suffix in SUFFIXES)
     if len(others) == 1:
         return others[0]
     found = f"found {', '.join(file.name for file in others)}; name one of them" if others else "found none"
@@ -179,20 +133,29 @@ def read_file(path: Path) -> tuple[str, Tensors, LxmertConfig | None]:
     """The format, the tensors, and the config if it is in the file itself."""
     with _reading(path):
         with open(path, "rb") as file:
-            start = file.read(9)
+            start = file.read(40)
+        if start[4:9] == b"\0\0\0\0{":  # first: the length of a header may look like the start of another format
+            return _read_safetensors(path)
         if start.startswith(b"PK"):
-            with zipfile.ZipFile(path) as archive:
-                is_keras = "model.weights.h5" in archive.namelist()
-            return _read_keras_archive(path) if is_keras else _read_pickle(path, mmap=True)
+            return _read_zip(path)
         if start.startswith(b"\x89HDF"):
             return _read_h5(h5py.File(path, "r"), path)
         if start.startswith(b"\x80"):
             return _read_pickle(path, mmap=False)
-        if start[8:] == b"{":
-            return _read_safetensors(path)
         if start.startswith(b"{"):
             return _read_index(path)
-        raise ValueError("it is of no known format")
+        raise ValueError(_no_checkpoint(start))
+
+
+def _no_checkpoint(start: bytes) -> str:
+    """What a file that starts like this may be instead, and what to do."""
+    if not start:
+        return "it is empty; download or copy it again"
+    if start.startswith(b"version https://git-lfs"):
+        return "it is a Git LFS pointer, not the weights themselves; fetch them with `git lfs pull`"
+    if start.lstrip(b"\xef\xbb\xbf \t\r\n").startswith(b"<"):
+        return "it is a web page, not a checkpoint; download the file itself, not the page that shows it"
+    return "it is of no known format; expected safetensors, HDF5, a PyTorch pickle, .keras or an index in JSON"
 
 
 @contextmanager
@@ -200,63 +163,127 @@ def _reading(path: Path) -> Iterator[None]:
     """Turns whatever a library says of a damaged file into one ValueError that names it."""
     try:
         yield
-    except FileNotFoundError:
+    except (FileNotFoundError, ImportError):
         raise
-    except pickle.UnpicklingError as error:
-        raise ValueError(
-            f"{path} is damaged or holds more than tensors, which is refused: {_first_line(error)}"
-        ) from error
-    except (
-        ValueError,
-        LookupError,
-        TypeError,
-        OSError,
-        EOFError,
-        RuntimeError,
-        AttributeError,
-        ArithmeticError,
-        AssertionError,
-        struct.error,
-        zipfile.BadZipFile,
-        SafetensorError,
-    ) as error:
-        raise ValueError(f"{path} cannot be read as an LXMERT checkpoint: {_first_line(error)}") from error
+    except Exception as error:  # of whatever type: the libraries that parse the file raise nearly all there are
+        refused = isinstance(error, RuntimeError) and "weights_only" in str(error)
+        if refused or isinstance(error, pickle.UnpicklingError):  # PyTorch's own words advise to run the code
+            reason = "is damaged or holds more than tensors, which is refused: loading it would run code from it"
+        else:
+            reason = f"cannot be read as an LXMERT checkpoint: {_first_line(error)}"
+        raise ValueError(f"{path} {reason}") from error
 
 
 def _first_line(error: Exception) -> str:
-    return (str(error).splitlines() or [type(error).__name__])[0]
+    return (str(error).splitlines() or [type(error).__name__])[0][:500]
 
 
-def _lazy(path: Path, shape: Shape, read: Callable[[], np.ndarray]) -> Stored:
+def _lazy(path: Path, shape: Shape, dtype: np.dtype, read: Callable[[], np.ndarray]) -> Stored:
     def read_or_tell() -> np.ndarray:
         with _reading(path):
-            return read()
+            array = read()
+            if (array.shape, array.dtype) != (tuple(shape), dtype):
+                raise ValueError(
+                    f"a tensor of shape {list(shape)}, {dtype}, was read as {list(array.shape)}, {array.dtype}"
+                )
+            return array
 
-    return Stored(tuple(shape), read_or_tell)
+    return Stored(tuple(shape), dtype, read_or_tell)
 
 
 # Each format
 
 
+def _refuse_bomb(name: str, size: int, stored: int) -> None:
+    if size > LARGE and size > EXPANSION * stored:
+        raise ValueError(f"{name} would expand from {stored:,} to {size:,} bytes, which is refused")
+
+
 def _read_safetensors(path: Path) -> tuple[str, Tensors, None]:
-    file = safe_open(path, "numpy")
-    stored = {
-        name: _lazy(path, file.get_slice(name).get_shape(), lambda name=name: file.get_tensor(name))
-        for name in file.keys()  # noqa: SIM118 (not a dict)
-    }
+    try:
+        _check_header(path)
+        file = safe_open(path, "numpy")
+    except (SafetensorError, json.JSONDecodeError, UnicodeDecodeError) as error:
+        raise ValueError(f"it is cut short or damaged ({_first_line(error)}); download or copy it again") from error
+    stored = {}
+    for name in file.keys():  # noqa: SIM118 (not a dict)
+        entry = file.get_slice(name)
+        dtype = _dtype(name, entry.get_dtype())
+        stored[name] = _lazy(path, entry.get_shape(), dtype, lambda name=name: file.get_tensor(name))
     if (file.metadata() or {}).get("format") == "tf":
         return "hf-tf", _from_keras_layout(stored, "tf"), None
     return "hf-pt", Tensors(stored).renamed(canonical), None
 
 
+def _dtype(name: str, code: str) -> np.dtype:
+    """Of a code in a safetensors header, such as F32, BF16, I64 or BOOL."""
+    for dtype, known in SAFETENSORS_TYPES.items():
+        if code == known:
+            return dtype
+    letter, bits = code[:1], code[1:]
+    if letter in ("I", "U") and bits in ("8", "16", "32", "64"):
+        return np.dtype(f"{'u' if letter == 'U' else ''}int{bits}")
+    if code == "BOOL":
+        return np.dtype(bool)
+    raise ValueError(f"{name} has the dtype {code}, which is not read; save it as float32")
+
+
+def _check_header(path: Path) -> None:
+    """Refuses a header longer than the file, and a name given twice, of which readers drop one without a word."""
+    with open(path, "rb") as file:
+        length, size = int.from_bytes(file.read(8), "little"), path.stat().st_size
+        if length > min(size - 8, MAX_HEADER):
+            raise ValueError(f"it is cut short or damaged: of its {size:,} bytes, {length:,} should be header")
+        json.loads(file.read(length), object_pairs_hook=_without_duplicates)
+
+
+def _without_duplicates(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    values: dict[str, Any] = {}
+    for name, value in pairs:
+        if name in values:
+            raise ValueError(f"its header has two entries called {name!r}")
+        values[name] = value
+    return values
+
+
+def _read_zip(path: Path) -> tuple[str, Tensors, LxmertConfig | None]:
+    """A `.keras` archive or a pickle; nothing is ever extracted to disk, whatever its entries are called."""
+    with zipfile.ZipFile(path) as archive:
+        entries = archive.infolist()
+        names = [entry.filename for entry in entries]
+        if len(set(names)) < len(names):
+            raise ValueError("it has two entries of the same name")
+        for entry in entries:
+            _refuse_bomb(entry.filename, entry.file_size, entry.compress_size)
+        if "model.weights.h5" in names:
+            return _read_keras_archive(path)
+        pickles = [name for name in names if name.endswith("data.pkl")]
+        if not pickles:
+            raise ValueError("it is a zip archive without model.weights.h5 (Keras) or data.pkl (PyTorch)")
+        if any(entry.compress_type != zipfile.ZIP_STORED for entry in entries):
+            raise ValueError("its entries are compressed, as PyTorch never saves them; unpack it, or save it again")
+        for name in pickles:
+            archive.read(name)  # compares its checksum, which PyTorch does not
+    return _read_pickle(path, mmap=True)
+
+
 def _read_pickle(path: Path, mmap: bool) -> tuple[str, Tensors, None]:
     import torch
 
-    state = torch.load(path, map_location="cpu", weights_only=True, mmap=mmap)
-    if not isinstance(state, dict) or not all(isinstance(value, torch.Tensor) for value in state.values()):
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # such as those of TorchScript, which is refused anyway
+        state = torch.load(path, map_location="cpu", weights_only=True, mmap=mmap)
+    if not isinstance(state, dict) or not all(
+        isinstance(name, str) and isinstance(value, torch.Tensor) for name, value in state.items()
+    ):
         raise ValueError("it must hold a dict from names to tensors")
+    for name, value in state.items():
+        if value.layout != torch.strided or value.is_quantized or value.is_meta or value.is_nested:
+            raise ValueError(f"{name} is a sparse, quantized, nested or meta tensor; save it as a plain one")
+        _refuse_bomb(name, value.numel() * value.element_size(), value.untyped_storage().nbytes())
     stored = {
-        str(name): _lazy(path, value.shape, lambda value=value: from_torch(value)) for name, value in state.items()
+        name: _lazy(path, value.shape, torch_dtype(value), lambda value=value: from_torch(value))
+        for name, value in state.items()
     }
     tensors = Tensors(stored).renamed(canonical)
     return "hf-pt-bin" if set(tensors) == set(stored) else "original", tensors, None
@@ -269,26 +296,38 @@ def _read_h5(file: h5py.File, path: Path) -> tuple[str, Tensors, None]:
         if isinstance(item, h5py.Dataset):
             if item.external or item.is_virtual:
                 raise ValueError(f"its dataset {name} lies in another file, which is refused")
+            if item.shape is None or item.dtype.kind not in "fiubV" or item.dtype.fields or item.dtype.subdtype:
+                raise ValueError(f"its dataset {name} must hold numbers, got {item.dtype}")
+            _refuse_bomb(f"its dataset {name}", item.nbytes, item.id.get_storage_size())
             datasets[name] = item
 
     file.visititems(visit)  # follows neither soft nor external links
-    stored = {name: _lazy(path, item.shape, lambda item=item: _from_h5(item)) for name, item in datasets.items()}
+    stored = {
+        name: _lazy(path, item.shape, _h5_dtype(item), lambda item=item: _from_h5(item))
+        for name, item in datasets.items()
+    }
     if "layer_names" not in file.attrs:
         return "keras", _from_keras_layout(stored, "h5_path"), None
     # Keras 2: the group of a top layer, the root model, then the name.
     return "hf-tf", _from_keras_layout({name.split("/", 2)[-1]: item for name, item in stored.items()}, "tf"), None
 
 
+def _h5_dtype(dataset: h5py.Dataset) -> np.dtype:
+    return BFLOAT16 if dataset.attrs.get("dtype") == "bfloat16" else dataset.dtype.newbyteorder("=")
+
+
 def _from_h5(dataset: h5py.Dataset) -> np.ndarray:
-    array = dataset[()]
-    return array.view(BFLOAT16) if dataset.attrs.get("dtype") == "bfloat16" else array
+    array, dtype = dataset[()], _h5_dtype(dataset)
+    return array.view(dtype) if dtype == BFLOAT16 else array.astype(dtype, copy=False)
 
 
 def _read_keras_archive(path: Path) -> tuple[str, Tensors, LxmertConfig]:
     archive = zipfile.ZipFile(path)
     saved = json.loads(archive.read("config.json"))
-    task_of(saved["class_name"])
-    config = LxmertConfig.from_dict(saved["config"]["config"])
+    if not isinstance(saved, dict) or not isinstance(saved.get("config"), dict):
+        raise ValueError("its config.json is not that of a saved Keras model")
+    task_of(str(saved.get("class_name")))
+    config = LxmertConfig.from_dict(saved["config"].get("config"))
     return *_read_h5(h5py.File(archive.open("model.weights.h5"), "r"), path)[:2], config
 
 
@@ -305,7 +344,7 @@ def _from_keras_layout(stored: Mapping[str, Stored], spelling: str) -> Tensors:
 
 def _inverse(row: Row, item: Stored) -> Stored:
     shape = item.shape[::-1] if row.layout == "transpose" else item.shape
-    return Stored(shape, lambda: LAYOUTS[row.layout].inverse(item.read()))
+    return Stored(shape, item.dtype, lambda: LAYOUTS[row.layout].inverse(item.read()))
 
 
 def _read_index(path: Path) -> tuple[str, Tensors, None]:
@@ -313,232 +352,28 @@ def _read_index(path: Path) -> tuple[str, Tensors, None]:
     index = json.loads(path.read_text(encoding="utf-8"))
     if not isinstance(index, dict) or not isinstance(index.get("weight_map"), dict):
         raise ValueError("it has no weight_map from tensors to files")
-    names = sorted(set(index["weight_map"].values()))
-    for name in names:
-        if not isinstance(name, str) or name in ("", ".", "..") or set(name) & set("/\\:\0"):
-            raise ValueError(f"its weight_map must name files beside it, got {name!r}")
+    for name in index["weight_map"].values():
+        if not isinstance(name, str) or name in ("", ".", "..") or set(name) & set("/\\:\0") or len(name) > 255:
+            raise ValueError(f"its weight_map must name files beside it, got {reprlib.repr(name)}")
         if not (path.parent / name).is_file():
             raise FileNotFoundError(f"{path} names the file {name}, which is not beside it.")
     stored: dict[str, Stored] = {}
-    formats = set()
-    for name in names:
+    formats: set[str] = set()
+    twice: list[str] = []
+    for name in sorted(set(index["weight_map"].values())):
         if name.endswith(".json"):
             raise ValueError(f"its weight_map must name files with tensors, got {name!r}")
         format, tensors, _ = read_file(path.parent / name)
         formats.add(format)
-        stored.update(tensors._stored)
+        if format == "hf-tf":
+            raise ValueError("TensorFlow weights in several files are not read; save them as one, or from PyTorch")
+        twice += [f"{tensor}, again in {name}" for tensor in sorted(set(tensors) & set(stored))]
+        stored.update(tensors.stored)
     if formats not in ({"hf-pt"}, {"hf-pt-bin"}):
         raise ValueError(f"its files must all be of one PyTorch format, got {', '.join(sorted(formats)) or 'none'}")
     lost = sorted({canonical(name) for name in index["weight_map"]} - set(stored))
     if lost:
         raise ValueError(f"its files lack {len(lost)} tensors of its weight_map, first {lost[0]}")
+    if twice:
+        raise ValueError(f"two of its files hold the same tensor: {twice[0]}")
     return formats.pop(), Tensors(stored), None
-
-
-def from_torch(tensor: Any) -> np.ndarray:
-    """A torch tensor as an array of the same bits, bfloat16 too."""
-    import torch
-
-    tensor = tensor.detach().cpu()
-    if tensor.dtype == torch.bfloat16:
-        return tensor.contiguous().view(torch.int16).numpy().view(BFLOAT16)
-    return tensor.numpy()
-
-
-def to_torch(array: np.ndarray) -> Any:
-    """An array as a torch tensor of the same bits, bfloat16 too, with memory of its own."""
-    import torch
-
-    array = np.array(array, order="C")
-    if array.dtype == BFLOAT16:
-        return torch.from_numpy(array.view(np.int16)).view(torch.bfloat16)
-    return torch.from_numpy(array)
-
-
-# Writing
-
-
-def write_checkpoint(
-    directory: str | os.PathLike,
-    tensors: Mapping[str, np.ndarray],
-    config: LxmertConfig,
-    task: str,
-    format: str,
-    max_shard_size: int | None = None,
-) -> Path:
-    """Writes weights and config.json, each file whole or not at all.
-
-    Args:
-        directory: made if missing.
-        tensors: all of the model's, by PyTorch names and in PyTorch layout: float16, bfloat16, float32 or float64.
-        config: the model's config.
-        task: "model", "pretraining", "qa" or "visual-reasoning".
-        format: "hf-pt", "hf-pt-bin", "keras" or "hf-tf".
-        max_shard_size: bytes; PyTorch formats larger than this are split into several files with an index.
-
-    Returns:
-        The weights file, or the index of a sharded one.
-
-    Raises:
-        ValueError: an unknown format, a dtype that it cannot hold, or tensors that are not the model's.
-        FileExistsError: the directory holds another format that would be read instead of this one.
-    """
-    if format not in WRITERS:
-        raise ValueError(f"format must be one of {', '.join(WRITERS)}, got {format!r}.")
-    if max_shard_size is not None and (format not in ("hf-pt", "hf-pt-bin") or max_shard_size < 1):
-        raise ValueError(
-            f"max_shard_size must be a positive number of bytes for hf-pt or hf-pt-bin, got {max_shard_size}."
-        )
-    config_text = _config_text(config, task, tensors)
-    shapes = tensors.shapes if isinstance(tensors, Tensors) else {k: np.shape(v) for k, v in tensors.items()}
-    matched = match(shapes, task, config)
-    if matched.missing:
-        raise ValueError(
-            f"A whole {ARCHITECTURES[task]} must be written, but {', '.join(matched.missing)} are missing."
-        )
-
-    name = next(name for name, written_as in WEIGHT_FILES.items() if written_as == format)
-    path = Path(directory) / name
-    _refuse_to_be_hidden(path, format)
-    if max_shard_size is None:
-        with replacing(path) as temporary:
-            WRITERS[format](temporary, tensors, matched.loaded, task)
-        _remove_shards(path)
-    else:
-        index = _write_shards(path, tensors, matched.loaded, task, format, max_shard_size)
-        path.unlink(missing_ok=True)
-        path = index
-    write_text(Path(directory) / CONFIG_NAME, config_text)
-    return path
-
-
-def _refuse_to_be_hidden(path: Path, format: str) -> None:
-    """Refuses to write where older weights of another format would go on being read."""
-    for name, written_as in WEIGHT_FILES.items():
-        if written_as == format:
-            return
-        if (path.parent / name).is_file():
-            raise FileExistsError(
-                f"{path.parent} holds {name}, which would be read instead of {path.name}: "
-                f"remove it, save as {written_as!r}, or save to another directory."
-            )
-
-
-def _config_text(config: LxmertConfig, task: str, tensors: Mapping[str, np.ndarray]) -> str:
-    """config.json with the class it belongs to and, where it names one, the dtype of the tensors."""
-    values = {**config.to_dict(), "architectures": [ARCHITECTURES[task]]}
-    dtype = np.dtype(next(iter(tensors.values())).dtype).name
-    values.update({key: dtype for key in ("dtype", "torch_dtype") if key in values})
-    return json.dumps(values, indent=2, sort_keys=True) + "\n"
-
-
-def _write_safetensors(path: Path, tensors: Mapping[str, np.ndarray], table: list[Row], task: str) -> None:
-    """The safetensors format, tensor by tensor: length of the header, the header in JSON, the bytes."""
-    header: dict[str, Any] = {"__metadata__": {"format": "pt"}}
-    end = 0
-    for row in table:
-        array = tensors[row.torch]
-        begin, end = end, end + array.nbytes
-        kind = _dtype_code(row.torch, array.dtype)
-        header[row.torch] = {"dtype": kind, "shape": list(array.shape), "data_offsets": [begin, end]}
-    text = json.dumps(header, separators=(",", ":")).encode()
-    text += b" " * (-len(text) % 8)
-    with open(path, "wb") as file:
-        file.write(len(text).to_bytes(8, "little") + text)
-        for row in table:
-            file.write(np.ascontiguousarray(tensors[row.torch]).reshape(-1).view(np.uint8).data)
-
-
-def _dtype_code(name: str, dtype: np.dtype) -> str:
-    if dtype not in SAFETENSORS_TYPES:
-        kinds = ", ".join(kind.name for kind in SAFETENSORS_TYPES)
-        raise ValueError(f"{name} must be one of {kinds}, got {dtype}.")
-    return SAFETENSORS_TYPES[dtype]
-
-
-def _write_pickle(path: Path, tensors: Mapping[str, np.ndarray], table: list[Row], task: str) -> None:
-    import torch
-
-    state = {row.torch: to_torch(tensors[row.torch]) for row in table}
-    decoder, words = TIED
-    if task == "pretraining" and words in state:
-        state[decoder] = state[words]
-    torch.save(state, path)
-
-
-def _write_keras(path: Path, tensors: Mapping[str, np.ndarray], table: list[Row], task: str) -> None:
-    with h5py.File(path, "w") as file:
-        for row in table:
-            array = LAYOUTS[row.layout].forward(tensors[row.torch])
-            dataset = file.create_dataset(row.h5_path, data=array)
-            if array.dtype == BFLOAT16:
-                dataset.attrs["dtype"] = "bfloat16"
-
-
-def _write_tf(path: Path, tensors: Mapping[str, np.ndarray], table: list[Row], task: str) -> None:
-    """Keras 2's layout: a group per top layer with the list of its weights, embeddings under `cls` too."""
-    root = _snake(f"TF{ARCHITECTURES[task]}")
-    groups: dict[str, list[str]] = {}
-    with h5py.File(path, "w") as file:
-        for row in table:
-            array = LAYOUTS[row.layout].forward(tensors[row.torch])
-            if array.dtype == BFLOAT16:
-                raise ValueError("tf_model.h5 cannot hold bfloat16; cast to float32 first.")
-            top, name = row.tf.split("/")[0], f"{root}/{row.tf}"
-            file.create_dataset(f"{top}/{name}", data=array)
-            groups.setdefault(top, []).append(name)
-            if task == "pretraining" and row.tf.startswith("lxmert/embeddings/"):
-                file[f"cls/{name}"] = file[f"{top}/{name}"]  # a second name, not a copy
-                groups.setdefault("cls", []).append(name)
-        for top, names in groups.items():
-            file[top].attrs["weight_names"] = np.array(names, dtype="S")
-        file.create_group("top_level_model_weights").attrs["weight_names"] = np.array([], dtype="S1")
-        file.attrs["layer_names"] = np.array(list(groups), dtype="S")
-        file.attrs["backend"] = b"tensorflow"
-        file.attrs["keras_version"] = b"2.15.0"
-
-
-def _snake(name: str) -> str:
-    """Keras' name of a class: TFLxmertForPreTraining -> tf_lxmert_for_pre_training."""
-    words = "".join(f" {letter}" if letter.isupper() else letter for letter in name.removeprefix("TF")).split()
-    return "_".join(["tf", *(word.lower() for word in words)])
-
-
-WRITERS = {"hf-pt": _write_safetensors, "hf-pt-bin": _write_pickle, "keras": _write_keras, "hf-tf": _write_tf}
-
-
-def _write_shards(
-    path: Path, tensors: Mapping[str, np.ndarray], table: list[Row], task: str, format: str, limit: int
-) -> Path:
-    """Shards of at most `limit` bytes (one tensor may be more), then their index, whose path is returned."""
-    sizes = {row.torch: tensors[row.torch].nbytes for row in table}
-    shards: list[list[Row]] = [[]]
-    for row in table:
-        if shards[-1] and sum(sizes[r.torch] for r in shards[-1]) + sizes[row.torch] > limit:
-            shards.append([])
-        shards[-1].append(row)
-    weight_map = {}
-    for number, shard in enumerate(shards, start=1):
-        file = path.with_name(f"{path.stem}-{number:05}-of-{len(shards):05}{path.suffix}")
-        with replacing(file) as temporary:
-            WRITERS[format](temporary, tensors, shard, task)
-        weight_map.update({row.torch: file.name for row in shard})
-    if format == "hf-pt-bin" and task == "pretraining":
-        weight_map[TIED[0]] = weight_map[TIED[1]]
-    index = _index(path)
-    _remove_shards(path, keep=set(weight_map.values()))
-    write_text(index, json.dumps({"metadata": {"total_size": sum(sizes.values())}, "weight_map": weight_map}, indent=2))
-    return index
-
-
-def _index(path: Path) -> Path:
-    return path.with_name(f"{path.name}.index.json")
-
-
-def _remove_shards(path: Path, keep: set[str] = frozenset()) -> None:
-    """Removes an older sharded checkpoint of the same name, which would otherwise be found beside the new one."""
-    if _index(path).exists():
-        for shard in path.parent.glob(f"{path.stem}-*-of-*{path.suffix}"):
-            if shard.name not in keep:
-                shard.unlink()
-        _index(path).unlink()

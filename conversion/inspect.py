@@ -1,13 +1,11 @@
 """What a checkpoint is: format, class, sizes, and every tensor, compared with the table of names."""
 
-import os
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from conversion.formats import Checkpoint, read_file
 from conversion.names import ARCHITECTURES, SKIPPED, Shape, fit_prefix, rows
-from lxmert_tf.configuration import CONFIG_NAME
+from conversion.tensors import Stored
 from lxmert_tf.weights import open_source
 
 SIZES = (
@@ -97,11 +95,11 @@ class Inspection:
         ]
 
 
-def inspect(source: str | os.PathLike) -> Inspection:
-    """Inspects a checkpoint; its tensors are read one at a time.
+def inspect(source: Any) -> Inspection:
+    """Inspects a checkpoint, without reading its tensors.
 
     Args:
-        source: a file, a directory or a Hub id.
+        source: a file, a directory or a Hub id; or a model or a state dict in memory.
 
     Raises:
         FileNotFoundError: there is no such checkpoint.
@@ -117,9 +115,9 @@ def inspect(source: str | os.PathLike) -> Inspection:
         format=checkpoint.format,
         class_name=ARCHITECTURES[task],
         task=task,
-        config="file" if has_config(checkpoint) else "inferred",
+        config="inferred" if checkpoint.inferred else "file",
         sizes={name: getattr(config, name) for name in SIZES},
-        tensors=[_describe(fit_prefix(name, task), array) for name, array in checkpoint.tensors.items()],
+        tensors=[_describe(fit_prefix(name, task), item) for name, item in checkpoint.tensors.stored.items()],
         unknown=sorted(set(shapes) - set(wanted) - set(skipped)),
         missing=sorted(set(wanted) - set(shapes)),
         misshapen=_misshapen(shapes, wanted),
@@ -127,15 +125,8 @@ def inspect(source: str | os.PathLike) -> Inspection:
     )
 
 
-def has_config(checkpoint: Checkpoint) -> bool:
-    """Whether a config lies beside the checkpoint or in it, so that none was inferred."""
-    if (checkpoint.path.parent / CONFIG_NAME).is_file():
-        return True
-    return checkpoint.format == "keras" and read_file(checkpoint.path)[2] is not None
-
-
-def _describe(name: str, array: Any) -> Tensor:
-    return Tensor(name, list(array.shape), array.dtype.name, array.nbytes)
+def _describe(name: str, item: Stored) -> Tensor:
+    return Tensor(name, list(item.shape), item.dtype.name, item.nbytes)
 
 
 def _misshapen(shapes: Mapping[str, Shape], wanted: Mapping[str, Shape]) -> dict[str, list[list[int]]]:

@@ -311,6 +311,15 @@ def canonical(name: str) -> str:
     return name
 
 
+def original_name(name: str, task: str) -> str:
+    """The original code's name for upstream's PyTorch name: as its pretraining or its fine-tuning saves it."""
+    full = fit_prefix(name, "qa")
+    if task in ("qa", "visual-reasoning"):
+        head = full.removeprefix("answer_head.")
+        return f"lxrt_encoder.model.bert.{full.removeprefix('lxmert.')}" if head == full else head
+    return f"module.bert.{full.removeprefix('lxmert.')}" if full.startswith("lxmert.") else f"module.{full}"
+
+
 def fit_prefix(name: str, task: str) -> str:
     """A PyTorch name with or without `lxmert.`, as models of `task` spell it."""
     if task == "model":

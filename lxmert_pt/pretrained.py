@@ -4,8 +4,9 @@ import os
 
 import torch
 
-from conversion.formats import from_torch, to_torch, write_checkpoint
 from conversion.names import fit_prefix, rows, task_of
+from conversion.tensors import from_torch, to_torch
+from conversion.writers import write_checkpoint
 from lxmert_tf.configuration import LxmertConfig
 from lxmert_tf.weights import open_source, select
 
@@ -28,10 +29,10 @@ class PretrainedMixin:
         """A model in evaluation mode with the weights of a checkpoint of any format.
 
         Args:
-            source: directory, file, or Hub id such as "unc-nlp/lxmert-base-uncased".
+            source: directory, file, or Hub id such as "unc-nlp/lxmert-base-uncased"; or a model or state dict.
             dtype: of the weights; PyTorch's default, not the file's.
             revision, cache_dir, local_files_only, token: for the Hub.
-            config: overrides the checkpoint's own.
+            config: in place of the checkpoint's own.
             ignore_mismatched_sizes: leave tensors of another shape initialised instead of refusing them.
 
         Raises:
@@ -39,9 +40,9 @@ class PretrainedMixin:
             ValueError: the checkpoint is damaged, or lacks tensors other than this model's heads.
         """
         checkpoint = open_source(
-            source, revision=revision, cache_dir=cache_dir, local_files_only=local_files_only, token=token
+            source, config, revision=revision, cache_dir=cache_dir, local_files_only=local_files_only, token=token
         )
-        model = cls(config or checkpoint.config).to(dtype or torch.get_default_dtype())
+        model = cls(checkpoint.config).to(dtype or torch.get_default_dtype())
         task = task_of(cls.__name__)
         matched = select(checkpoint, task, model.config, ignore_mismatched_sizes)
         tensors = checkpoint.tensors.renamed(lambda name: fit_prefix(name, task))

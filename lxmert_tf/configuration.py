@@ -2,6 +2,8 @@
 
 import json
 import os
+import reprlib
+import sys
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, fields
 from pathlib import Path
@@ -10,13 +12,17 @@ from typing import Any
 CONFIG_NAME = "config.json"
 ACTIVATIONS = ("gelu", "relu", "silu", "gelu_new")
 
+LARGEST_SIZE = 2**31 - 1  # ids are int32
+DEEPEST = 1000  # layers of one encoder
+NESTING = 50  # levels of lists and objects in a config.json
+
 # What a field may hold, by the name of its rule: (description, check).
 _RULES: dict[str, tuple[str, Callable[[Any], bool]]] = {
     "size": ("an integer of at least 1", lambda v: _is_int(v) and v >= 1),
-    "depth": ("an integer of at least 0", lambda v: _is_int(v) and v >= 0),
+    "depth": (f"an integer of at least 0 and at most {DEEPEST}", lambda v: _is_int(v) and 0 <= v <= DEEPEST),
     "rate": ("a number from 0 up to, not including, 1", lambda v: _is_number(v) and 0 <= v < 1),
-    "positive": ("a number above 0", lambda v: _is_number(v) and 0 < v < float("inf")),
-    "nonnegative": ("a number of at least 0", lambda v: _is_number(v) and 0 <= v < float("inf")),
+    "positive": ("a number above 0", lambda v: _is_number(v) and 0 < v <= sys.float_info.max),
+    "nonnegative": ("a number of at least 0", lambda v: _is_number(v) and 0 <= v <= sys.float_info.max),
     "switch": ("True or False", lambda v: isinstance(v, bool)),
     "activation": (
         f"one of {', '.join(ACTIVATIONS)} or a callable",
@@ -147,9 +153,12 @@ class LxmertConfig:
         """A config from a dict such as a parsed config.json; `overrides` win over it."""
         if not isinstance(values, Mapping):
             raise TypeError(f"An LXMERT config must be a JSON object, got {type(values).__name__}.")
+        _check_nesting(values)
         model_type = values.get("model_type", cls.model_type)
         if model_type != cls.model_type:
-            raise ValueError(f"model_type must be 'lxmert', got {model_type!r}: this config is of another model.")
+            raise ValueError(
+                f"model_type must be 'lxmert', got {reprlib.repr(model_type)}: this config is of another model."
+            )
         return cls(**{**values, **overrides})
 
     @classmethod
@@ -162,7 +171,7 @@ class LxmertConfig:
         """
         try:
             values = json.loads(Path(path).read_text(encoding="utf-8"))
-        except (json.JSONDecodeError, UnicodeDecodeError) as error:
+        except (ValueError, RecursionError) as error:
             raise ValueError(f"{path} is not a JSON file ({error}); expected an LXMERT config.json.") from error
         try:
             return cls.from_dict(values, **overrides)
@@ -222,7 +231,7 @@ class LxmertConfig:
                 self.id2label = {int(k): str(v) for k, v in self.id2label.items()}
             if self.label2id is not None:
                 self.label2id = {str(k): int(v) for k, v in self.label2id.items()}
-        except (TypeError, ValueError):
+        except (TypeError, ValueError, OverflowError):
             raise ValueError("id2label and label2id must map integers to names and names to integers.") from None
         if self.id2label and not self.label2id:
             self.label2id = {label: index for index, label in self.id2label.items()}
@@ -232,6 +241,9 @@ class LxmertConfig:
     def _validate(self) -> None:
         for name, rule in _FIELD_RULES.items():
             _check(name, getattr(self, name), rule)
+        for name in _SIZES:
+            if getattr(self, name) > LARGEST_SIZE:
+                raise ValueError(f"{name} must be at most {LARGEST_SIZE}, got {reprlib.repr(getattr(self, name))}.")
         if self.hidden_size % self.num_attention_heads:
             raise ValueError(
                 f"hidden_size must be a multiple of num_attention_heads, got hidden_size={self.hidden_size} "
@@ -271,4 +283,16 @@ def _check(name: str, value: Any, rule: str) -> None:
         isinstance(value, str) if rule == "activation" else _is_number(value) and rule not in ("switch", "labels")
     )
     error = ValueError if right_type else TypeError
-    raise error(f"{name} must be {description}, got {value!r}.")
+    raise error(f"{name} must be {description}, got {reprlib.repr(value)}.")
+
+
+def _check_nesting(values: Any) -> None:
+    level = [values]
+    for _ in range(NESTING):
+        level = [child for each in level for child in _children(each)]
+    if level:
+        raise ValueError(f"An LXMERT config must be nested at most {NESTING} levels deep.")
+
+
+def _children(value: Any) -> list[Any]:
+    return list(value.values()) if isinstance(value, dict) else value if isinstance(value, list) else []

@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 
 from lxmert_tf.data.annotations import Annotation, AnswerTable, read_annotations, read_answers
-from lxmert_tf.data.synthetic import write_vqa
+from lxmert_tf.data.synthetic.dataset import write_dataset
 from lxmert_tf.data.vqa import ImageFeatures, encode_questions, vqa_dataset
 
 SHOWN = 3  # questions that the reloaded SavedModel answers
@@ -50,7 +50,7 @@ def run_demo(
     """
     output = _fresh(Path(output), overwrite)
     say("1. Draw pictures and write them in the original's file formats")
-    data = write_vqa(output / "data", num_images=images, seed=seed)
+    data = write_dataset(output / "data", "vqa", num_images=images, seed=seed)
 
     say("2. Train a small LXMERT from scratch")
     task = _Task(data)

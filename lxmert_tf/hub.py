@@ -3,6 +3,9 @@
 import os
 from pathlib import Path
 
+# What lies beside the weights and belongs to them.
+TOKENIZER_FILES = ("vocab.txt", "tokenizer.json", "tokenizer_config.json", "special_tokens_map.json")
+
 HUB_OPTIONS = ("revision", "cache_dir", "local_files_only", "token")
 
 

@@ -81,10 +81,10 @@ class TFLxmertPreTrainedModel(keras.Model):
         """A model with the weights of a checkpoint of any format.
 
         Args:
-            source: directory, file, or Hub id such as "unc-nlp/lxmert-base-uncased".
+            source: directory, file, or Hub id such as "unc-nlp/lxmert-base-uncased"; or a model or state dict.
             dtype: a Keras dtype or dtype policy; Keras' default, not the file's.
             revision, cache_dir, local_files_only, token: for the Hub.
-            config: overrides the checkpoint's own.
+            config: in place of the checkpoint's own.
             ignore_mismatched_sizes: leave tensors of another shape initialised instead of refusing them.
 
         Raises:
@@ -94,9 +94,9 @@ class TFLxmertPreTrainedModel(keras.Model):
         from lxmert_tf import weights
 
         checkpoint = weights.open_source(
-            source, revision=revision, cache_dir=cache_dir, local_files_only=local_files_only, token=token
+            source, config, revision=revision, cache_dir=cache_dir, local_files_only=local_files_only, token=token
         )
-        model = cls(config or checkpoint.config, dtype=dtype)
+        model = cls(checkpoint.config, dtype=dtype)
         weights.assign(model, checkpoint, ignore_mismatched_sizes=ignore_mismatched_sizes)
         return model
 

@@ -3,13 +3,16 @@
 import logging
 import os
 from collections.abc import Mapping
+from pathlib import Path
 
 import numpy as np
 
-from conversion.formats import Checkpoint, find_weights, open_checkpoint, write_checkpoint
-from conversion.names import LAYOUTS, Matched, fit_prefix, match, rows, task_of
-from lxmert_tf.configuration import CONFIG_NAME
-from lxmert_tf.hub import fetch
+from conversion.formats import Checkpoint, checkpoint_of, find_weights, open_checkpoint
+from conversion.names import LAYOUTS, Matched, canonical, fit_prefix, match, rows, task_of
+from conversion.tensors import Tensors
+from conversion.writers import write_checkpoint
+from lxmert_tf.configuration import CONFIG_NAME, LxmertConfig
+from lxmert_tf.hub import TOKENIZER_FILES, fetch
 
 logger = logging.getLogger("lxmert_tf")
 
@@ -22,25 +25,46 @@ HUB_FILES = (
 )
 
 
-def open_source(source: str | os.PathLike, **hub_options) -> Checkpoint:
-    """Opens a checkpoint from a file, a directory or a Hub id.
+def open_source(source, config: LxmertConfig | None = None, **hub_options) -> Checkpoint:
+    """Opens a checkpoint from a file, a directory, a Hub id or memory.
 
     Args:
-        source: where; of a repository on the Hub only the files of the preferred format are fetched.
+        source: a path or a Hub id; a model of `lxmert_tf`, `lxmert_pt` or upstream; or a state dict, by PyTorch names
+            and in PyTorch layout. Of a repository on the Hub only the files of the preferred format are fetched.
+        config: in place of the checkpoint's own, which is not read then.
         **hub_options: `revision`, `cache_dir`, `local_files_only`, `token`, as `lxmert_tf.hub.fetch` takes them.
 
     Raises:
         FileNotFoundError: there is no such path or repository, or it holds no weights.
         ValueError: the checkpoint is damaged or of another model.
+        TypeError: the source is nothing of the above.
     """
+    if not isinstance(source, str | os.PathLike):
+        return _open_memory(source, config)
     for files in HUB_FILES:
-        path = fetch(source, [CONFIG_NAME, *files], **hub_options)
+        path = fetch(source, [CONFIG_NAME, *TOKENIZER_FILES, *files], **hub_options)
         try:
             find_weights(path)
         except FileNotFoundError:
             continue
         break
-    return open_checkpoint(path)
+    return open_checkpoint(path, config)
+
+
+def _open_memory(source, config: LxmertConfig | None) -> Checkpoint:
+    own_config = getattr(source, "config", None)
+    if config is None and own_config is not None:
+        config = LxmertConfig.from_dict(own_config.to_dict())
+    if hasattr(source, "variables"):
+        arrays = state_dict(source)
+    elif hasattr(source, "state_dict"):
+        arrays = source.state_dict()
+    elif isinstance(source, Mapping):
+        arrays = source
+    else:
+        raise TypeError(f"A source must be a path, a Hub id, a model or a state dict, got {type(source).__name__}.")
+    tensors = Tensors.of(arrays).renamed(canonical)
+    return checkpoint_of(Path(type(source).__name__), "memory", tensors, config)
 
 
 def select(checkpoint: Checkpoint, task: str, config, ignore_mismatched_sizes: bool = False) -> Matched:
@@ -53,6 +77,14 @@ def select(checkpoint: Checkpoint, task: str, config, ignore_mismatched_sizes: b
         matched = match(checkpoint.tensors.shapes, task, config, ignore_mismatched_sizes)
     except ValueError as error:
         raise ValueError(f"{checkpoint.path}: {error}") from None
+    if checkpoint.inferred:
+        logger.warning(
+            "There is no %s with %s: the config is inferred from the tensors, with num_attention_heads=%d assumed; "
+            "if that is not right, pass config=.",
+            CONFIG_NAME,
+            checkpoint.path,
+            config.num_attention_heads,
+        )
     logger.log(logging.WARNING if matched.missing else logging.INFO, "%s: %s", checkpoint.path, matched.summary())
     return matched
 

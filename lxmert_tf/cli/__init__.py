@@ -12,7 +12,7 @@ from collections.abc import Sequence
 
 from lxmert_tf import __version__
 
-SUBCOMMANDS = ["demo"]
+SUBCOMMANDS = ["demo", "demo_data"]
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

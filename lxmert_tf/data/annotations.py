@@ -1,21 +1,27 @@
-"""Questions and answer tables: the json files of the original LXMERT for VQA, and for GQA, which has fewer keys.
+"""The json files of the original LXMERT: questions (VQA, GQA), pairs of images (NLVR2), pretraining, answer tables.
+
+Each reader has its writer, and each says which entry of which file it cannot take.
 
 Shapes: A = answers in the table.
 """
 
 import json
 import os
-from collections.abc import Iterable
-from dataclasses import asdict, dataclass
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from conversion.answers import read_pretraining_answers
 from lxmert_tf.files import replacing, write_text
 
+Label = dict[str, float]  # soft scores: answer -> score in 0..1
 
-@dataclass(frozen=True)
+
+@dataclass(frozen=True, slots=True)
 class Annotation:
     """One question about one image.
 
@@ -31,9 +37,52 @@ class Annotation:
     question_id: int | str
     img_id: str
     sent: str
-    label: dict[str, float] | None = None
+    label: Label | None = None
     answer_type: str | None = None
     question_type: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class NLVR2Annotation:
+    """One sentence about a pair of images.
+
+    Args:
+        uid: unique in its file.
+        identifier: the name in submissions, `split-set-pair-sentence`, for example "dev-850-0-1"; those that differ in
+            the pair alone share a sentence.
+        img0, img1: the names of the left and the right image, as in the region features.
+        sent: the sentence.
+        label: 1 if it is true of the pair, else 0; None in a test set.
+    """
+
+    uid: str
+    identifier: str
+    img0: str
+    img1: str
+    sent: str
+    label: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class PretrainingAnnotation:
+    """One image with all its sentences.
+
+    Args:
+        img_id: the image's name, as in the region features; unique in its file.
+        sentf: source ("mscoco", "vg", "vqa", "gqa", "visual7w") -> its sentences about the image.
+        labelf: source -> the soft scores of each of its sentences, in the same order; captions have none.
+    """
+
+    img_id: str
+    sentf: dict[str, list[str]]
+    labelf: dict[str, list[Label]] = field(default_factory=dict)
+
+    def sentences(self) -> Iterator[tuple[str, str, Label | None]]:
+        """(source, sentence, soft scores or None) of every sentence, in the order of the file."""
+        for source, sentences in self.sentf.items():
+            labels = self.labelf.get(source, [None] * len(sentences))
+            for sentence, label in zip(sentences, labels, strict=True):
+                yield source, sentence, label
 
 
 class AnswerTable:
@@ -97,7 +146,7 @@ def read_annotations(path: str | os.PathLike, answers: AnswerTable | None = None
     Args:
         path: a json list of {answer_type, img_id, label {answer: score}, question_id, question_type, sent}; label,
             answer_type and question_type may be absent, other keys are ignored.
-        answers: if given, every answer of every label must be in it.
+        answers: if given, every answer of every label must be in it; `unknown_answers` counts those that are not.
 
     Returns:
         The questions in the order of the file.
@@ -106,22 +155,14 @@ def read_annotations(path: str | os.PathLike, answers: AnswerTable | None = None
         ValueError: the file is not such a list, or an entry is wrong or repeats a question_id. The message names the
             file, the entry (counted from 0) and the question_id.
     """
-    entries = _read_json(path, list, "a list of questions")
-    annotations = []
-    seen: set[int | str] = set()
-    for number, entry in enumerate(entries):
-        try:
-            annotation = _annotation(entry)
-            if annotation.question_id in seen:
-                raise ValueError("this question_id is in the file already; every question must be there once")
-            for answer in annotation.label or () if answers is not None else ():
-                answers.row(answer)
-        except ValueError as error:
-            question_id = entry.get("question_id") if isinstance(entry, dict) else None
-            raise ValueError(f"{os.fspath(path)}, entry {number}, question {question_id!r}: {error}") from error
-        seen.add(annotation.question_id)
-        annotations.append(annotation)
-    return annotations
+
+    def parse(entry: dict) -> Annotation:
+        annotation = _annotation(entry)
+        for answer in annotation.label or () if answers is not None else ():
+            answers.row(answer)
+        return annotation
+
+    return _read_entries(path, "question", "question_id", parse)
 
 
 def write_annotations(path: str | os.PathLike, annotations: Iterable[Annotation]) -> int:
@@ -138,23 +179,61 @@ def write_annotations(path: str | os.PathLike, annotations: Iterable[Annotation]
         ValueError: an annotation is wrong or repeats a question_id. The message names the file, the entry and the
             question_id.
     """
-    number = 0
-    seen: set[int | str] = set()
-    with replacing(path) as part, open(part, "w", encoding="utf-8") as file:
-        for number, annotation in enumerate(annotations, start=1):
-            entry = {key: value for key, value in sorted(asdict(annotation).items()) if value is not None}
-            try:
-                _annotation(entry)
-                if annotation.question_id in seen:
-                    raise ValueError("this question_id is in the file already; every question must be there once")
-            except ValueError as error:
-                where = f"{os.fspath(path)}, entry {number - 1}, question {annotation.question_id!r}"
-                raise ValueError(f"{where}: {error}") from error
-            seen.add(annotation.question_id)
-            file.write("[\n" if number == 1 else ",\n")
-            file.write(json.dumps(entry, ensure_ascii=False))
-        file.write("\n]\n" if number else "[]\n")
-    return number
+    return _write_entries(path, "question", "question_id", annotations, _annotation)
+
+
+def read_nlvr2(path: str | os.PathLike) -> list[NLVR2Annotation]:
+    """Reads an NLVR2 json file.
+
+    Args:
+        path: a json list of {identifier, img0, img1, label (0 or 1), sent, uid}; label may be absent, other keys are
+            ignored.
+
+    Returns:
+        The sentences in the order of the file.
+
+    Raises:
+        ValueError: the file is not such a list, or an entry is wrong or repeats a uid. The message names the file, the
+            entry (counted from 0) and the uid.
+    """
+    return _read_entries(path, "pair", "uid", _nlvr2_annotation)
+
+
+def write_nlvr2(path: str | os.PathLike, annotations: Iterable[NLVR2Annotation]) -> int:
+    """Writes an NLVR2 json file as `write_annotations` writes one of questions; returns how many pairs it has."""
+    return _write_entries(path, "pair", "uid", annotations, _nlvr2_annotation)
+
+
+def read_pretraining(path: str | os.PathLike) -> list[PretrainingAnnotation]:
+    """Reads a pretraining json file.
+
+    Args:
+        path: a json list of {img_id, sentf {source: [sentence]}, labelf {source: [{answer: score}]}}; labelf may be
+            absent or lack sources, other keys are ignored.
+
+    Returns:
+        The images in the order of the file. Answers are as in the file; the original normalises them
+        (`conversion.answers.normalize_answer`) before it looks them up.
+
+    Raises:
+        ValueError: the file is not such a list, an entry is wrong or repeats an img_id, or a source has not as many
+            labels as sentences. The message names the file, the entry (counted from 0) and the img_id.
+    """
+    return _read_entries(path, "image", "img_id", _pretraining_annotation)
+
+
+def write_pretraining(path: str | os.PathLike, annotations: Iterable[PretrainingAnnotation]) -> int:
+    """Writes a pretraining json file as `write_annotations` writes one of questions; returns how many images it has."""
+    return _write_entries(path, "image", "img_id", annotations, _pretraining_annotation)
+
+
+def unknown_answers(annotations: Iterable[Annotation | PretrainingAnnotation], table: AnswerTable) -> Counter[str]:
+    """How many labels name each answer that is not in the table.
+
+    Training gives such answers no row to learn; `.total()` of the result says how many are lost that way.
+    """
+    labels = (label for annotation in annotations for label in _labels(annotation))
+    return Counter(answer for label in labels for answer in label if answer not in table)
 
 
 def read_answers(label2ans: str | os.PathLike, ans2label: str | os.PathLike | None = None) -> AnswerTable:
@@ -168,10 +247,7 @@ def read_answers(label2ans: str | os.PathLike, ans2label: str | os.PathLike | No
         ValueError: a file is not of that form, or the two disagree. The message names the file and the answer.
     """
     names = _read_json(label2ans, list, "a list of answers")
-    try:
-        table = AnswerTable(names)
-    except ValueError as error:
-        raise ValueError(f"{os.fspath(label2ans)}: {error}") from error
+    table = _table(label2ans, names)
     if ans2label is not None:
         _check_same(table, _read_json(ans2label, dict, "an object of answer: row"), ans2label, label2ans)
     return table
@@ -183,32 +259,151 @@ def write_answers(label2ans: str | os.PathLike, ans2label: str | os.PathLike, ta
         write_text(path, json.dumps(value, ensure_ascii=False, indent=1) + "\n")
 
 
-def _annotation(entry: Any) -> Annotation:
-    if not isinstance(entry, dict):
-        raise ValueError(f"a question must be a json object, got {type(entry).__name__}")
+def read_all_answers(path: str | os.PathLike) -> AnswerTable:
+    """Reads the answer table of pretraining, `all_ans.json`: a json list of {ans, dsets}, in the order of the rows.
+
+    Raises:
+        ValueError: the file is no such list, or holds an answer twice. The message names the file.
+    """
+    return _table(path, read_pretraining_answers(path))
+
+
+def write_all_answers(path: str | os.PathLike, table: AnswerTable, sources: dict[str, Iterable[str]]) -> None:
+    """Writes an answer table as `read_all_answers` takes it.
+
+    Args:
+        path: the file to write.
+        table: the answers.
+        sources: source ("vqa", "gqa", ...) -> the answers that it has.
+    """
+    known = {source: frozenset(answers) for source, answers in sources.items()}
+    entries = [
+        {"ans": answer, "dsets": [source for source in known if answer in known[source]]} for answer in table.answers
+    ]
+    write_text(path, json.dumps(entries, ensure_ascii=False, indent=1) + "\n")
+
+
+def _read_entries(path: str | os.PathLike, what: str, key: str, parse: Callable[[dict], Any]) -> list:
+    """The parsed entries of a json list of objects, no two of which have the same `key`."""
+    entries = _read_json(path, list, f"a list of {what}s")
+    check = _Check(path, what, key, parse)
+    for number, entry in enumerate(entries):
+        entries[number] = check(number, entry)  # in place: the json objects of a large file take most of the memory
+    return entries
+
+
+def _write_entries(
+    path: str | os.PathLike, what: str, key: str, annotations: Iterable, parse: Callable[[dict], Any]
+) -> int:
+    """Writes annotations, one per line, each only if it can be read back; returns how many."""
+    number = 0
+    check = _Check(path, what, key, parse)
+    with replacing(path) as part, open(part, "w", encoding="utf-8") as file:
+        for number, annotation in enumerate(annotations, start=1):
+            values = {column.name: getattr(annotation, column.name) for column in fields(annotation)}
+            entry = {name: value for name, value in sorted(values.items()) if value is not None}
+            check(number - 1, entry)
+            file.write("[\n" if number == 1 else ",\n")
+            file.write(json.dumps(entry, ensure_ascii=False))
+        file.write("\n]\n" if number else "[]\n")
+    return number
+
+
+class _Check:
+    """Parses one entry after the other; an error names the file, the entry and its key."""
+
+    def __init__(self, path: str | os.PathLike, what: str, key: str, parse: Callable[[dict], Any]):
+        self.path, self.what, self.key, self.parse = os.fspath(path), what, key, parse
+        self.seen: set[int | str] = set()
+
+    def __call__(self, number: int, entry: Any) -> Any:
+        try:
+            if not isinstance(entry, dict):
+                raise ValueError(f"a {self.what} must be a json object, got {type(entry).__name__}")
+            annotation = self.parse(entry)
+            name = getattr(annotation, self.key)
+            if name in self.seen:
+                raise ValueError(f"this {self.key} is in the file already; every {self.what} must be there once")
+        except ValueError as error:
+            name = entry.get(self.key) if isinstance(entry, dict) else None
+            raise ValueError(f"{self.path}, entry {number}, {self.what} {name!r}: {error}") from error
+        self.seen.add(name)
+        return annotation
+
+
+def _annotation(entry: dict) -> Annotation:
     question_id = entry.get("question_id")
     if isinstance(question_id, bool) or not isinstance(question_id, int | str) or question_id == "":
         raise ValueError(f"question_id must be a number or text, got {question_id!r}")
-    for key in ("img_id", "sent"):
-        if not isinstance(entry.get(key), str) or not entry[key].strip():
-            raise ValueError(f"{key} must be text that is not empty, got {entry.get(key)!r}")
+    _check_texts(entry, "img_id", "sent")
     for key in ("answer_type", "question_type"):
         if not isinstance(entry.get(key), str | None):
             raise ValueError(f"{key} must be text, got {entry[key]!r}")
-    _check_label(entry.get("label"))
-    optional = {key: entry.get(key) for key in ("label", "answer_type", "question_type")}
-    return Annotation(question_id, entry["img_id"], entry["sent"], **optional)
+    if entry.get("label") is not None:
+        _check_label(entry["label"])
+    optional = (entry.get(key) for key in ("label", "answer_type", "question_type"))
+    return Annotation(question_id, entry["img_id"], entry["sent"], *optional)
+
+
+def _nlvr2_annotation(entry: dict) -> NLVR2Annotation:
+    texts = ("uid", "identifier", "img0", "img1", "sent")
+    _check_texts(entry, *texts)
+    label = entry.get("label")
+    if label is not None and (type(label) is not int or label not in (0, 1)):
+        raise ValueError(f"label must be 0 or 1, got {label!r}")
+    return NLVR2Annotation(*(entry[key] for key in texts), label)
+
+
+def _pretraining_annotation(entry: dict) -> PretrainingAnnotation:
+    _check_texts(entry, "img_id")
+    sentf, labelf = entry.get("sentf"), entry.get("labelf", {})
+    for key, value in (("sentf", sentf), ("labelf", labelf)):
+        if not isinstance(value, dict) or not all(isinstance(items, list) for items in value.values()):
+            raise ValueError(f"{key} must be an object of source: list, got {_short(value)}")
+    for source, sentences in sentf.items():
+        for sentence in sentences:
+            if not isinstance(sentence, str):  # an empty one is let pass: people wrote them
+                raise ValueError(f"the sentences of {source} must be text, got {_short(sentence)}")
+    for source, labels in labelf.items():
+        if source not in sentf:
+            raise ValueError(f"labelf has the source {source!r}, which sentf has not")
+        if len(labels) != len(sentf[source]):
+            raise ValueError(
+                f"{source} must have a label for each of its {len(sentf[source])} sentences, got {len(labels)}"
+            )
+        for label in labels:
+            _check_label(label)
+    return PretrainingAnnotation(entry["img_id"], sentf, labelf)
+
+
+def _labels(annotation: Annotation | PretrainingAnnotation) -> Iterator[Label]:
+    if isinstance(annotation, PretrainingAnnotation):
+        for labels in annotation.labelf.values():
+            yield from labels
+    elif annotation.label is not None:
+        yield annotation.label
+
+
+def _check_texts(entry: dict, *keys: str) -> None:
+    for key in keys:
+        if not isinstance(entry.get(key), str) or not entry[key].strip():
+            raise ValueError(f"{key} must be text that is not empty, got {entry.get(key)!r}")
 
 
 def _check_label(label: Any) -> None:
-    if label is None:
-        return
     if not isinstance(label, dict):
         raise ValueError(f"label must be an object of answer: score, got {label!r}")
     for answer, score in label.items():
         number = isinstance(score, int | float) and not isinstance(score, bool)
         if not (number and 0 <= score <= 1):
             raise ValueError(f"the score of answer {answer!r} must be a number in 0..1, got {score!r}")
+
+
+def _table(path: str | os.PathLike, answers: Iterable[str]) -> AnswerTable:
+    try:
+        return AnswerTable(answers)
+    except ValueError as error:
+        raise ValueError(f"{os.fspath(path)}: {error}") from error
 
 
 def _check_same(table: AnswerTable, rows: dict[str, Any], path: str | os.PathLike, other: str | os.PathLike) -> None:
@@ -226,8 +421,13 @@ def _check_same(table: AnswerTable, rows: dict[str, Any], path: str | os.PathLik
 def _read_json(path: str | os.PathLike, kind: type, what: str) -> Any:
     try:
         value = json.loads(Path(path).read_text("utf-8"))
-    except ValueError as error:  # json.JSONDecodeError and UnicodeDecodeError
+    except (ValueError, RecursionError) as error:  # json.JSONDecodeError, UnicodeDecodeError; too deeply nested
         raise ValueError(f"{os.fspath(path)}: not json: {error}") from error
     if not isinstance(value, kind):
         raise ValueError(f"{os.fspath(path)}: expected {what}, got {type(value).__name__}")
     return value
+
+
+def _short(value: Any) -> str:
+    text = repr(value)
+    return text if len(text) <= 80 else f"{text[:80]}..."

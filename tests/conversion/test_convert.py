@@ -15,19 +15,13 @@ from helpers import GOLDEN
 from safetensors.numpy import load_file, save_file
 
 from conversion import cli
-from conversion.convert import (
-    DIRECTORY_FORMATS,
-    DTYPES,
-    FORMATS,
-    Differs,
-    Incomplete,
-    convert,
-    identical,
-    parse_size,
-)
-from conversion.formats import find_weights, open_checkpoint, read_file, to_torch, write_checkpoint
+from conversion.convert import FORMATS, Differs, convert, identical, parse_size
+from conversion.formats import find_weights, open_checkpoint, read_file
 from conversion.inspect import inspect
 from conversion.names import HEADS, fit_prefix, rows
+from conversion.plan import Incomplete
+from conversion.tensors import DTYPES, to_torch
+from conversion.writers import DIRECTORY_FORMATS, write_checkpoint
 from lxmert_tf import LxmertConfig
 
 CONFIG = GOLDEN / "hf_pt_pretraining" / "config.json"

@@ -15,8 +15,9 @@ import torch
 from helpers import GOLDEN, golden_state_dict
 from safetensors.numpy import load_file, save_file
 
-from conversion.formats import open_checkpoint, write_checkpoint
+from conversion.formats import open_checkpoint
 from conversion.names import HEADS, match, rows
+from conversion.writers import write_checkpoint
 from lxmert_tf import LxmertConfig
 
 FORMATS = ("hf-pt", "hf-pt-bin", "keras", "hf-tf")

@@ -8,10 +8,19 @@ import pytest
 from lxmert_tf.data.annotations import (
     Annotation,
     AnswerTable,
+    NLVR2Annotation,
+    PretrainingAnnotation,
+    read_all_answers,
     read_annotations,
     read_answers,
+    read_nlvr2,
+    read_pretraining,
+    unknown_answers,
+    write_all_answers,
     write_annotations,
     write_answers,
+    write_nlvr2,
+    write_pretraining,
 )
 
 VQA = {
@@ -24,6 +33,21 @@ VQA = {
 }
 GQA = {"img_id": "2405722", "label": {"no": 1.0}, "question_id": "02930152", "sent": "Is it überhaupt red?"}
 TEST = {"img_id": "COCO_test2015_000000262144", "question_id": 262144000, "sent": "Is the ball flying?"}
+
+NLVR2 = {
+    "identifier": "train-10171-0-1",
+    "img0": "train-10171-0-img0",
+    "img1": "train-10171-0-img1",
+    "label": 0,
+    "sent": "Both images show a pencil case.",
+    "uid": "nlvr2_train_0",
+}
+NLVR2_TEST = {key: value for key, value in {**NLVR2, "uid": "nlvr2_test_7"}.items() if key != "label"}
+PRETRAINING = {
+    "img_id": "COCO_train2014_000000318556",
+    "labelf": {"vqa": [{"yes": 1.0}, {"grey": 0.6, "gray": 1}]},
+    "sentf": {"mscoco": ["A blue bathroom.", ""], "vqa": ["Is it blue?", "What colour is the sink?"]},
+}
 
 
 def write_json(path, value):
@@ -109,6 +133,109 @@ def test_answer_outside_the_table_is_named(tmp_path):
         read_annotations(path, AnswerTable(["net"]))
 
 
+def test_nlvr2_round_trip(tmp_path):
+    written = [NLVR2Annotation(**entry) for entry in (NLVR2, NLVR2_TEST)]
+    assert write_nlvr2(tmp_path / "a.json", iter(written)) == 2
+    assert read_nlvr2(tmp_path / "a.json") == written
+    assert written[1].label is None
+    assert json.loads((tmp_path / "a.json").read_text("utf-8")) == [NLVR2, NLVR2_TEST]
+
+
+@pytest.mark.parametrize(
+    ("changed", "complaint"),
+    [
+        ({"uid": ""}, "uid must be text that is not empty, got ''"),
+        ({"uid": "nlvr2_test_7"}, "this uid is in the file already; every pair must be there once"),
+        ({"identifier": None}, "identifier must be text"),
+        ({"img0": 3}, "img0 must be text that is not empty, got 3"),
+        ({"img1": " "}, "img1 must be text"),
+        ({"sent": ["a"]}, "sent must be text"),
+        ({"label": 2}, "label must be 0 or 1, got 2"),
+        ({"label": True}, "label must be 0 or 1, got True"),
+        ({"label": 1.0}, "label must be 0 or 1, got 1.0"),
+        ({"label": "True"}, "label must be 0 or 1, got 'True'"),
+    ],
+)
+def test_bad_pair_is_named_when_read_and_never_written(tmp_path, changed, complaint):
+    bad = {**NLVR2, **changed}
+    path = write_json(tmp_path / "bad.json", [NLVR2_TEST, bad])
+    with pytest.raises(ValueError, match=complaint) as caught:
+        read_nlvr2(path)
+    assert str(caught.value).startswith(f"{path}, entry 1, pair {bad['uid']!r}: ")
+    with pytest.raises(ValueError, match=complaint):
+        write_nlvr2(tmp_path / "out.json", [NLVR2Annotation(**NLVR2_TEST), NLVR2Annotation(**bad)])
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_pretraining_round_trip(tmp_path):
+    captions = {"img_id": "captions", "labelf": {}, "sentf": {"mscoco": ["A cat."]}}
+    written = [PretrainingAnnotation(**entry) for entry in (PRETRAINING, captions)]
+    assert write_pretraining(tmp_path / "a.json", iter(written)) == 2
+    assert read_pretraining(tmp_path / "a.json") == written
+    assert json.loads((tmp_path / "a.json").read_text("utf-8")) == [PRETRAINING, captions]
+    del captions["labelf"]
+    assert read_pretraining(write_json(tmp_path / "b.json", [PRETRAINING, captions])) == written
+
+
+def test_each_sentence_has_the_label_of_its_index():
+    assert list(PretrainingAnnotation(**PRETRAINING).sentences()) == [
+        ("mscoco", "A blue bathroom.", None),
+        ("mscoco", "", None),
+        ("vqa", "Is it blue?", {"yes": 1.0}),
+        ("vqa", "What colour is the sink?", {"grey": 0.6, "gray": 1}),
+    ]
+
+
+@pytest.mark.parametrize(
+    ("changed", "complaint"),
+    [
+        ({"img_id": ""}, "img_id must be text"),
+        ({"img_id": "other"}, "this img_id is in the file already; every image must be there once"),
+        ({"sentf": ["a"]}, "sentf must be an object of source: list"),
+        ({"sentf": {"vqa": "Is it?"}}, "sentf must be an object of source: list"),
+        ({"labelf": [{}]}, "labelf must be an object of source: list"),
+        ({"labelf": {"vqa": {"yes": 1}}}, "labelf must be an object of source: list"),
+        ({"sentf": {"vqa": ["a", 3]}}, "the sentences of vqa must be text, got 3"),
+        ({"labelf": {"gqa": [{"yes": 1}]}}, "labelf has the source 'gqa', which sentf has not"),
+        ({"labelf": {"vqa": [{"yes": 1}]}}, "vqa must have a label for each of its 2 sentences, got 1"),
+        ({"labelf": {"vqa": [{"yes": 1}] * 3}}, "vqa must have a label for each of its 2 sentences, got 3"),
+        ({"labelf": {"vqa": [{"yes": 1}, None]}}, "label must be an object of answer: score, got None"),
+        ({"labelf": {"vqa": [{"yes": 1}, {"no": 2}]}}, "the score of answer 'no' must be a number in 0..1, got 2"),
+    ],
+)
+def test_bad_image_is_named_when_read_and_never_written(tmp_path, changed, complaint):
+    bad, good = {**PRETRAINING, **changed}, {**PRETRAINING, "img_id": "other"}
+    path = write_json(tmp_path / "bad.json", [good, bad])
+    with pytest.raises(ValueError, match=complaint) as caught:
+        read_pretraining(path)
+    assert str(caught.value).startswith(f"{path}, entry 1, image {bad['img_id']!r}: ")
+    with pytest.raises(ValueError, match=complaint):
+        write_pretraining(tmp_path / "out.json", [PretrainingAnnotation(**good), PretrainingAnnotation(**bad)])
+    assert list(tmp_path.iterdir()) == [path]
+
+
+@pytest.mark.parametrize(
+    ("read", "what"), [(read_annotations, "question"), (read_nlvr2, "pair"), (read_pretraining, "image")]
+)
+def test_every_reader_names_what_is_no_list_of_objects(tmp_path, read, what):
+    with pytest.raises(ValueError, match=f"expected a list of {what}s, got dict"):
+        read(write_json(tmp_path / "a.json", {}))
+    with pytest.raises(ValueError, match=f"entry 0, {what} None: a {what} must be a json object, got list"):
+        read(write_json(tmp_path / "a.json", [[]]))
+    deep = tmp_path / "deep.json"
+    deep.write_text("[" * 100_000)
+    with pytest.raises(ValueError, match=r"deep\.json: not json"):
+        read(deep)
+
+
+def test_unknown_answers_are_counted():
+    table = AnswerTable(["yes", "net"])
+    questions = [Annotation(**VQA), Annotation(**{**VQA, "label": {"netting": 1, "no": 1}}), Annotation(**TEST)]
+    assert unknown_answers(questions, table) == {"netting": 2, "no": 1}
+    assert unknown_answers([PretrainingAnnotation(**PRETRAINING)], table) == {"grey": 1, "gray": 1}
+    assert unknown_answers([Annotation(**TEST)], table).total() == 0
+
+
 def test_scores():
     table = AnswerTable(["yes", "net", "netting"])
     scores = table.scores(VQA["label"])
@@ -149,3 +276,22 @@ def test_bad_answer_table(tmp_path, label2ans, ans2label, complaint):
     files = write_json(tmp_path / "label2ans.json", label2ans), write_json(tmp_path / "ans2label.json", ans2label)
     with pytest.raises(ValueError, match=complaint):
         read_answers(*files)
+
+
+def test_all_answers_round_trip(tmp_path):
+    table = AnswerTable(["yes", "café", "red"])
+    write_all_answers(tmp_path / "all_ans.json", table, {"vqa": ["café", "yes"], "gqa": iter(["yes"])})
+    assert read_all_answers(tmp_path / "all_ans.json").answers == table.answers
+    assert json.loads((tmp_path / "all_ans.json").read_text("utf-8")) == [
+        {"ans": "yes", "dsets": ["vqa", "gqa"]},
+        {"ans": "café", "dsets": ["vqa"]},
+        {"ans": "red", "dsets": []},
+    ]
+
+
+def test_bad_all_answers(tmp_path):
+    path = write_json(tmp_path / "all_ans.json", [{"ans": "yes"}, {"ans": "yes"}])
+    with pytest.raises(ValueError, match=r"all_ans.json: answer 'yes' is in the table twice, at 0 and 1"):
+        read_all_answers(path)
+    with pytest.raises(ValueError, match=r"all_ans.json must be a list of .*; entry 0 is not"):
+        read_all_answers(write_json(path, ["yes"]))

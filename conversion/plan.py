@@ -1,0 +1,118 @@
+"""What a conversion will write: a checkpoint's tensors mapped to a model of a task, nothing read yet."""
+
+import zlib
+from dataclasses import dataclass
+
+import numpy as np
+
+from conversion.formats import Checkpoint
+from conversion.names import HEAD_NAMES, Row, fit_prefix, match, rows
+from conversion.tensors import DTYPES, SAFETENSORS_TYPES, Stored, Tensors
+from lxmert_tf.configuration import LxmertConfig
+
+
+class Incomplete(ValueError):
+    """The source lacks tensors that the target's model needs."""
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What will be written: a model's tensors, all of them, in the order of the table.
+
+    Args:
+        table: the model's rows.
+        tensors: by PyTorch name, in PyTorch layout, each read or made when it is asked for.
+        config, task: the model's.
+        dropped: PyTorch names of the source that are left out, each with the reason.
+        initialised: PyTorch names that the source lacks, which get fresh values.
+    """
+
+    table: list[Row]
+    tensors: Tensors
+    config: LxmertConfig
+    task: str
+    dropped: dict[str, str]
+    initialised: list[str]
+
+
+def make_plan(checkpoint: Checkpoint, task: str, dtype: str | None, allow_missing: bool) -> Plan:
+    """Maps a checkpoint to a model of `task`.
+
+    Raises:
+        Incomplete: it lacks tensors, and that is not allowed.
+        ValueError: it has unexpected or misshapen tensors.
+    """
+    config = checkpoint.config
+    table = rows(config, task)
+    shapes = checkpoint.tensors.renamed(lambda name: fit_prefix(name, task)).shapes
+    heads = {_head(name) for name in shapes if _head(name) in HEAD_NAMES}
+    holes = {
+        row.torch: row.shape(config)
+        for row in table
+        if row.torch not in shapes and (_head(row.torch) in heads or _head(row.torch) not in HEAD_NAMES)
+    }
+    try:
+        matched = match({**shapes, **holes}, task, config)
+    except ValueError as error:
+        raise ValueError(f"{checkpoint.path}: {error}") from None
+    missing = sorted({*holes, *matched.missing})
+    if missing and not allow_missing:
+        raise Incomplete(
+            f"{checkpoint.path} lacks {len(missing)} tensors of a {task} model: {some(missing)}; "
+            "choose another task, or allow missing tensors to have them initialised."
+        )
+    tensors = _prepared(checkpoint, task, table, missing, DTYPES.get(dtype))
+    return Plan(table, tensors, config, task, matched.unused, missing)
+
+
+def _head(name: str) -> str:
+    return name.split(".")[0]
+
+
+def _prepared(
+    checkpoint: Checkpoint, task: str, table: list[Row], missing: list[str], dtype: np.dtype | None
+) -> Tensors:
+    """The model's tensors, in `dtype` if given, fresh where the checkpoint lacks them."""
+    source = checkpoint.tensors.renamed(lambda name: fit_prefix(name, task)).stored
+    fresh_dtype = next(iter(source.values())).dtype
+
+    def prepared(row: Row) -> Stored:
+        shape = row.shape(checkpoint.config)
+        if row.torch in missing:
+            kind = dtype or fresh_dtype
+            return Stored(shape, kind, lambda: initial(row, checkpoint.config).astype(kind))
+        item = source[row.torch]
+        if item.dtype not in SAFETENSORS_TYPES:
+            kinds = ", ".join(DTYPES)
+            raise ValueError(f"{checkpoint.path}: {row.torch} must be one of {kinds}, got {item.dtype}.")
+        return item if dtype is None else Stored(shape, dtype, lambda: _cast(item.read(), dtype))
+
+    return Tensors({row.torch: prepared(row) for row in table})
+
+
+def _cast(array: np.ndarray, dtype: np.dtype) -> np.ndarray:
+    with np.errstate(over="ignore", invalid="ignore"):  # values beyond the range become inf, which is reported
+        return array.astype(dtype, copy=False)
+
+
+def initial(row: Row, config: LxmertConfig) -> np.ndarray:
+    """A fresh tensor, the same at each call: scales 1, shifts and biases 0, others truncated normal.
+
+    Returns:
+        float32 in the PyTorch shape; normal values lie within two standard deviations of `initializer_range`.
+    """
+    shape = row.shape(config)
+    kind = row.keras.rpartition("/")[2]
+    if kind in ("gamma", "beta", "bias"):
+        return np.full(shape, kind == "gamma", "float32")
+    generator = np.random.default_rng(zlib.crc32(row.torch.encode()))
+    values = generator.standard_normal(shape, "float32")
+    while (outside := np.abs(values) > 2).any():
+        values[outside] = generator.standard_normal(int(outside.sum()), "float32")
+    return values * np.float32(config.initializer_range)
+
+
+def some(names: list[str], most: int = 4) -> str:
+    """The first names, and how many more there are."""
+    shown = ", ".join(names[:most])
+    return f"{shown} and {len(names) - most} more" if len(names) > most else shown

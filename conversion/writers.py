@@ -1,0 +1,333 @@
+"""Writers of every checkpoint format, tensor by tensor, each file whole or not at all."""
+
+import io
+import json
+import os
+import time
+import zipfile
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import h5py
+import numpy as np
+
+from conversion.formats import TIED, WEIGHT_FILES
+from conversion.names import ARCHITECTURES, LAYOUTS, Row, match, original_name
+from conversion.tensors import BFLOAT16, SAFETENSORS_TYPES, Tensors, to_torch
+from lxmert_tf.configuration import CONFIG_NAME, LxmertConfig
+from lxmert_tf.files import replacing, write_text
+
+DIRECTORY_FORMATS = ("hf-pt", "hf-pt-bin", "hf-tf", "keras")
+FILE_FORMATS = ("keras-weights", "original")  # one file, without a config
+SHARDED_FORMATS = ("hf-pt", "hf-pt-bin")
+
+
+def write_checkpoint(
+    directory: str | os.PathLike,
+    tensors: Mapping[str, np.ndarray],
+    config: LxmertConfig,
+    task: str,
+    format: str,
+    max_shard_size: int | None = None,
+) -> Path:
+    """Writes weights and config.json, each file whole or not at all.
+
+    Args:
+        directory: made if missing.
+        tensors: all of the model's, by PyTorch names and in PyTorch layout: float16, bfloat16, float32 or float64.
+        config: the model's config.
+        task: "model", "pretraining", "qa" or "visual-reasoning".
+        format: "hf-pt", "hf-pt-bin", "keras" or "hf-tf".
+        max_shard_size: bytes; PyTorch formats larger than this are split into several files with an index.
+
+    Returns:
+        The weights file, or the index of a sharded one.
+
+    Raises:
+        ValueError: an unknown format, a dtype that it cannot hold, or tensors that are not the model's.
+        FileExistsError: the directory holds another format that would be read instead of this one.
+    """
+    if format not in DIRECTORY_FORMATS:
+        raise ValueError(f"format must be one of {', '.join(DIRECTORY_FORMATS)}, got {format!r}.")
+    if max_shard_size is not None and (format not in SHARDED_FORMATS or max_shard_size < 1):
+        raise ValueError(
+            f"max_shard_size must be a positive number of bytes for hf-pt or hf-pt-bin, got {max_shard_size}."
+        )
+    tensors = Tensors.of(tensors)
+    config_text = _config_text(config, task, tensors)
+    table = _whole(tensors, config, task)
+    name = next(name for name, written_as in WEIGHT_FILES.items() if written_as == format)
+    path = Path(directory) / name
+    _refuse_to_be_hidden(path, format)
+    if max_shard_size is None:
+        with replacing(path) as temporary:
+            WRITERS[format](temporary, tensors, table, task)
+        _remove_shards(path)
+    else:
+        index = _write_shards(path, tensors, table, task, format, max_shard_size)
+        path.unlink(missing_ok=True)
+        path = index
+    write_text(Path(directory) / CONFIG_NAME, config_text)
+    return path
+
+
+def write_file(
+    path: str | os.PathLike, tensors: Mapping[str, np.ndarray], config: LxmertConfig, task: str, format: str
+) -> None:
+    """Writes a single file, whole or not at all.
+
+    Args:
+        path: the file; its directory is made if missing.
+        tensors, config, task: as for `write_checkpoint`.
+        format: "keras-weights" (`.weights.h5`), "keras-archive" (`.keras`, with the config) or "original" (`.pth`).
+
+    Raises:
+        ValueError: a dtype that the format cannot hold, or tensors that are not the model's.
+    """
+    tensors = Tensors.of(tensors)
+    table = _whole(tensors, config, task)
+    with replacing(path) as temporary:
+        if format == "keras-archive":
+            _write_archive(temporary, tensors, table, task, config)
+        else:
+            WRITERS[format](temporary, tensors, table, task)
+
+
+def _whole(tensors: Tensors, config: LxmertConfig, task: str) -> list[Row]:
+    """The rows of the model that the tensors are, none missing."""
+    matched = match(tensors.shapes, task, config)
+    if matched.missing:
+        raise ValueError(
+            f"A whole {ARCHITECTURES[task]} must be written, but {', '.join(matched.missing)} are missing."
+        )
+    return matched.loaded
+
+
+def _refuse_to_be_hidden(path: Path, format: str) -> None:
+    """Refuses to write where older weights of another format would go on being read."""
+    for name, written_as in WEIGHT_FILES.items():
+        if written_as == format:
+            return
+        if (path.parent / name).is_file():
+            raise FileExistsError(
+                f"{path.parent} holds {name}, which would be read instead of {path.name}: "
+                f"remove it, save as {written_as!r}, or save to another directory."
+            )
+
+
+def _config_text(config: LxmertConfig, task: str, tensors: Tensors) -> str:
+    """config.json with the class it belongs to and, where it names one, the dtype of the tensors."""
+    values = {**config.to_dict(), "architectures": [ARCHITECTURES[task]]}
+    dtype = next(iter(tensors.stored.values())).dtype.name
+    values.update({key: dtype for key in ("dtype", "torch_dtype") if key in values})
+    return json.dumps(values, indent=2, sort_keys=True) + "\n"
+
+
+def _write_safetensors(path: Path, tensors: Tensors, table: list[Row], task: str) -> None:
+    """The safetensors format, tensor by tensor: length of the header, the header in JSON, the bytes."""
+    header: dict[str, Any] = {"__metadata__": {"format": "pt"}}
+    end = 0
+    for row in table:
+        item = tensors.stored[row.torch]
+        begin, end = end, end + item.nbytes
+        kind = _dtype_code(row.torch, item.dtype)
+        header[row.torch] = {"dtype": kind, "shape": list(item.shape), "data_offsets": [begin, end]}
+    text = json.dumps(header, separators=(",", ":")).encode()
+    text += b" " * (-len(text) % 8)
+    with open(path, "wb") as file:
+        file.write(len(text).to_bytes(8, "little") + text)
+        for row in table:
+            file.write(np.ascontiguousarray(tensors[row.torch]).reshape(-1).view(np.uint8).data)
+
+
+def _dtype_code(name: str, dtype: np.dtype) -> str:
+    if dtype not in SAFETENSORS_TYPES:
+        kinds = ", ".join(kind.name for kind in SAFETENSORS_TYPES)
+        raise ValueError(f"{name} must be one of {kinds}, got {dtype}.")
+    return SAFETENSORS_TYPES[dtype]
+
+
+def _write_pickle(path: Path, tensors: Tensors, table: list[Row], task: str) -> None:
+    import torch
+
+    state = {row.torch: to_torch(tensors[row.torch]) for row in table}
+    decoder, words = TIED
+    if task == "pretraining" and words in state:
+        state[decoder] = state[words]
+    torch.save(state, path)
+
+
+def _write_original(path: Path, tensors: Tensors, table: list[Row], task: str) -> None:
+    """A bare state dict with the original code's names, serialised as the PyTorch of its time reads it."""
+    import torch
+
+    state = {original_name(row.torch, task): to_torch(tensors[row.torch]) for row in table}
+    if task == "pretraining":
+        decoder, words = (original_name(name, task) for name in TIED)
+        state[decoder] = state[words]
+    torch.save(state, path, _use_new_zipfile_serialization=False)
+
+
+class _Disk(io.RawIOBase):
+    """A new file for HDF5, which crashes where it cannot write: keeps the first error, and plays along after it."""
+
+    def __init__(self, path: Path):
+        self._file = open(path, "w+b", buffering=0)  # noqa: SIM115 (closed in `close`)
+        self.error: OSError | None = None
+
+    def write(self, data) -> int:
+        data = memoryview(data).cast("B")
+        done = 0
+        try:
+            while done < len(data) and self.error is None:
+                done += self._file.write(data[done:])
+        except OSError as error:
+            self.error = error
+        return len(data)
+
+    def readinto(self, buffer) -> int:
+        return self._file.readinto(buffer)
+
+    def seek(self, offset: int, whence: int = os.SEEK_SET) -> int:
+        return self._file.seek(offset, whence)
+
+    def truncate(self, size: int | None = None) -> int:
+        try:
+            return self._file.truncate(size)
+        except OSError as error:
+            self.error = self.error or error
+            return size or 0
+
+    def flush(self) -> None:
+        pass
+
+    def close(self) -> None:
+        self._file.close()
+        super().close()
+
+
+@contextmanager
+def _new_h5(path: Path) -> Iterator[h5py.File]:
+    disk = _Disk(path)
+    try:
+        with disk, h5py.File(disk, "w") as file:
+            yield file
+    finally:
+        if disk.error is not None:
+            raise OSError(disk.error.errno, disk.error.strerror, str(path)) from disk.error
+
+
+def _write_keras(path: Path, tensors: Tensors, table: list[Row], task: str) -> None:
+    with _new_h5(path) as file:
+        for row in table:
+            array = LAYOUTS[row.layout].forward(tensors[row.torch])
+            dataset = file.create_dataset(row.h5_path, data=array)
+            if array.dtype == BFLOAT16:
+                dataset.attrs["dtype"] = "bfloat16"
+
+
+def _write_archive(path: Path, tensors: Tensors, table: list[Row], task: str, config: LxmertConfig) -> None:
+    """What Keras' `model.save` writes: the weights, and the config of the class that `lxmert_tf` registers."""
+    dtypes = {item.dtype.name for item in tensors.stored.values()}
+    policy = {"name": dtypes.pop() if len(dtypes) == 1 else "float32"}
+    class_name = f"TF{ARCHITECTURES[task]}"
+    model = {
+        "module": "lxmert_tf.modeling",
+        "class_name": class_name,
+        "registered_name": f"lxmert_tf>{class_name}",
+        "config": {
+            "config": config.to_dict(),
+            "name": _snake(class_name),
+            "trainable": True,
+            "dtype": {"module": "keras", "class_name": "DTypePolicy", "config": policy, "registered_name": None},
+        },
+        "build_config": {"shapes_dict": {}},
+        "compile_config": {},
+    }
+    metadata = {"keras_version": version("keras"), "date_saved": time.strftime("%Y-%m-%d@%H:%M:%S")}
+    weights = path.with_name(f"{path.name}.weights.h5")
+    try:
+        _write_keras(weights, tensors, table, task)
+        with zipfile.ZipFile(path, "w") as archive:
+            archive.writestr("metadata.json", json.dumps(metadata))
+            archive.writestr("config.json", json.dumps(model))
+            archive.write(weights, "model.weights.h5")
+    finally:
+        weights.unlink(missing_ok=True)
+
+
+def _write_tf(path: Path, tensors: Tensors, table: list[Row], task: str) -> None:
+    """Keras 2's layout: a group per top layer with the list of its weights, embeddings under `cls` too."""
+    root = _snake(f"TF{ARCHITECTURES[task]}")
+    groups: dict[str, list[str]] = {}
+    with _new_h5(path) as file:
+        for row in table:
+            array = LAYOUTS[row.layout].forward(tensors[row.torch])
+            if array.dtype == BFLOAT16:
+                raise ValueError("tf_model.h5 cannot hold bfloat16; cast to float32 first.")
+            top, name = row.tf.split("/")[0], f"{root}/{row.tf}"
+            file.create_dataset(f"{top}/{name}", data=array)
+            groups.setdefault(top, []).append(name)
+            if task == "pretraining" and row.tf.startswith("lxmert/embeddings/"):
+                file[f"cls/{name}"] = file[f"{top}/{name}"]  # a second name, not a copy
+                groups.setdefault("cls", []).append(name)
+        for top, names in groups.items():
+            file[top].attrs["weight_names"] = np.array(names, dtype="S")
+        file.create_group("top_level_model_weights").attrs["weight_names"] = np.array([], dtype="S1")
+        file.attrs["layer_names"] = np.array(list(groups), dtype="S")
+        file.attrs["backend"] = b"tensorflow"
+        file.attrs["keras_version"] = b"2.15.0"
+
+
+def _snake(name: str) -> str:
+    """Keras' name of a class: TFLxmertForPreTraining -> tf_lxmert_for_pre_training."""
+    words = "".join(f" {letter}" if letter.isupper() else letter for letter in name.removeprefix("TF")).split()
+    return "_".join(["tf", *(word.lower() for word in words)])
+
+
+WRITERS = {
+    "hf-pt": _write_safetensors,
+    "hf-pt-bin": _write_pickle,
+    "keras": _write_keras,
+    "keras-weights": _write_keras,
+    "hf-tf": _write_tf,
+    "original": _write_original,
+}
+
+
+def _write_shards(path: Path, tensors: Tensors, table: list[Row], task: str, format: str, limit: int) -> Path:
+    """Shards of at most `limit` bytes (one tensor may be more), then their index, whose path is returned."""
+    sizes = {row.torch: tensors.stored[row.torch].nbytes for row in table}
+    shards: list[list[Row]] = [[]]
+    for row in table:
+        if shards[-1] and sum(sizes[r.torch] for r in shards[-1]) + sizes[row.torch] > limit:
+            shards.append([])
+        shards[-1].append(row)
+    weight_map = {}
+    for number, shard in enumerate(shards, start=1):
+        file = path.with_name(f"{path.stem}-{number:05}-of-{len(shards):05}{path.suffix}")
+        with replacing(file) as temporary:
+            WRITERS[format](temporary, tensors, shard, task)
+        weight_map.update({row.torch: file.name for row in shard})
+    if format == "hf-pt-bin" and task == "pretraining":
+        weight_map[TIED[0]] = weight_map[TIED[1]]
+    index = _index(path)
+    _remove_shards(path, keep=set(weight_map.values()))
+    write_text(index, json.dumps({"metadata": {"total_size": sum(sizes.values())}, "weight_map": weight_map}, indent=2))
+    return index
+
+
+def _index(path: Path) -> Path:
+    return path.with_name(f"{path.name}.index.json")
+
+
+def _remove_shards(path: Path, keep: set[str] = frozenset()) -> None:
+    """Removes an older sharded checkpoint of the same name, which would otherwise be found beside the new one."""
+    if _index(path).exists():
+        for shard in path.parent.glob(f"{path.stem}-*-of-*{path.suffix}"):
+            if shard.name not in keep:
+                shard.unlink()
+        _index(path).unlink()
