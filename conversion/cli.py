@@ -139,7 +139,8 @@ def _print(result, as_json: bool) -> None:
 
 def _exit_code(error: Exception) -> int:
     """1 where the files could be read and the answer is no, else 2."""
-    from conversion.convert import Differs, Incomplete
+    from conversion.convert import Differs
+    from conversion.plan import Incomplete
 
     return 1 if isinstance(error, (Differs, Incomplete)) else 2
 

@@ -12,7 +12,6 @@ The format is told by what a file holds, not by its name. Reading is lazy and ne
 """
 
 import json
-import logging
 import os
 import pickle
 import reprlib
@@ -31,8 +30,6 @@ from safetensors import SafetensorError, safe_open
 from conversion.names import LAYOUTS, Row, Shape, canonical, find_task, infer_config, lookup, task_of
 from conversion.tensors import BFLOAT16, SAFETENSORS_TYPES, Stored, Tensors, from_torch, torch_dtype
 from lxmert_tf.configuration import CONFIG_NAME, LxmertConfig
-
-logger = logging.getLogger("lxmert_tf")
 
 TIED = ("cls.predictions.decoder.weight", "lxmert.embeddings.word_embeddings.weight")
 

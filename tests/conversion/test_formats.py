@@ -19,6 +19,7 @@ from conversion.formats import open_checkpoint
 from conversion.names import HEADS, match, rows
 from conversion.writers import write_checkpoint
 from lxmert_tf import LxmertConfig
+from lxmert_tf.weights import select
 
 FORMATS = ("hf-pt", "hf-pt-bin", "keras", "hf-tf")
 DTYPES = ("float16", "bfloat16", "float32", "float64")
@@ -96,8 +97,10 @@ def test_every_golden_checkpoint_is_tested():
     assert found <= set(GOLDEN_FILES)
 
 
-def test_a_missing_config_is_inferred_with_a_warning(caplog, config):
+def test_a_missing_config_is_inferred_and_loading_warns(caplog, config):
     checkpoint = open_checkpoint(GOLDEN / "original/Epoch20_LXRT.pth")
+    assert checkpoint.inferred and not caplog.text
+    select(checkpoint, "pretraining", checkpoint.config)
     assert "num_attention_heads=1 assumed" in caplog.text
     differing = {
         name: (getattr(checkpoint.config, name), getattr(config, name))
