@@ -35,6 +35,11 @@ def gather_inputs(first, names: tuple[str, ...], **given) -> dict:
     return dict.fromkeys(names) | packed | given
 
 
+def as_tensors(inputs: dict) -> dict:
+    """Arrays and lists as tensors, which is what Keras itself does for a model's call."""
+    return {name: value if value is None else ops.convert_to_tensor(value) for name, value in inputs.items()}
+
+
 def check_inputs(inputs: dict, config: LxmertConfig, images: int | None = None) -> None:
     """Checks presence, ranks, sizes and, where the values can be seen (eager mode), the range of the ids.
 
@@ -46,24 +51,64 @@ def check_inputs(inputs: dict, config: LxmertConfig, images: int | None = None) 
     Raises:
         ValueError: naming the input, what was expected and what came.
     """
-    if (inputs["input_ids"] is None) == (inputs["inputs_embeds"] is None):
-        both = "both" if inputs["input_ids"] is not None else "neither"
-        raise ValueError(f"Give either input_ids or inputs_embeds; got {both}.")
+    _check_one_text(inputs)
     for name in ("visual_feats", "visual_pos"):
         if inputs[name] is None:
             raise ValueError(f"{name} is missing; LXMERT needs region features (visual_feats) and boxes (visual_pos).")
+    _check_shapes(inputs, {**_text_shapes(config), **_image_shapes(config, images)})
+    _check_text(inputs, config)
 
-    B, T, N = "examples", "tokens", "boxes"
-    per_image = (B, N) if images is None else (B, images, N)
-    shapes = {
-        "input_ids": (B, T),
-        "inputs_embeds": (B, T, config.hidden_size),
-        "attention_mask": (B, T),
-        "token_type_ids": (B, T),
-        "visual_feats": (*per_image, config.visual_feat_dim),
-        "visual_pos": (*per_image, config.visual_pos_dim),
-        "visual_attention_mask": per_image,
+
+def check_image_inputs(inputs: dict, config: LxmertConfig) -> None:
+    """Checks the shapes of an image's part of the inputs, as `check_inputs` does."""
+    _check_shapes(inputs, _image_shapes(config))
+
+
+def check_encoded_inputs(inputs: dict, config: LxmertConfig) -> None:
+    """Checks a text and the `vision_states` of encoded images, as `check_inputs` does.
+
+    Raises:
+        ValueError: as `check_inputs`, or the number of texts or of images is no multiple of the other.
+    """
+    _check_one_text(inputs)
+    if inputs["vision_states"] is None:
+        raise ValueError("vision_states is missing; encode_image gives it.")
+    _check_shapes(inputs, _text_shapes(config))
+    _check_text(inputs, config)
+    shapes = {"vision_states": ("images", "boxes", config.hidden_size), "visual_attention_mask": ("images", "boxes")}
+    _check_shapes(inputs, shapes)
+    text = "input_ids" if inputs["inputs_embeds"] is None else "inputs_embeds"
+    texts, images = inputs[text].shape[0], inputs["vision_states"].shape[0]
+    if texts and images and max(texts, images) % min(texts, images):
+        raise ValueError(
+            f"vision_states has {images} images and {text} has {texts} texts; one number must be a multiple of the "
+            "other."
+        )
+
+
+def _check_one_text(inputs: dict) -> None:
+    if (inputs["input_ids"] is None) == (inputs["inputs_embeds"] is None):
+        both = "both" if inputs["input_ids"] is not None else "neither"
+        raise ValueError(f"Give either input_ids or inputs_embeds; got {both}.")
+
+
+def _text_shapes(config: LxmertConfig) -> dict[str, tuple]:
+    text = ("examples", "tokens")
+    hidden = (*text, config.hidden_size)
+    return {"input_ids": text, "inputs_embeds": hidden, "attention_mask": text, "token_type_ids": text}
+
+
+def _image_shapes(config: LxmertConfig, images: int | None = None) -> dict[str, tuple]:
+    boxes = ("examples", "boxes") if images is None else ("examples", images, "boxes")
+    return {
+        "visual_feats": (*boxes, config.visual_feat_dim),
+        "visual_pos": (*boxes, config.visual_pos_dim),
+        "visual_attention_mask": boxes,
     }
+
+
+def _check_shapes(inputs: dict, shapes: dict[str, tuple]) -> None:
+    """Holds each given input to its shape; sizes of the same name must agree."""
     sizes: dict[str, tuple[int, str]] = {}
     for name, shape in shapes.items():
         if inputs[name] is not None:
@@ -71,10 +116,15 @@ def check_inputs(inputs: dict, config: LxmertConfig, images: int | None = None) 
                 pattern = "[" + ", ".join(["None"] * len(shape)) + "]"
                 raise ValueError(f"The rank of {name} is unknown; give its tf.TensorSpec a shape such as {pattern}.")
             _check_shape(name, tuple(inputs[name].shape), shape, sizes)
-    if sizes.get("tokens", (1,))[0] == 0:
-        raise ValueError(f"{sizes['tokens'][1]} has no tokens; a text has at least its [CLS] and [SEP].")
-    if "tokens" in sizes and sizes["tokens"][0] > config.max_position_embeddings:
-        length, name = sizes["tokens"]
+
+
+def _check_text(inputs: dict, config: LxmertConfig) -> None:
+    """Checks the length of the text and, where the values can be seen (eager mode), the range of its ids."""
+    name = "input_ids" if inputs["inputs_embeds"] is None else "inputs_embeds"
+    length = inputs[name].shape[1]
+    if length == 0:
+        raise ValueError(f"{name} has no tokens; a text has at least its [CLS] and [SEP].")
+    if length is not None and length > config.max_position_embeddings:
         raise ValueError(
             f"{name} has {length} tokens, more than max_position_embeddings={config.max_position_embeddings}; "
             "truncate the text."

@@ -7,7 +7,14 @@ import keras
 from keras import ops
 
 from lxmert_tf.configuration import LxmertConfig
-from lxmert_tf.inputs import check_inputs, check_labels, gather_inputs
+from lxmert_tf.inputs import (
+    as_tensors,
+    check_encoded_inputs,
+    check_image_inputs,
+    check_inputs,
+    check_labels,
+    gather_inputs,
+)
 from lxmert_tf.layers.attention import attention_bias, score_dtype
 from lxmert_tf.layers.embeddings import LxmertEmbeddings
 from lxmert_tf.layers.heads import (
@@ -33,6 +40,14 @@ INPUTS = (
     "visual_pos",
     "attention_mask",
     "visual_attention_mask",
+    "token_type_ids",
+    "inputs_embeds",
+)
+ENCODED_INPUTS = (
+    "input_ids",
+    "vision_states",
+    "visual_attention_mask",
+    "attention_mask",
     "token_type_ids",
     "inputs_embeds",
 )
@@ -83,6 +98,7 @@ class TFLxmertModel(TFLxmertPreTrainedModel):
         output_hidden_states=None,
         return_dict=None,
         training=False,
+        pooled_only=False,
     ):
         """Encodes text and image regions together.
 
@@ -97,6 +113,7 @@ class TFLxmertModel(TFLxmertPreTrainedModel):
             output_attentions, output_hidden_states: whether to return them. Default: the config's.
             return_dict: False for a plain tuple. Default: the config's.
             training: whether dropout is on.
+            pooled_only: compute and return `pooled_output` alone, unless hidden states or attentions are asked for.
 
         Returns:
             `TFLxmertModelOutput`, or a tuple of its present entries.
@@ -115,29 +132,134 @@ class TFLxmertModel(TFLxmertPreTrainedModel):
             inputs_embeds=inputs_embeds,
         )
         check_inputs(inputs, self.config)
-        dtype = score_dtype(self.compute_dtype)
-        language_states, vision_states, *attentions = self.encoder(
-            self.embeddings(inputs["input_ids"], inputs["token_type_ids"], inputs["inputs_embeds"], training=training),
-            ops.cast(inputs["visual_feats"], self.compute_dtype),
-            ops.cast(inputs["visual_pos"], self.compute_dtype),
-            attention_bias(inputs["attention_mask"], dtype),
-            attention_bias(inputs["visual_attention_mask"], dtype),
-            training=training,
-        )
-        output = TFLxmertModelOutput(
-            language_output=language_states[-1],
-            vision_output=vision_states[-1],
-            pooled_output=self.pooler(language_states[-1]),
-        )
-        if self.default("output_hidden_states", output_hidden_states):
+        wants_states = self.default("output_hidden_states", output_hidden_states)
+        wants_attentions = self.default("output_attentions", output_attentions)
+        language = self._embed(inputs, training)
+        vision = self._regions(inputs)
+        biases = self._bias(inputs["attention_mask"]), self._bias(inputs["visual_attention_mask"])
+        if pooled_only and not (wants_states or wants_attentions):
+            language_states, _ = self.encoder.encode_language(language, biases[0], training)
+            vision_states, _ = self.encoder.encode_vision(*vision, biases[1], training)
+            return self._pooled(language_states[-1], vision_states[-1], *biases, return_dict, training)
+        language_states, vision_states, *attentions = self.encoder(language, *vision, *biases, training=training)
+        output = self._output(language_states[-1], vision_states[-1])
+        if wants_states:
             output["language_hidden_states"] = tuple(language_states[1:])
             output["vision_hidden_states"] = tuple(vision_states[1:])
-        if self.default("output_attentions", output_attentions):
+        if wants_attentions:
             for name, probabilities in zip(
                 ("language_attentions", "vision_attentions", "cross_encoder_attentions"), attentions, strict=True
             ):
                 output[name] = tuple(probabilities)
         return self.as_asked(output, return_dict)
+
+    def encode_image(self, visual_feats, visual_pos, visual_attention_mask=None, training=False) -> dict:
+        """Encodes image regions up to where they meet the text: once per image, however many texts it has.
+
+        Args:
+            visual_feats, visual_pos, visual_attention_mask, training: as in `call`.
+
+        Returns:
+            What `encode_text` takes: {"vision_states": float[B, N, H], "visual_attention_mask": int32[B, N]}.
+
+        Raises:
+            ValueError: an input is of a wrong shape.
+        """
+        inputs = as_tensors(
+            {"visual_feats": visual_feats, "visual_pos": visual_pos, "visual_attention_mask": visual_attention_mask}
+        )
+        check_image_inputs(inputs, self.config)
+        mask = inputs["visual_attention_mask"]
+        states, _ = self.encoder.encode_vision(*self._regions(inputs), self._bias(mask), training)
+        mask = ops.ones(ops.shape(states[-1])[:2], "int32") if mask is None else ops.cast(mask, "int32")
+        return {"vision_states": states[-1], "visual_attention_mask": mask}
+
+    def encode_text(
+        self,
+        input_ids=None,
+        vision_states=None,
+        visual_attention_mask=None,
+        attention_mask=None,
+        token_type_ids=None,
+        inputs_embeds=None,
+        return_dict=None,
+        training=False,
+        pooled_only=False,
+    ):
+        """Encodes text together with image regions that `encode_image` has encoded; the rest of `call`.
+
+        Several texts may share an image, or several images a text: where one batch is k times the other, each row of
+        the smaller one goes with k adjacent rows of the larger one.
+
+        Args:
+            input_ids: int[B, T]; or a dict of all inputs, or a list of them in this order.
+            vision_states: float[B / k, N, H], from `encode_image`.
+            visual_attention_mask: int[B / k, N], from `encode_image`. Default: all 1.
+            attention_mask, token_type_ids, inputs_embeds, return_dict, training, pooled_only: as in `call`.
+
+        Returns:
+            `TFLxmertModelOutput` as from `call`, or a tuple of its present entries.
+
+        Raises:
+            ValueError: as `call`, or neither batch is a multiple of the other.
+        """
+        packed = gather_inputs(
+            input_ids,
+            ENCODED_INPUTS,
+            vision_states=vision_states,
+            visual_attention_mask=visual_attention_mask,
+            attention_mask=attention_mask,
+            token_type_ids=token_type_ids,
+            inputs_embeds=inputs_embeds,
+        )
+        inputs = as_tensors(packed)
+        check_encoded_inputs(inputs, self.config)
+        language_bias, vision_bias = self._bias(inputs["attention_mask"]), self._bias(inputs["visual_attention_mask"])
+        language_states, _ = self.encoder.encode_language(self._embed(inputs, training), language_bias, training)
+        language, vision = language_states[-1], ops.cast(inputs["vision_states"], self.compute_dtype)
+        texts, images = ops.shape(language)[0], ops.shape(vision)[0]
+        language, language_bias = repeat_rows(language, images), repeat_rows(language_bias, images)
+        vision, vision_bias = repeat_rows(vision, texts), repeat_rows(vision_bias, texts)
+        if pooled_only:
+            return self._pooled(language, vision, language_bias, vision_bias, return_dict, training)
+        language_states, vision_states, _ = self.encoder.encode_cross(
+            language, vision, language_bias, vision_bias, training
+        )
+        return self.as_asked(self._output([language, *language_states][-1], [vision, *vision_states][-1]), return_dict)
+
+    # The parts of a call
+
+    def _embed(self, inputs: dict, training):
+        return self.embeddings(
+            inputs["input_ids"], inputs["token_type_ids"], inputs["inputs_embeds"], training=training
+        )
+
+    def _regions(self, inputs: dict) -> tuple:
+        return tuple(ops.cast(inputs[name], self.compute_dtype) for name in ("visual_feats", "visual_pos"))
+
+    def _bias(self, mask):
+        return attention_bias(mask, score_dtype(self.compute_dtype))
+
+    def _output(self, language, vision) -> TFLxmertModelOutput:
+        return TFLxmertModelOutput(language_output=language, vision_output=vision, pooled_output=self.pooler(language))
+
+    def _pooled(self, language, vision, language_bias, vision_bias, return_dict, training):
+        first = self.encoder.encode_first_token(language, vision, language_bias, vision_bias, training)
+        return self.as_asked(TFLxmertModelOutput(pooled_output=self.pooler(first)), return_dict)
+
+
+def repeat_rows(x, rows):
+    """x[B, ...] with each row repeated rows / B times, copies adjacent; as it is if None or of more rows."""
+    if x is None:
+        return None
+    batch, *rest = ops.shape(x)
+    if isinstance(batch, int) and isinstance(rows, int):
+        if batch >= rows:
+            return x
+        copies = rows // batch
+    else:
+        copies = ops.maximum(rows // batch, 1)
+    return ops.reshape(ops.broadcast_to(x[:, None], (batch, copies, *rest)), (batch * copies, *rest))
 
 
 class _TaskModel(TrainsOnOwnLosses, TFLxmertPreTrainedModel):
@@ -148,7 +270,9 @@ class _TaskModel(TrainsOnOwnLosses, TFLxmertPreTrainedModel):
         self.loss_trackers = LossTrackers(self.loss_names)
         self.lxmert = TFLxmertModel(config, name="lxmert", dtype=self.dtype_policy, nested=True)
 
-    def encode(self, inputs: dict, output_attentions, output_hidden_states, training) -> TFLxmertModelOutput:
+    def encode(
+        self, inputs: dict, output_attentions, output_hidden_states, training, pooled_only=False
+    ) -> TFLxmertModelOutput:
         """The backbone's output for gathered inputs."""
         return self.lxmert(
             {name: inputs[name] for name in INPUTS},
@@ -156,6 +280,7 @@ class _TaskModel(TrainsOnOwnLosses, TFLxmertPreTrainedModel):
             output_hidden_states=output_hidden_states,
             return_dict=True,
             training=training,
+            pooled_only=pooled_only,
         )
 
 
@@ -359,11 +484,72 @@ class TFLxmertForQuestionAnswering(_TaskModel):
             inputs_embeds=inputs_embeds,
             labels=labels,
         )
-        encoded = self.encode(inputs, output_attentions, output_hidden_states, training)
+        encoded = self.encode(inputs, output_attentions, output_hidden_states, training, pooled_only=True)
+        return self.as_asked(self._answer(encoded, inputs["labels"]), return_dict)
+
+    def encode_image(self, visual_feats, visual_pos, visual_attention_mask=None, training=False) -> dict:
+        """Encodes images for `answer_encoded`, once each, however many questions they have.
+
+        Args:
+            visual_feats, visual_pos, visual_attention_mask, training: as in `call`.
+
+        Returns:
+            {"vision_states": float[B, N, H], "visual_attention_mask": int32[B, N]}
+
+        Raises:
+            ValueError: an input is of a wrong shape.
+        """
+        return self.lxmert.encode_image(visual_feats, visual_pos, visual_attention_mask, training=training)
+
+    def answer_encoded(
+        self,
+        input_ids=None,
+        vision_states=None,
+        visual_attention_mask=None,
+        attention_mask=None,
+        token_type_ids=None,
+        inputs_embeds=None,
+        labels=None,
+        return_dict=None,
+        training=False,
+    ):
+        """Answers questions about images that `encode_image` has encoded, as `call` does from the images themselves.
+
+        Args:
+            input_ids: int[B, T]; or a dict of all inputs, or a list of them in this order.
+            vision_states: float[B / k, N, H], from `encode_image`: of one image, of every question's image, or of
+                images with k questions each, those of an image adjacent.
+            visual_attention_mask: int[B / k, N], from `encode_image`. Default: all 1.
+            attention_mask, token_type_ids, inputs_embeds, labels, return_dict, training: as in `call`.
+
+        Returns:
+            `TFLxmertForQuestionAnsweringOutput`, or a tuple of its present entries.
+
+        Raises:
+            ValueError: as `call`, or the number of questions is no multiple of the number of images.
+
+        Example:
+            encoded = model.encode_image(features, boxes)  # of one image
+            output = model.answer_encoded(ids, **encoded, attention_mask=mask)  # all its questions
+        """
+        inputs = gather_inputs(
+            input_ids,
+            ENCODED_INPUTS + self.call_labels,
+            vision_states=vision_states,
+            visual_attention_mask=visual_attention_mask,
+            attention_mask=attention_mask,
+            token_type_ids=token_type_ids,
+            inputs_embeds=inputs_embeds,
+            labels=labels,
+        )
+        text = {name: inputs[name] for name in ENCODED_INPUTS}
+        encoded = self.lxmert.encode_text(text, return_dict=True, training=training, pooled_only=True)
+        return self.as_asked(self._answer(encoded, inputs["labels"]), return_dict)
+
+    def _answer(self, encoded: TFLxmertModelOutput, labels) -> TFLxmertForQuestionAnsweringOutput:
         score = self.answer_head(encoded.pooled_output)
-        losses = {} if inputs["labels"] is None else {"answer_loss": answer_loss(score, inputs["labels"])}
-        output = TFLxmertForQuestionAnsweringOutput(question_answering_score=score)
-        return self.as_asked(self.finish(output, encoded, losses), return_dict)
+        losses = {} if labels is None else {"answer_loss": answer_loss(score, labels)}
+        return self.finish(TFLxmertForQuestionAnsweringOutput(question_answering_score=score), encoded, losses)
 
 
 @keras.saving.register_keras_serializable("lxmert_tf")
@@ -438,7 +624,7 @@ class TFLxmertForVisualReasoning(_TaskModel):
         )
         check_inputs(inputs, self.config, images=self.images)
         flat = {name: self._row_per_image(name, value) for name, value in inputs.items() if name in INPUTS}
-        encoded = self.encode(flat, output_attentions, output_hidden_states, training)
+        encoded = self.encode(flat, output_attentions, output_hidden_states, training, pooled_only=True)
         pairs = ops.reshape(encoded.pooled_output, (-1, self.images * self.config.hidden_size))
         logits = self.answer_head(pairs)
         losses = {} if inputs["labels"] is None else {"answer_loss": answer_loss(logits, inputs["labels"])}

@@ -92,6 +92,12 @@ class LxmertXLayer(Block):
         vision = self.visn_output(self.visn_inter(vision), vision, training=training)
         return language, vision, probabilities
 
+    def first_token(self, language, vision, language_bias=None, vision_bias=None, training=False):
+        """float[B, T, H] and float[B, N, H] -> float[B, 1, H], the first token of what `call` returns."""
+        language, _ = self.visual_attention(language, vision, vision_bias, training=training)
+        first, _ = self.lang_self_att(language[:, :1], language, language_bias, training=training)
+        return self.lang_output(self.lang_inter(first), first, training=training)
+
 
 class LxmertEncoder(Block):
     """Language layers, vision layers, then cross layers. Upstream: `LxmertEncoder`; paper section 2.2.
@@ -125,26 +131,50 @@ class LxmertEncoder(Block):
             input, so that the last entry is always the encoder's output), and the language, vision and cross
             attention probabilities.
         """
-        language_states = [language]
-        vision_states = [self.visn_fc(visual_feats, visual_pos, training=training)]
-        language_attentions, vision_attentions, cross_attentions = [], [], []
+        language_states, language_attentions = self.encode_language(language, language_bias, training)
+        vision_states, vision_attentions = self.encode_vision(visual_feats, visual_pos, vision_bias, training)
+        language_crossed, vision_crossed, cross_attentions = self.encode_cross(
+            language_states[-1], vision_states[-1], language_bias, vision_bias, training=training
+        )
+        language_states, vision_states = language_states + language_crossed, vision_states + vision_crossed
+        return language_states, vision_states, language_attentions, vision_attentions, cross_attentions
 
+    def encode_language(self, language, bias=None, training=False):
+        """float[B, T, H] -> lists of states, led by the input, and of attention probabilities."""
+        states, attentions = [language], []
         for layer in self.stack("layer"):
-            hidden, probabilities = layer(language_states[-1], language_bias, training=training)
-            language_states.append(hidden)
-            language_attentions.append(probabilities)
+            hidden, probabilities = layer(states[-1], bias, training=training)
+            states.append(hidden)
+            attentions.append(probabilities)
+        return states, attentions
 
+    def encode_vision(self, visual_feats, visual_pos, bias=None, training=False):
+        """float[B, N, visual_feat_dim] and float[B, N, visual_pos_dim] -> as `encode_language`."""
+        states, attentions = [self.visn_fc(visual_feats, visual_pos, training=training)], []
         for layer in self.stack("r_layers"):
-            hidden, probabilities = layer(vision_states[-1], vision_bias, training=training)
-            vision_states.append(hidden)
-            vision_attentions.append(probabilities)
+            hidden, probabilities = layer(states[-1], bias, training=training)
+            states.append(hidden)
+            attentions.append(probabilities)
+        return states, attentions
 
+    def encode_cross(self, language, vision, language_bias=None, vision_bias=None, training=False):
+        """float[B, T, H] and float[B, N, H] -> lists of language states, vision states and attention probabilities."""
+        language_states, vision_states, attentions = [], [], []
         for layer in self.stack("x_layers"):
-            language, vision, probabilities = layer(
-                language_states[-1], vision_states[-1], language_bias, vision_bias, training=training
-            )
+            language, vision, probabilities = layer(language, vision, language_bias, vision_bias, training=training)
             language_states.append(language)
             vision_states.append(vision)
-            cross_attentions.append(probabilities)
+            attentions.append(probabilities)
+        return language_states, vision_states, attentions
 
-        return language_states, vision_states, language_attentions, vision_attentions, cross_attentions
+    def encode_first_token(self, language, vision, language_bias=None, vision_bias=None, training=False):
+        """float[B, T, H] and float[B, N, H] -> float[B, 1, H], the first token after the last cross layer.
+
+        The last layer computes nothing else: not the other tokens, and no vision stream, which no one reads.
+        """
+        layers = self.stack("x_layers")
+        for layer in layers[:-1]:
+            language, vision, _ = layer(language, vision, language_bias, vision_bias, training=training)
+        for layer in layers[-1:]:
+            language = layer.first_token(language, vision, language_bias, vision_bias, training=training)
+        return language[:, :1]
