@@ -25,8 +25,15 @@ FORMATS = ("hf-pt", "hf-pt-bin", "hf-tf", "keras", "keras-weights", "original")
 UNITS = {"": 1, "B": 1, "KB": 10**3, "MB": 10**6, "GB": 10**9, "KIB": 2**10, "MIB": 2**20, "GIB": 2**30}
 
 
+# The file formats by what their names end in, and the suffixes that no directory should have.
+TOLD_BY_NAME = {".weights.h5": "keras-weights", ".keras": "keras", ".pth": "original"}
+FILE_SUFFIXES = (".safetensors", ".bin", ".h5", ".keras", ".pth", ".pt")
+
+
 class Differs(ValueError):
     """What was written is not what was read."""
+
+    exit_code = 1
 
 
 @dataclass(frozen=True)
@@ -85,7 +92,7 @@ class Report:
 def convert(
     source: Any,
     destination: str | os.PathLike,
-    to: str = "hf-pt",
+    to: str | None = None,
     task: str | None = None,
     dtype: str | None = None,
     config: LxmertConfig | str | os.PathLike | None = None,
@@ -102,7 +109,8 @@ def convert(
             dict in memory.
         destination: a directory; for "keras-weights" (`.weights.h5`) and "original" (`.pth`) a file, and for "keras"
             one if it is named `*.keras`. Vocabulary files beside the source are copied into a directory.
-        to: "hf-pt", "hf-pt-bin", "hf-tf", "keras", "keras-weights" or "original".
+        to: "hf-pt", "hf-pt-bin", "hf-tf", "keras", "keras-weights" or "original"; by default told by the
+            destination's suffix (`.weights.h5`, `.keras`, `.pth`), else "hf-pt".
         task: "model", "pretraining", "qa" or "visual-reasoning"; by default the source's own.
         dtype: "float16", "bfloat16", "float32" or "float64"; by default each tensor keeps its own.
         config: a config or its JSON file, in place of the source's.
@@ -110,7 +118,7 @@ def convert(
         verify: reread what was written and compare every tensor bit for bit.
         overwrite: replace an existing destination, if it holds nothing but a checkpoint.
         allow_missing: initialise what the source lacks instead of refusing it.
-        progress: show a bar on stderr, if it takes longer than a second.
+        progress: show a bar on stderr, if that is a terminal and it takes longer than a second.
 
     Raises:
         Incomplete: the source lacks tensors of the target's model.
@@ -119,8 +127,9 @@ def convert(
         FileNotFoundError: there is no such source.
         ValueError: a bad argument, a damaged source, or one of another model than its config's.
     """
-    limit = _check_options(to, task, dtype, shard_size)
     destination = Path(os.path.realpath(destination))
+    to = to or next((to for suffix, to in TOLD_BY_NAME.items() if destination.name.endswith(suffix)), "hf-pt")
+    limit = _check_options(to, task, dtype, shard_size)
     to_file = _written_as(to, destination)
     _check_destination(destination, to, to_file is not None, overwrite)
     if config is not None and not isinstance(config, LxmertConfig):
@@ -179,7 +188,7 @@ def parse_size(text: int | str) -> int:
 def _check_options(to: str, task: str | None, dtype: str | None, shard_size: int | str | None) -> int | None:
     """The shard size in bytes, if all options are valid."""
     for name, value, known in (("to", to, FORMATS), ("task", task, tuple(HEADS)), ("dtype", dtype, tuple(DTYPES))):
-        if value not in known and not (value is None and name != "to"):
+        if value is not None and value not in known:
             raise ValueError(f"{name} must be one of {', '.join(known)}, got {value!r}.")
     if shard_size is None:
         return None
@@ -194,11 +203,16 @@ def _written_as(to: str, destination: Path) -> str | None:
         return "keras-archive"
     if to == "keras-weights" and not destination.name.endswith(".weights.h5"):
         raise ValueError(f"Keras loads only files named *.weights.h5, got {destination.name}; rename the destination.")
+    if to in DIRECTORY_FORMATS and destination.suffix in FILE_SUFFIXES:
+        raise ValueError(
+            f"{to} is written as a directory, but {destination.name} is the name of a file; choose another."
+        )
     return to if to in FILE_FORMATS else None
 
 
 def _check_destination(destination: Path, to: str, is_file: bool, overwrite: bool) -> None:
-    if not destination.exists():
+    empty = not is_file and destination.is_dir() and not any(destination.iterdir())
+    if empty or not destination.exists():
         return
     if not overwrite:
         raise FileExistsError(f"{destination} exists; choose another destination, or overwrite it.")
@@ -241,7 +255,7 @@ def _beside(checkpoint: Checkpoint) -> list[Path]:
 def _bar(plan: Plan, verify: bool, progress: bool) -> Iterator[Plan]:
     """Yields the plan, of which every tensor read moves a bar on."""
     total = plan.tensors.nbytes * (2 if verify else 1)
-    with tqdm(total=total, unit="B", unit_scale=True, delay=1, disable=not progress, leave=False) as bar:
+    with tqdm(total=total, unit="B", unit_scale=True, delay=1, disable=None if progress else True, leave=False) as bar:
         yield replace(plan, tensors=plan.tensors.watched(bar.update))
 
 

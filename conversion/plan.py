@@ -14,6 +14,8 @@ from lxmert_tf.configuration import LxmertConfig
 class Incomplete(ValueError):
     """The source lacks tensors that the target's model needs."""
 
+    exit_code = 1
+
 
 @dataclass(frozen=True)
 class Plan:

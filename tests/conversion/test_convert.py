@@ -15,6 +15,7 @@ from helpers import GOLDEN
 from safetensors.numpy import load_file, save_file
 
 from conversion import cli
+from conversion.cli import common
 from conversion.convert import FORMATS, Differs, convert, identical, parse_size
 from conversion.formats import find_weights, open_checkpoint, read_file
 from conversion.inspect import inspect
@@ -210,7 +211,35 @@ def test_a_guessed_config_is_told(tmp_path):
     assert any("num_attention_heads=1 is a guess" in note for note in report.notes)
 
 
+@pytest.mark.parametrize(
+    ("name", "format"),
+    [
+        ("out", "hf-pt"),
+        ("v1.0", "hf-pt"),
+        ("x.weights.h5", "keras-weights"),
+        ("x.keras", "keras"),
+        ("x.pth", "original"),
+    ],
+)
+def test_the_format_is_told_by_the_destinations_name(tmp_path, name, format):
+    report = convert(PRETRAINED, tmp_path / name)
+    assert report.format == format
+    assert (tmp_path / name).is_dir() == (format == "hf-pt")
+
+
+@pytest.mark.parametrize(("to", "name"), [("hf-tf", "tf_model.h5"), ("hf-pt", "x.pth"), ("keras", "x.weights.h5")])
+def test_a_directory_is_not_named_like_a_file(tmp_path, to, name):
+    with pytest.raises(ValueError, match=f"{to} is written as a directory, but {name} is the name of a file"):
+        convert(PRETRAINED, tmp_path / name, to=to)
+
+
 # Whole or not at all
+
+
+def test_an_empty_directory_is_filled(tmp_path):
+    (tmp_path / "out").mkdir()
+    convert(PRETRAINED, tmp_path / "out")
+    assert nothing_left(tmp_path / "out", "config.json", "model.safetensors")
 
 
 def test_an_existing_destination_is_kept(tmp_path):
@@ -376,7 +405,7 @@ def test_convert_tells_what_it_did(tmp_path, capsys):
 
 
 def test_choices_are_the_librarys():
-    assert (cli.FORMATS, set(cli.TASKS), set(cli.DTYPES)) == (FORMATS, set(HEADS), set(DTYPES))
+    assert (common.FORMATS, set(common.TASKS), set(common.DTYPES)) == (FORMATS, set(HEADS), set(DTYPES))
 
 
 @pytest.mark.parametrize("source", SOURCES)

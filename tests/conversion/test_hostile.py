@@ -28,7 +28,7 @@ from conversion import cli
 from conversion.convert import FORMATS, convert, identical
 from conversion.formats import find_weights, open_checkpoint
 from conversion.names import rows
-from conversion.writers import write_checkpoint
+from conversion.writers import DIRECTORY_FORMATS, write_checkpoint
 from lxmert_tf import LxmertConfig
 
 PRETRAINED = GOLDEN / "hf_pt_pretraining"
@@ -88,6 +88,11 @@ def run(*arguments: object) -> tuple[int, str, str]:
     with contextlib.redirect_stdout(io.StringIO()) as out, contextlib.redirect_stderr(io.StringIO()) as err:
         code = cli.main([str(argument) for argument in arguments])
     return code, out.getvalue(), err.getvalue()
+
+
+def named(to: str, stem: str = "out") -> str:
+    """A destination's name that every format of that kind takes."""
+    return stem if to in DIRECTORY_FORMATS else f"{stem}.weights.h5"
 
 
 def golden() -> dict[str, np.ndarray]:
@@ -850,7 +855,7 @@ def test_a_destination_that_cannot_be_is_told(tmp_path, to, kind):
     (tmp_path / "file").write_text("mine")
     (tmp_path / "cycle").symlink_to("cycle")
     place = {"under a file": "file/out", "cycle": "cycle/out", "too long": "x" * 300}[kind]
-    code, out, err = run("convert", PRETRAINED, tmp_path / f"{place}.weights.h5", "--to", to)
+    code, out, err = run("convert", PRETRAINED, tmp_path / named(to, place), "--to", to)
     assert (code, out, err.count("\n")) == (2, "", 1), err
     assert {path.name for path in tmp_path.iterdir()} == {"file", "cycle"}
     assert (tmp_path / "file").read_text() == "mine"
@@ -894,7 +899,7 @@ sys.exit(main(sys.argv[1:]))
 @pytest.mark.parametrize("to", FORMATS)
 def test_a_full_disk_is_told_and_nothing_is_left(tmp_path, to):
     """Files can grow no further than a limit, which every writer meets half way, as it would the end of a disk."""
-    arguments = ["convert", PRETRAINED, tmp_path / "out.weights.h5", "--to", to]
+    arguments = ["convert", PRETRAINED, tmp_path / named(to), "--to", to]
     done = subprocess.run([sys.executable, "-c", LIMITED, *arguments], capture_output=True, text=True, check=False)
     assert (done.returncode, done.stdout, done.stderr.count("\n")) == (2, "", 1), done.stderr
     assert not list(tmp_path.iterdir())
@@ -935,7 +940,7 @@ sys.exit(main([*arguments]))
     [("hf-pt", "flushing"), ("hf-pt", "placing"), *((to, "writing") for to in FORMATS), ("keras", "placing")],
 )
 def test_a_run_that_was_killed_leaves_nothing_that_looks_finished(tmp_path, to, moment):
-    destination = tmp_path / "out.weights.h5"
+    destination = tmp_path / named(to)
     arguments = ["convert", PRETRAINED, destination, "--to", to]
     command = [sys.executable, "-c", KILLED, moment, os.path.realpath(destination), *arguments]
     assert subprocess.run(command, check=False).returncode == -signal.SIGKILL

@@ -1,0 +1,49 @@
+"""Arguments and output that subcommands share."""
+
+import argparse
+import json
+
+# Those of conversion.convert, which is too slow to import for --help.
+FORMATS = ("hf-pt", "hf-pt-bin", "hf-tf", "keras", "keras-weights", "original")
+TASKS = ("model", "pretraining", "qa", "visual-reasoning")
+DTYPES = ("float64", "float32", "float16", "bfloat16")
+
+SOURCE = "a file, a directory or a Hub id; its format is told by its content"
+
+
+def add_source(parser: argparse.ArgumentParser, *names: str) -> None:
+    """Adds one positional argument for each checkpoint to read."""
+    for name in names or ("source",):
+        parser.add_argument(name, metavar="SRC" if name == "source" else name.upper(), help=SOURCE)
+
+
+def add_json(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--json", action="store_true", help="print the result as one JSON object")
+
+
+def add_destination(parser: argparse.ArgumentParser) -> None:
+    """Adds the destination and how it is written."""
+    add = parser.add_argument
+    add("destination", metavar="DST", help="a directory; for keras-weights and original a file; *.keras is an archive")
+    add("--to", choices=FORMATS, help="format to write (default: told by DST's suffix, else hf-pt)")
+    add("--dtype", choices=DTYPES, help="dtype of all tensors (default: each keeps its own)")
+    add("--config", metavar="FILE", help="config.json in place of the source's")
+    add("--shard-size", metavar="SIZE", help="split PyTorch weights larger than this, such as 2GB")
+    add(
+        "--verify",
+        action=argparse.BooleanOptionalAction,
+        default=True,
+        help="reread and compare every tensor bit for bit (default: yes)",
+    )
+    add("--overwrite", action="store_true", help="replace the checkpoint that is at DST")
+
+
+def destination_options(args: argparse.Namespace) -> dict:
+    """What `conversion.convert.convert` takes of `add_destination`."""
+    names = ("to", "dtype", "config", "shard_size", "verify", "overwrite")
+    return {**{name: getattr(args, name) for name in names}, "progress": True}
+
+
+def show(result, as_json: bool) -> None:
+    """Prints a result that has `to_dict()` and `lines()`."""
+    print(json.dumps(result.to_dict(), indent=2) if as_json else "\n".join(result.lines()))

@@ -1,0 +1,98 @@
+"""What the command lines share: subcommands as modules, exit codes, and errors told in one sentence.
+
+A subcommand module has `NAME`, `HELP`, `EPILOG`, `add_arguments(parser)` and `run(args) -> int`, and imports frameworks
+only inside `run`, so that `--help` answers at once.
+"""
+
+import argparse
+import os
+import sys
+from collections.abc import Iterable, Sequence
+from types import ModuleType
+
+from lxmert_tf import __version__
+
+# What a user can cause; anything else is a bug, whose traceback is shown.
+ERRORS = (OSError, ValueError, TypeError, RuntimeError, ImportError, MemoryError)
+DETAILS = 3  # lines of a long report that are shown
+
+
+class Parser(argparse.ArgumentParser):
+    """A parser whose errors are one line, with exit code 2."""
+
+    def error(self, message: str):
+        self.exit(2, f"{self.prog}: error: {message}; see `{self.prog} --help`.\n")
+
+
+def make_parser(program: str, description: str, modules: Iterable[ModuleType], epilog: str = "") -> Parser:
+    """The parser of a whole command line.
+
+    Args:
+        program: its name.
+        description, epilog: before and after the list of subcommands in its help.
+        modules: of the subcommands.
+    """
+    parser = Parser(
+        prog=program,
+        description=description,
+        epilog=epilog,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("--version", action="version", version=f"{program} {__version__}")
+    parser.add_argument("--traceback", action="store_true", help="show where an error came from")
+    subparsers = parser.add_subparsers(dest="subcommand", metavar="SUBCOMMAND", required=True)
+    for module in modules:
+        add_subcommand(subparsers, module)
+    return parser
+
+
+def add_subcommand(subparsers, module: ModuleType) -> None:
+    """Adds the subcommand that `module` describes."""
+    subparser = subparsers.add_parser(
+        module.NAME,
+        help=module.HELP,
+        description=module.HELP,
+        epilog=module.EPILOG,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    module.add_arguments(subparser)
+    subparser.set_defaults(run=module.run)
+
+
+def run(parser: Parser, arguments: Sequence[str] | None = None) -> int:
+    """Runs one subcommand.
+
+    Args:
+        parser: of `make_parser`.
+        arguments: the command line without the program's name. Default: the process's own.
+
+    Returns:
+        The exit code: the subcommand's own; after a user's error, which is told in one sentence on stderr, its
+        `exit_code` if it has one, else 2; 130 when interrupted, 141 when nobody reads the output any more.
+    """
+    args = parser.parse_args(arguments)
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")  # TensorFlow's start-up notes are no output of ours
+    try:
+        code = args.run(args)
+        sys.stdout.flush()  # a closed pipe is noticed here, not at exit
+        return code
+    except KeyboardInterrupt:
+        print("\nInterrupted.", file=sys.stderr)
+        return 130
+    except BrokenPipeError:  # the reader, such as `head`, has had enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 141
+    except ERRORS as error:
+        if args.traceback:
+            raise
+        print(f"{parser.prog} {args.subcommand}: error: {sentence(error)}", file=sys.stderr)
+        return getattr(error, "exit_code", 2)
+
+
+def sentence(error: BaseException) -> str:
+    """What went wrong on one line, with the first details if there are many."""
+    if isinstance(error, OSError) and error.strerror and error.filename is not None:
+        return f"{error.strerror}: {error.filename}"
+    head, *details = str(error).splitlines() or [type(error).__name__]
+    more = [f"and {len(details) - DETAILS} more"] if len(details) > DETAILS else []
+    return " ".join(" ".join([head, "; ".join([*details[:DETAILS], *more])]).split()) or type(error).__name__
