@@ -6,7 +6,12 @@ PYTEST_FLAGS ?=
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
-.PHONY: demo test slow lint format
+# Peers, each in an environment of its own: .venv-NAME of requirements-NAME.txt.
+PEERS := $(patsubst requirements-%.txt,%,$(notdir $(wildcard interop/requirements-*.txt benchmarks/requirements-*.txt)))
+UPSTREAM := $(patsubst interop/requirements-%.txt,.venv-%/.installed,$(wildcard interop/requirements-*.txt))
+BENCHMARKS ?= $(filter-out common,$(basename $(notdir $(wildcard benchmarks/*.py))))
+
+.PHONY: demo test slow interop bench lint format
 
 demo: $(STAMP)
 	$(BIN)/lxmert-tf demo --output demo --overwrite
@@ -16,6 +21,12 @@ test: $(STAMP)
 
 slow: $(STAMP)
 	$(BIN)/python -m pytest -m slow $(PYTEST_FLAGS)
+
+interop: $(STAMP) $(UPSTREAM)
+	$(BIN)/python -m interop.run --write $(UPSTREAM:.installed=bin/python)
+
+bench: $(STAMP) $(PEERS:%=.venv-%/.installed)
+	set -e; for name in $(BENCHMARKS); do $(BIN)/python -m benchmarks.$$name; done
 
 lint: $(STAMP)
 	$(BIN)/ruff check .
@@ -29,3 +40,15 @@ $(STAMP): pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/pip install $(PIP_FLAGS) -c constraints.txt -e '.[dev]'
 	touch $@
+
+define install-peer
+$(PYTHON) -m venv $(@D)
+$(@D)/bin/pip install $(PIP_FLAGS) -r $<
+touch $@
+endef
+
+.venv-%/.installed: interop/requirements-%.txt
+	$(install-peer)
+
+.venv-%/.installed: benchmarks/requirements-%.txt
+	$(install-peer)

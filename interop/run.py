@@ -22,18 +22,18 @@ from typing import Any
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
 import numpy as np
-from upstream import VISUAL_MASK, largest_error, read, run
 
 import lxmert_pt
 import lxmert_tf
+from benchmarks.common import table, write_section
 from conversion.convert import convert
 from conversion.names import ARCHITECTURES, rows
 from conversion.writers import write_checkpoint
+from interop.upstream import VISUAL_MASK, largest_error, read, run
 from lxmert_tf import LxmertConfig
 
 ROOT = Path(__file__).resolve().parent.parent
 DOCUMENT = ROOT / "docs" / "conversion.md"
-MARKERS = ("<!-- interop -->", "<!-- /interop -->")
 
 # Relative to the largest magnitude in each output; float32 has 6e-8, and errors grow through the layers.
 TOLERANCE = 1e-5
@@ -58,6 +58,7 @@ CONFIGS = {
     "small": SIZES,
     "deep": {**SIZES, "l_layers": 3, "r_layers": 2, "x_layers": 4, "hidden_size": 14, "num_attention_heads": 2},
     "relu": {**SIZES, "hidden_act": "relu", "type_vocab_size": 3, "vocab_size": 50},
+    "no answers, no features": {**SIZES, "task_qa": False, "visual_feat_loss": False},
     "gelu_new": {**SIZES, "hidden_act": "gelu_new", "l_layers": 1, "x_layers": 2, "intermediate_size": 31},
 }
 # What is written: a name for the table, the format, and the shard size.
@@ -105,7 +106,7 @@ def main() -> int:
     report = text(written, read_back, versions)
     print(report)
     if args.write:
-        write_into(DOCUMENT, report)
+        write_section(DOCUMENT, "interop", report)
     problems = [result for result in (*written, *read_back) if problem(result)]
     for result in problems:
         print(f"{result['upstream']}, {result['name']}, {result['class']}: {problem(result)}", file=sys.stderr)
@@ -291,23 +292,23 @@ def text(written: list[dict], read_back: list[dict], versions: list[str]) -> str
             f"Written here, from {', '.join(SOURCES[:-1])} or {SOURCES[-1]}, and loaded by upstream: checkpoints that "
             "loaded without a missing or unexpected weight, and the largest error of any output, relative to the "
             f"largest magnitude in it. At most {TOLERANCE:.0e} is allowed.",
-            table(written),
+            tally(written),
             "Saved by upstream and loaded by `lxmert_tf` and `lxmert_pt`:",
-            table(read_back),
+            tally(read_back),
             f"{len(CONFIGS)} tiny configurations with random weights, float32. Upstream: {'; '.join(versions)}.",
         ]
     )
 
 
-def table(results: list[dict]) -> str:
+def tally(results: list[dict]) -> str:
     """A row for each kind of checkpoint and class, a column for each upstream."""
     columns = list(dict.fromkeys(result["upstream"] for result in results))
     keys = sorted({(result["class"], result["name"]) for result in results}, key=lambda key: (key[0][:2] == "TF", key))
-    lines = [["checkpoint", "class", *columns], ["---"] * (2 + len(columns))]
+    rows = []
     for class_name, name in keys:
         same = [result for result in results if (result["class"], result["name"]) == (class_name, name)]
-        lines.append([name, f"`{class_name}`", *(cell([r for r in same if r["upstream"] == c]) for c in columns)])
-    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
+        rows.append([name, f"`{class_name}`", *(cell([r for r in same if r["upstream"] == c]) for c in columns)])
+    return table(["checkpoint", "class", *columns], rows)
 
 
 def cell(results: list[dict]) -> str:
@@ -317,16 +318,6 @@ def cell(results: list[dict]) -> str:
     errors = [result["error"] for result in results if not problem(result)]
     worst = f", {max(errors):.1e}" if errors else ""
     return f"{len(errors)} of {len(results)}{worst}"
-
-
-def write_into(path: Path, report: str) -> None:
-    """Replaces what is between the markers of a document."""
-    start, end = MARKERS
-    before, _, rest = path.read_text(encoding="utf-8").partition(start)
-    _, found, after = rest.partition(end)
-    if not found:
-        raise SystemExit(f"{path} must hold {start} and {end}.")
-    path.write_text(f"{before}{start}\n\n{report}\n\n{end}{after}", encoding="utf-8")
 
 
 if __name__ == "__main__":
