@@ -10,11 +10,12 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from tqdm import tqdm
 
+from conversion.errors import identical
 from conversion.formats import TIED, Checkpoint, find_weights, read_file
 from conversion.names import HEADS, fit_prefix
 from conversion.plan import Plan, make_plan, some
+from conversion.progress import bar
 from conversion.tensors import DTYPES
 from conversion.writers import DIRECTORY_FORMATS, FILE_FORMATS, SHARDED_FORMATS, write_checkpoint, write_file
 from lxmert_tf.configuration import CONFIG_NAME, LxmertConfig
@@ -138,7 +139,7 @@ def convert(
     _check_apart(source, checkpoint.path, destination)
     plan = make_plan(checkpoint, task or checkpoint.task, dtype, allow_missing)
     copied = [] if to_file else _beside(checkpoint)
-    with _bar(plan, verify, progress) as plan, _staged(destination) as staged:
+    with _watched(plan, verify, progress) as plan, _staged(destination) as staged:
         if to_file:
             write_file(staged, plan.tensors, plan.config, plan.task, to_file)
         else:
@@ -252,11 +253,10 @@ def _beside(checkpoint: Checkpoint) -> list[Path]:
 
 
 @contextmanager
-def _bar(plan: Plan, verify: bool, progress: bool) -> Iterator[Plan]:
+def _watched(plan: Plan, verify: bool, progress: bool) -> Iterator[Plan]:
     """Yields the plan, of which every tensor read moves a bar on."""
-    total = plan.tensors.nbytes * (2 if verify else 1)
-    with tqdm(total=total, unit="B", unit_scale=True, delay=1, disable=None if progress else True, leave=False) as bar:
-        yield replace(plan, tensors=plan.tensors.watched(bar.update))
+    with bar(plan.tensors.nbytes * (2 if verify else 1), progress) as update:
+        yield replace(plan, tensors=plan.tensors.watched(update))
 
 
 # Writing
@@ -317,15 +317,6 @@ def _compare_configs(written: LxmertConfig, config: LxmertConfig) -> None:
     for field in fields(LxmertConfig):
         if getattr(written, field.name) != getattr(config, field.name):
             raise Differs(f"{CONFIG_NAME} was reread with another {field.name} than was written; nothing is kept.")
-
-
-def identical(a: np.ndarray, b: np.ndarray) -> bool:
-    """Whether two arrays have the same dtype, shape and bits; NaN equals the same NaN."""
-    return a.dtype == b.dtype and a.shape == b.shape and np.array_equal(_bits(a), _bits(b))
-
-
-def _bits(array: np.ndarray) -> np.ndarray:
-    return np.ascontiguousarray(array).reshape(-1).view(np.uint8)
 
 
 def _notes(checkpoint: Checkpoint, plan: Plan, to_file: str | None, copied: list[Path]) -> list[str]:

@@ -204,6 +204,14 @@ HEADS: dict[str, tuple[tuple[tuple[str, ...], Block], ...]] = {
     "visual-reasoning": (((), PAIR_HEAD),),
 }
 HEAD_NAMES = ("cls", "obj_predict_head", "answer_head")
+
+
+def head_of(name: str) -> str | None:
+    """The head that a PyTorch name belongs to, or None if it is of the backbone or unknown."""
+    first = name.split(".")[0]
+    return first if first in HEAD_NAMES else None
+
+
 ALL_HEADS = tuple(block for _, block in HEADS["pretraining"])
 
 # PyTorch names that are left out on purpose, and why.
@@ -392,9 +400,9 @@ def match(
     reasons = {name: _why_unused(name, wanted, task, pairs[0] != pairs[1]) for name in sorted(given)}
     found = {name: shape for name, shape in given.items() if not reasons[name]}
 
-    heads = {_head(name) for name in found}
+    heads = {head_of(name) for name in found}
     absent = {name for name in wanted if name not in found}
-    initialised = {name for name in absent if _head(name) in HEAD_NAMES and _head(name) not in heads}
+    initialised = {name for name in absent if head_of(name) and head_of(name) not in heads}
     misshapen = {name for name in wanted if name in found and found[name] != wanted[name]}
     problems = {
         "missing": [f"{name} {list(wanted[name])}" for name in sorted(absent - initialised)],
@@ -413,15 +421,11 @@ def match(
     )
 
 
-def _head(name: str) -> str:
-    return name.split(".")[0]
-
-
 def _why_unused(name: str, wanted: Collection[str], task: str, other_head: bool) -> str | None:
     """Why a model leaves a tensor aside, or None."""
     if name in SKIPPED:
         return SKIPPED[name]
-    if other_head and _head(name) == "answer_head":
+    if other_head and head_of(name) == "answer_head":
         return "an answer head for one image does not fit pairs of images, nor the other way round"
     if name not in wanted and any(name == row.torch for block in ALL_HEADS for row in block):
         return f"{ARCHITECTURES[task]} of this config has no such head"
@@ -453,7 +457,7 @@ def infer_config(shapes: Mapping[str, Shape]) -> LxmertConfig:
     depths = {stack: _depth(stack, shapes) for stack in STACKS}
     fields: dict[str, int] = {}
     for row in expand(depths, ALL_HEADS, bare=False):
-        is_head = _head(row.torch) in HEAD_NAMES
+        is_head = head_of(row.torch) is not None
         if row.torch not in shapes and not is_head:
             raise ValueError(f"There is no tensor {row.torch}, so these are not the weights of an LXMERT model.")
         if not (is_head and task == "visual-reasoning"):
@@ -472,7 +476,7 @@ def _switches(task: str, shapes: Collection[str]) -> dict[str, bool]:
     """Which pretraining tasks a checkpoint has heads for; all of them where it is not of pretraining."""
     if task != "pretraining":
         return {}
-    heads = {_head(name) for name in shapes}
+    heads = {head_of(name) for name in shapes}
     visual = {
         f"visual_{loss}_loss": f"obj_predict_head.decoder_dict.{loss}.weight" in shapes
         for loss in ("obj", "attr", "feat")

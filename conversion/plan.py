@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from conversion.formats import Checkpoint
-from conversion.names import HEAD_NAMES, Row, fit_prefix, match, rows
+from conversion.names import Row, fit_prefix, head_of, match, rows
 from conversion.tensors import DTYPES, SAFETENSORS_TYPES, Stored, Tensors
 from lxmert_tf.configuration import LxmertConfig
 
@@ -47,12 +47,8 @@ def make_plan(checkpoint: Checkpoint, task: str, dtype: str | None, allow_missin
     config = checkpoint.config
     table = rows(config, task)
     shapes = checkpoint.tensors.renamed(lambda name: fit_prefix(name, task)).shapes
-    heads = {_head(name) for name in shapes if _head(name) in HEAD_NAMES}
-    holes = {
-        row.torch: row.shape(config)
-        for row in table
-        if row.torch not in shapes and (_head(row.torch) in heads or _head(row.torch) not in HEAD_NAMES)
-    }
+    parts = {head_of(name) for name in shapes} | {None}
+    holes = {row.torch: row.shape(config) for row in table if row.torch not in shapes and head_of(row.torch) in parts}
     try:
         matched = match({**shapes, **holes}, task, config)
     except ValueError as error:
@@ -65,10 +61,6 @@ def make_plan(checkpoint: Checkpoint, task: str, dtype: str | None, allow_missin
         )
     tensors = _prepared(checkpoint, task, table, missing, DTYPES.get(dtype))
     return Plan(table, tensors, config, task, matched.unused, missing)
-
-
-def _head(name: str) -> str:
-    return name.split(".")[0]
 
 
 def _prepared(

@@ -7,7 +7,8 @@ only inside `run`, so that `--help` answers at once.
 import argparse
 import os
 import sys
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from types import ModuleType
 
 from lxmert_tf import __version__
@@ -87,6 +88,23 @@ def run(parser: Parser, arguments: Sequence[str] | None = None) -> int:
             raise
         print(f"{parser.prog} {args.subcommand}: error: {sentence(error)}", file=sys.stderr)
         return getattr(error, "exit_code", 2)
+
+
+@contextmanager
+def quiet_start() -> Iterator[None]:
+    """Drops what is written to stderr below Python: TensorFlow has notes on start-up that no setting turns off."""
+    if "tensorflow" in sys.modules:
+        yield
+        return
+    sys.stderr.flush()
+    kept, nowhere = os.dup(2), os.open(os.devnull, os.O_WRONLY)
+    os.dup2(nowhere, 2)
+    try:
+        yield
+    finally:
+        os.dup2(kept, 2)
+        os.close(kept)
+        os.close(nowhere)
 
 
 def sentence(error: BaseException) -> str:

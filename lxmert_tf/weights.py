@@ -3,6 +3,7 @@
 import logging
 import os
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -29,8 +30,9 @@ def open_source(source, config: LxmertConfig | None = None, **hub_options) -> Ch
     """Opens a checkpoint from a file, a directory, a Hub id or memory.
 
     Args:
-        source: a path or a Hub id; a model of `lxmert_tf`, `lxmert_pt` or upstream; or a state dict, by PyTorch names
-            and in PyTorch layout. Of a repository on the Hub only the files of the preferred format are fetched.
+        source: a path or a Hub id; a model of `lxmert_tf`, `lxmert_pt` or upstream; a state dict, by PyTorch names
+            and in PyTorch layout; or an opened checkpoint. Of a repository on the Hub only the files of the preferred
+            format are fetched.
         config: in place of the checkpoint's own, which is not read then.
         **hub_options: `revision`, `cache_dir`, `local_files_only`, `token`, as `lxmert_tf.hub.fetch` takes them.
 
@@ -39,6 +41,8 @@ def open_source(source, config: LxmertConfig | None = None, **hub_options) -> Ch
         ValueError: the checkpoint is damaged or of another model.
         TypeError: the source is nothing of the above.
     """
+    if isinstance(source, Checkpoint):
+        return source if config is None else replace(source, config=config, inferred=False)
     if not isinstance(source, str | os.PathLike):
         return _open_memory(source, config)
     for files in HUB_FILES:

@@ -6,16 +6,17 @@ cannot be read or written; 130 interrupted. Frameworks are imported only where a
 
 from collections.abc import Sequence
 
-from conversion.cli import convert, inspect
+from conversion.cli import convert, diff, inspect, verify
 from lxmert_tf import command_line
 
-MODULES = (convert, inspect)
+MODULES = (convert, inspect, verify, diff)
 
 DESCRIPTION = "Converts LXMERT checkpoints between PyTorch, TensorFlow and Keras, and tells what is in them."
 EPILOG = """\
 examples:
   lxmert-convert convert unc-nlp/lxmert-base-uncased keras-lxmert --to keras
   lxmert-convert inspect model_LXRT.pth
+  lxmert-convert verify unc-nlp/lxmert-base-uncased keras-lxmert
 
 exit codes: 0 done, 1 the answer is no (incomplete, differs), 2 bad usage or an unreadable file
 """

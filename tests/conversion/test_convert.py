@@ -11,12 +11,14 @@ import ml_dtypes
 import numpy as np
 import pytest
 import torch
+from conversion_helpers import modules_imported
 from helpers import GOLDEN
 from safetensors.numpy import load_file, save_file
 
 from conversion import cli
 from conversion.cli import common
-from conversion.convert import FORMATS, Differs, convert, identical, parse_size
+from conversion.convert import FORMATS, Differs, convert, parse_size
+from conversion.errors import identical
 from conversion.formats import find_weights, open_checkpoint, read_file
 from conversion.inspect import inspect
 from conversion.names import HEADS, fit_prefix, rows
@@ -438,14 +440,10 @@ def test_inspect_names_unknown_missing_and_misshapen(tmp_path):
 
 # Without frameworks
 
-CHECK = "import sys; from conversion.cli import main; code = main(sys.argv[1:]); print(*sys.modules); sys.exit(code)"
-
 
 @pytest.mark.parametrize("to", ["keras-weights", "keras", "hf-tf", "hf-pt"])
 def test_no_framework_is_imported_without_need(tmp_path, to):
-    arguments = ["convert", str(PRETRAINED), str(place(tmp_path, to)), "--to", to]
-    done = subprocess.run([sys.executable, "-c", CHECK, *arguments], capture_output=True, text=True, check=True)
-    imported = {name.split(".")[0] for name in done.stdout.splitlines()[-1].split()}
+    imported = modules_imported("convert", PRETRAINED, place(tmp_path, to), "--to", to)
     assert not imported & {"tensorflow", "keras", "torch", "jax", "transformers"} and "h5py" in imported
 
 

@@ -7,10 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from hypothesis import HealthCheck, given, settings
-from hypothesis import strategies as st
-from safetensors.numpy import save_file
-from test_hostile import (
+from conversion_helpers import (
     ALL_SOURCES,
     BIAS,
     CONFIG,
@@ -21,8 +18,10 @@ from test_hostile import (
     safetensors,
     same,
     settle,
-    sources,  # noqa: F401 (a fixture)
 )
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from safetensors.numpy import save_file
 
 from conversion.convert import convert
 
@@ -87,7 +86,7 @@ def edited(content: bytes, kind: str, place: float, value: bytes, head: int) -> 
 @pytest.mark.parametrize("source", ALL_SOURCES)
 @fuzzed(20)
 @given(st.lists(EDIT, min_size=1, max_size=3))
-def test_damaged_bytes(sources, source, edits):  # noqa: F811
+def test_damaged_bytes(sources, source, edits):
     content = sources[source].read_bytes()
     for kind, place, value in edits:
         content = edited(content, kind, place, value, head=6000)

@@ -1,7 +1,6 @@
 """Hostile and broken input: one clear sentence or a right conversion; no code run, no memory filled, nothing left."""
 
 import contextlib
-import io
 import json
 import os
 import pickle
@@ -21,95 +20,37 @@ import h5py
 import numpy as np
 import pytest
 import torch
-from helpers import GOLDEN
+from conversion_helpers import (
+    ALL_SOURCES,
+    BIAS,
+    CONFIG,
+    KERNEL,
+    PRETRAINED,
+    SOURCES,
+    bits_apart,
+    converted,
+    golden,
+    header_of,
+    named,
+    refusal,
+    run,
+    safetensors,
+    same,
+    settle,
+    write_archive,
+)
 from safetensors.numpy import load_file, save_file
 
-from conversion import cli
-from conversion.convert import FORMATS, convert, identical
+from conversion.convert import FORMATS, convert
 from conversion.formats import find_weights, open_checkpoint
 from conversion.names import rows
-from conversion.writers import DIRECTORY_FORMATS, write_checkpoint
+from conversion.writers import write_checkpoint
 from lxmert_tf import LxmertConfig
-
-PRETRAINED = GOLDEN / "hf_pt_pretraining"
-CONFIG = PRETRAINED / "config.json"
-BIAS, KERNEL = "lxmert.pooler.dense.bias", "lxmert.pooler.dense.weight"
-# A golden checkpoint of pretraining by the format it has; the "keras" ones are made of them.
-SOURCES = {
-    "hf-pt": PRETRAINED / "model.safetensors",
-    "hf-pt-bin": PRETRAINED / "pytorch_model.bin",
-    "hf-tf": GOLDEN / "hf_tf_pretraining/tf_model.h5",
-    "hf-tf safetensors": GOLDEN / "hf_tf_pretraining/model.safetensors",
-    "original": GOLDEN / "original/Epoch20_LXRT.pth",
-}
-ALL_SOURCES = (*SOURCES, "keras", "keras archive")
 
 pytestmark = [
     pytest.mark.filterwarnings("ignore::UserWarning:torch"),
     pytest.mark.filterwarnings("ignore::DeprecationWarning:torch"),
 ]
-
-
-# The contract
-
-
-def settle(source: Path, *options: object) -> dict[str, np.ndarray] | str:
-    """The tensors that `source` converts to or, if it is refused, the one line that says why."""
-    if "--config" not in options:
-        options = (*options, "--config", CONFIG)
-    with tempfile.TemporaryDirectory() as folder:
-        code, out, err = run("convert", source, f"{folder}/out", *options)
-        if code == 0:
-            assert os.listdir(folder) == ["out"] and err == ""
-            return load_file(f"{folder}/out/model.safetensors")
-        assert (code in (1, 2), os.listdir(folder), out) == (True, [], ""), err
-    assert err.startswith("lxmert-convert convert: error: ") and err.count("\n") == 1 and len(err) < 2000, err
-    assert "weights_only" not in err and not re.search(r": \w*Error\n", err), err
-    assert run("inspect", source)[0] in (0, 1, 2)
-    return err
-
-
-def refusal(source: Path, *options: object) -> str:
-    """The line that refuses `source`; it names the file."""
-    result = settle(source, *options)
-    assert isinstance(result, str), "it was converted"
-    assert str(source) in result
-    return result
-
-
-def converted(source: Path) -> dict[str, np.ndarray]:
-    result = settle(source)
-    assert not isinstance(result, str), result
-    return result
-
-
-def run(*arguments: object) -> tuple[int, str, str]:
-    """Exit code, standard output and standard error of `lxmert-convert`."""
-    with contextlib.redirect_stdout(io.StringIO()) as out, contextlib.redirect_stderr(io.StringIO()) as err:
-        code = cli.main([str(argument) for argument in arguments])
-    return code, out.getvalue(), err.getvalue()
-
-
-def named(to: str, stem: str = "out") -> str:
-    """A destination's name that every format of that kind takes."""
-    return stem if to in DIRECTORY_FORMATS else f"{stem}.weights.h5"
-
-
-def golden() -> dict[str, np.ndarray]:
-    return load_file(SOURCES["hf-pt"])
-
-
-def same(actual: dict[str, np.ndarray], expected: dict[str, np.ndarray]) -> bool:
-    return set(actual) == set(expected) and all(identical(actual[name], expected[name]) for name in expected)
-
-
-@pytest.fixture(scope="session")
-def sources(tmp_path_factory) -> dict[str, Path]:
-    """A checkpoint of every format."""
-    folder = tmp_path_factory.mktemp("sources")
-    convert(PRETRAINED, folder / "model.weights.h5", to="keras-weights")
-    write_archive(folder / "model.keras", folder / "model.weights.h5")
-    return {**SOURCES, "keras": folder / "model.weights.h5", "keras archive": folder / "model.keras"}
 
 
 # Files that are something else
@@ -164,11 +105,6 @@ def test_a_flipped_bit_is_refused_or_carried_over(tmp_path, sources, source, reg
             assert set(result) == set(golden())
         if not isinstance(result, str) and "safetensors" in path.name:
             assert bits_apart(result, golden()) <= 1
-
-
-def bits_apart(a: dict[str, np.ndarray], b: dict[str, np.ndarray]) -> int:
-    apart = [np.frombuffer(a[name].tobytes(), "u1") ^ np.frombuffer(b[name].tobytes(), "u1") for name in b]
-    return sum(int(np.unpackbits(each).sum()) for each in apart)
 
 
 # Pickles
@@ -324,18 +260,6 @@ def test_a_pickle_that_fails_its_checksum_is_refused(tmp_path):
 
 
 # safetensors
-
-
-def header_of(content: bytes) -> tuple[dict[str, dict], bytes]:
-    length = int.from_bytes(content[:8], "little")
-    return json.loads(content[8 : 8 + length]), content[8 + length :]
-
-
-def safetensors(header: dict | str | bytes, data: bytes, length: int | None = None) -> bytes:
-    """A file with this header, whatever it says."""
-    text = json.dumps(header) if isinstance(header, dict) else header
-    text = text.encode() if isinstance(text, str) else text
-    return (len(text) if length is None else length).to_bytes(8, "little") + text + data
 
 
 def entries(header: dict) -> tuple[dict, dict]:
@@ -521,18 +445,6 @@ def test_a_virtual_h5_dataset_is_refused(tmp_path, sources):
 
 
 # Archives
-
-
-def write_archive(path: Path, weights: Path | bytes, **changes: object) -> None:
-    """A `.keras` archive; `changes` are entries of its config.json."""
-    saved = {
-        "class_name": "TFLxmertForPreTraining",
-        "config": {"config": json.loads(CONFIG.read_text())},
-        **changes,
-    }
-    with zipfile.ZipFile(path, "w") as archive:
-        archive.writestr("config.json", json.dumps(saved))
-        archive.writestr("model.weights.h5", weights if isinstance(weights, bytes) else weights.read_bytes())
 
 
 def rezip(source: Path, path: Path, compression: int) -> None:

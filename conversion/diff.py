@@ -1,0 +1,168 @@
+"""Two checkpoints side by side: names, shapes, dtypes, values and configs, whatever their formats; neither is run."""
+
+from dataclasses import asdict, dataclass, fields
+from typing import Any
+
+from conversion.convert import untied
+from conversion.errors import Error, error_between, identical
+from conversion.formats import TIED, Checkpoint
+from conversion.names import SKIPPED, fit_prefix, rows
+from conversion.plan import some
+from conversion.progress import bar
+from conversion.tensors import Tensors
+from lxmert_tf.configuration import LxmertConfig
+from lxmert_tf.weights import open_source
+
+
+@dataclass(frozen=True)
+class Side:
+    """One of two checkpoints: its weights file, format and task."""
+
+    path: str
+    format: str
+    task: str
+
+    @classmethod
+    def of(cls, checkpoint: Checkpoint) -> "Side":
+        return cls(str(checkpoint.path), checkpoint.format, checkpoint.task)
+
+    def __str__(self) -> str:
+        return f"{self.path} ({self.format}, {self.task})"
+
+
+@dataclass(frozen=True)
+class Difference:
+    """How two checkpoints differ; tensors by PyTorch names, all with `lxmert.`, in the order of the table of names.
+
+    Args:
+        a, b: the checkpoints.
+        only_a, only_b: tensors that the other lacks.
+        shapes, dtypes: name to those in a and in b, where they differ.
+        values: name to the error, where any bit differs, or any value if the dtypes do.
+        config: field to its values in a and in b, where they differ.
+        compared: how many tensors are in both in the same shape.
+        notes: what was not compared, and why.
+    """
+
+    a: Side
+    b: Side
+    only_a: list[str]
+    only_b: list[str]
+    shapes: dict[str, tuple[list[int], list[int]]]
+    dtypes: dict[str, tuple[str, str]]
+    values: dict[str, Error]
+    config: dict[str, tuple[Any, Any]]
+    compared: int
+    notes: list[str]
+
+    @property
+    def same(self) -> bool:
+        """Whether nothing differs."""
+        return not (self.only_a or self.only_b or self.shapes or self.dtypes or self.values or self.config)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain JSON values, one key per field, and "same"."""
+        values = {name: error.to_dict() for name, error in self.values.items()}
+        return {**asdict(self), "values": values, "same": self.same}
+
+    def lines(self) -> list[str]:
+        """The difference for people."""
+        return [
+            f"a: {self.a}",
+            f"b: {self.b}",
+            *self.tensor_lines(),
+            *(f"config: {name}: {first!r}, {second!r}" for name, (first, second) in self.config.items()),
+            *(f"note: {note}" for note in self.notes),
+            "the same" if self.same else "different",
+        ]
+
+    def tensor_lines(self) -> list[str]:
+        """What differs between the tensors, for people."""
+        width = max(map(len, self.values), default=0)
+        dtypes: dict[tuple[str, str], list[str]] = {}
+        for name, pair in self.dtypes.items():
+            dtypes.setdefault(pair, []).append(name)
+        return [
+            f"{self.compared} tensors compared, {self.compared - len(self.values)} of equal values",
+            *(f"{len(names)} only in {side}: {some(names)}" for side, names in self._lacking().items() if names),
+            *(f"shape: {name}: {first}, {second}" for name, (first, second) in self.shapes.items()),
+            *(f"dtype of {len(names)}: {', '.join(pair)}: {some(names)}" for pair, names in dtypes.items()),
+            *(f"values: {name:{width}}  max {e.max:.1e}  mean {e.mean:.1e}" for name, e in self.values.items()),
+        ]
+
+    def _lacking(self) -> dict[str, list[str]]:
+        return {"a": self.only_a, "b": self.only_b}
+
+
+def diff(a: Any, b: Any, progress: bool = False) -> Difference:
+    """Compares two checkpoints, one tensor of each in memory at a time.
+
+    Args:
+        a, b: files, directories or Hub ids of any format; or models or state dicts in memory.
+        progress: show a bar on stderr, if that is a terminal and it takes longer than a second.
+
+    Raises:
+        FileNotFoundError: there is no such checkpoint.
+        ValueError: one is damaged, or without a config and so incomplete that none can be inferred.
+    """
+    return difference(open_source(a), open_source(b), progress)
+
+
+def difference(a: Checkpoint, b: Checkpoint, progress: bool = False) -> Difference:
+    """Compares two opened checkpoints."""
+    order = {fit_prefix(row.torch, "qa"): i for i, row in enumerate(rows(a.config, a.task))}
+    first, second = _full(a), _full(b)
+    names = sorted(set(first) | set(second), key=lambda name: (order.get(name, len(order)), name))
+    both = [name for name in names if name in first and name in second]
+    shapes = {n: (list(first[n].shape), list(second[n].shape)) for n in both if first[n].shape != second[n].shape}
+    same_shape = [name for name in both if name not in shapes]
+    values = {}
+    with bar(sum(side[name].nbytes for name in same_shape for side in (first, second)), progress) as update:
+        for name in same_shape:
+            error = _error(first[name].read(), second[name].read())
+            if error is not None:
+                values[name] = error
+            update(first[name].nbytes + second[name].nbytes)
+    return Difference(
+        a=Side.of(a),
+        b=Side.of(b),
+        only_a=[name for name in names if name not in second],
+        only_b=[name for name in names if name not in first],
+        shapes=shapes,
+        dtypes={n: (first[n].dtype.name, second[n].dtype.name) for n in both if first[n].dtype != second[n].dtype},
+        values=values,
+        config={} if a.inferred or b.inferred else _config_difference(a.config, b.config),
+        compared=len(same_shape),
+        notes=_notes(a, b),
+    )
+
+
+def _full(checkpoint: Checkpoint) -> dict:
+    """The stored tensors by their names in a model with heads, without those that no model loads."""
+    renamed = checkpoint.tensors.renamed(lambda name: fit_prefix(name, "qa")).stored
+    return {name: item for name, item in renamed.items() if name not in SKIPPED}
+
+
+def _error(a, b) -> Error | None:
+    if identical(a, b):
+        return None
+    error = error_between(a, b)
+    return error if error.max or a.dtype == b.dtype else None
+
+
+def _config_difference(a: LxmertConfig, b: LxmertConfig) -> dict[str, tuple[Any, Any]]:
+    pairs = {field.name: (getattr(a, field.name), getattr(b, field.name)) for field in fields(LxmertConfig)}
+    return {name: pair for name, pair in pairs.items() if pair[0] != pair[1]}
+
+
+def _notes(a: Checkpoint, b: Checkpoint) -> list[str]:
+    sides = {"a": a, "b": b}
+    inferred = [name for name, checkpoint in sides.items() if checkpoint.inferred]
+    return [
+        *(f"{name} has no config, so configs are not compared" for name in inferred),
+        *(
+            f"in {name}, {TIED[0]} is not {TIED[1]}, as it must be in LXMERT; it is left aside"
+            for name, checkpoint in sides.items()
+            if untied(Tensors(checkpoint.tensors.stored))
+        ),
+    ]

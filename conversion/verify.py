@@ -1,0 +1,227 @@
+"""Whether two checkpoints are the same model: their weights, and what every block computes in both frameworks."""
+
+import os
+from dataclasses import asdict, dataclass, replace
+from typing import Any
+
+import numpy as np
+
+from conversion.blocks import computed_in_order, example_inputs, frameworks
+from conversion.diff import Difference, difference
+from conversion.errors import Error, error_between
+from conversion.formats import Checkpoint
+from conversion.names import head_of, match
+from conversion.plan import some
+from conversion.progress import bar
+from lxmert_tf.configuration import LxmertConfig
+from lxmert_tf.weights import open_source
+
+# What shapes do not tell, and a checkpoint without a config takes from the other's.
+GUESSED = ("num_attention_heads", "hidden_act", "layer_norm_eps")
+
+
+@dataclass(frozen=True)
+class Output:
+    """One output of the models.
+
+    Args:
+        block: what computes it, "language layer 3".
+        name: of the output, "language_hidden_states.3".
+        errors: by comparison: "lxmert_tf" and "lxmert_pt", a against b in that package; "a in both", a in one against
+            a in the other. None where the shapes differ.
+    """
+
+    block: str
+    name: str
+    errors: dict[str, Error | None]
+
+    def differs(self, max_error: float) -> bool:
+        """Whether any error is larger."""
+        return any(error is None or error.max > max_error for error in self.errors.values())
+
+
+@dataclass(frozen=True)
+class Verification:
+    """Whether two checkpoints are the same model.
+
+    Args:
+        max_error: the largest error that passes, relative to the tensor's largest magnitude.
+        weights: how the tensors differ.
+        outputs: what both compute, in the order of computation; empty if they were not run.
+        packages: the packages that ran them.
+        notes: what was not compared, and why.
+    """
+
+    max_error: float
+    weights: Difference
+    outputs: list[Output]
+    packages: list[str]
+    notes: list[str]
+
+    @property
+    def differing_weights(self) -> list[str]:
+        """Tensors whose error is too large."""
+        return [name for name, error in self.weights.values.items() if error.max > self.max_error]
+
+    @property
+    def first_divergence(self) -> Output | None:
+        """The first output, in the order of computation, whose error is too large."""
+        return next((output for output in self.outputs if output.differs(self.max_error)), None)
+
+    @property
+    def equal(self) -> bool:
+        """Whether both were run, and nothing they should have in common differs."""
+        weights = self.weights
+        if weights.a.task == weights.b.task:
+            apart = [*weights.only_a, *weights.only_b, *weights.shapes]
+        else:
+            apart = [name for name in weights.shapes if not head_of(name)]
+        return bool(self.outputs) and not (apart or self.differing_weights or self.first_divergence)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain JSON values: "equal", "max_error", "first_divergence", "weights", "outputs", "packages", "notes"."""
+        first = self.first_divergence
+        return {
+            "equal": self.equal,
+            "max_error": self.max_error,
+            "first_divergence": None if first is None else {"block": first.block, "name": first.name},
+            "weights": {**self.weights.to_dict(), "differing": self.differing_weights},
+            "outputs": [
+                {**asdict(each), "errors": {name: error and error.to_dict() for name, error in each.errors.items()}}
+                for each in self.outputs
+            ],
+            "packages": self.packages,
+            "notes": self.notes,
+        }
+
+    def lines(self) -> list[str]:
+        """The verification for people."""
+        return [
+            f"a: {self.weights.a}",
+            f"b: {self.weights.b}",
+            *self.weights.tensor_lines(),
+            *self._table(),
+            *(f"note: {note}" for note in self.notes),
+            *self._verdict(),
+        ]
+
+    def _table(self) -> list[str]:
+        if not self.outputs:
+            return []
+        blocks, names = (max(len(getattr(each, part)) for each in self.outputs) for part in ("block", "name"))
+        titles = "  ".join(f"{title:>17}" for title in self.outputs[0].errors)
+        return [
+            "max and mean error, relative to the largest magnitude, in float64: a against b, and a against itself",
+            f"{'':{blocks + names + 2}}  {titles}",
+            *(
+                f"{each.block:{blocks}}  {each.name:{names}}  {'  '.join(map(_cell, each.errors.values()))}"
+                f"{'  <' if each.differs(self.max_error) else ''}"
+                for each in self.outputs
+            ),
+        ]
+
+    def _verdict(self) -> list[str]:
+        first, weights = self.first_divergence, self.differing_weights
+        if self.equal:
+            outputs = f"{len(self.outputs)} outputs in {' and '.join(self.packages)}"
+            return [f"equal within {self.max_error:g}: {self.weights.compared} tensors, {outputs}"]
+        return [
+            *([f"{len(weights)} tensors differ by more than {self.max_error:g}: {some(weights)}"] if weights else []),
+            *([f"{first.block} is the first block that diverges, in {first.name}"] if first else []),
+            "different" if self.outputs else "different; not run",
+        ]
+
+
+def _cell(error: Error | None) -> str:
+    return f"{error.max:8.1e} {error.mean:8.1e}" if error else f"{'other shape':>17}"
+
+
+def verify(
+    a: Any,
+    b: Any,
+    max_error: float = 1e-5,
+    config: LxmertConfig | str | os.PathLike | None = None,
+    progress: bool = False,
+) -> Verification:
+    """Compares weights tensor by tensor, then runs both checkpoints on the same inputs, masks on, in both frameworks.
+
+    The models compute in float64, so that rounding explains nothing. Of checkpoints of different tasks, what they have
+    in common is compared. A checkpoint without a config takes from the other's what shapes do not tell.
+
+    Args:
+        a, b: files, directories or Hub ids of any format; or models or state dicts in memory.
+        max_error: the largest error that passes, relative to the largest magnitude of a tensor.
+        config: a config or its JSON file, in place of both checkpoints' own.
+        progress: show a bar on stderr, if that is a terminal and it takes longer than a second.
+
+    Raises:
+        FileNotFoundError: there is no such checkpoint.
+        ValueError: a negative `max_error`; or a checkpoint is damaged, or without a config and so incomplete that none
+            can be inferred.
+    """
+    if not max_error >= 0:
+        raise ValueError(f"max_error must be at least 0, got {max_error}.")
+    if config is not None and not isinstance(config, LxmertConfig):
+        config = LxmertConfig.from_json_file(config)
+    first, second = open_source(a, config), open_source(b, config)
+    first, second = _with_guesses_of(first, second), _with_guesses_of(second, first)
+    weights = difference(first, second, progress)
+    outputs, packages, notes = _run(first, second, progress)
+    return Verification(max_error, weights, outputs, packages, [*weights.notes, *_notes(first, second), *notes])
+
+
+def _with_guesses_of(checkpoint: Checkpoint, other: Checkpoint) -> Checkpoint:
+    """Without a config of its own, `checkpoint` with what the other's tells beyond shapes."""
+    told = {name: getattr(other.config, name) for name in GUESSED}
+    if not checkpoint.inferred or other.inferred or checkpoint.config.hidden_size != other.config.hidden_size:
+        return checkpoint
+    return replace(checkpoint, config=LxmertConfig.from_dict({**checkpoint.config.to_dict(), **told}))
+
+
+def _notes(a: Checkpoint, b: Checkpoint) -> list[str]:
+    notes = []
+    if a.task != b.task:
+        notes.append(f"the tasks differ ({a.task}, {b.task}), so only what both have is compared")
+    if a.inferred and b.inferred:
+        heads = a.config.num_attention_heads
+        notes.append(f"num_attention_heads={heads} is a guess; if it is wrong, give the right one with a config")
+    return notes
+
+
+def _run(a: Checkpoint, b: Checkpoint, progress: bool) -> tuple[list[Output], list[str], list[str]]:
+    """What both compute, the packages they ran in, and why not in others."""
+    try:
+        inputs = example_inputs(a.config, b.config)
+        for checkpoint in (a, b):
+            match(checkpoint.tensors.shapes, checkpoint.task, checkpoint.config)
+    except ValueError as error:
+        return [], [], [f"not run: {str(error).splitlines()[0]}"]
+    available = frameworks()
+    results = {}
+    with bar(2 * len(available), progress, unit="run") as update:
+        for package, run in available.items():
+            for side, checkpoint in (("a", a), ("b", b)):
+                results[side, package] = run(checkpoint, inputs)
+                update(1)
+    pairs = {package: (results["a", package], results["b", package]) for package in available}
+    if {"lxmert_tf", "lxmert_pt"} <= set(available):
+        pairs["a in both"] = results["a", "lxmert_tf"], results["a", "lxmert_pt"]
+    notes = [] if "lxmert_pt" in available else ["torch is not installed, so lxmert_pt was not run"]
+    outputs = _compared(a.config, pairs)
+    if a.task != b.task:  # heads of other sizes are other heads
+        outputs = [each for each in outputs if not (head_of(each.block) and None in each.errors.values())]
+    return outputs, list(available), notes
+
+
+def _compared(config: LxmertConfig, pairs: dict) -> list[Output]:
+    """The outputs that both sides of every pair have."""
+    shared = set.intersection(*(set(side) for pair in pairs.values() for side in pair))
+    return [
+        Output(block, name, {title: _error(x[name], y[name]) for title, (x, y) in pairs.items()})
+        for block, name in computed_in_order(config)
+        if name in shared
+    ]
+
+
+def _error(a: np.ndarray, b: np.ndarray) -> Error | None:
+    return error_between(a, b) if a.shape == b.shape else None
