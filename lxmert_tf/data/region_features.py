@@ -9,7 +9,7 @@ Shapes: N = boxes in the image, D = feature dimension.
 import base64
 import binascii
 import os
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -106,18 +106,37 @@ def read_tsv(path: str | os.PathLike) -> Iterator[RegionFeatures]:
     """
     seen: set[str] = set()
     feat_dim = None
-    with open(path, "rb") as file:
+    with open(path, "rb", buffering=1 << 20) as file:
         for number, line in enumerate(file, start=1):
-            fields = line.rstrip(b"\r\n").split(b"\t")
-            img_id = fields[0].decode("utf-8", "replace")
-            try:
-                regions = _parse(fields)
-                _check_next(regions, seen, feat_dim)
-            except ValueError as error:
-                raise ValueError(f"{os.fspath(path)}, line {number}, image {img_id[:80]!r}: {error}") from error
-            seen.add(img_id)
+            regions = parse_line(line, os.fspath(path), number, seen, feat_dim)
+            seen.add(regions.img_id)
             feat_dim = regions.features.shape[1]
             yield regions
+
+
+def parse_line(
+    line: bytes, path: str, number: int, seen: Collection[str] = (), feat_dim: int | None = None
+) -> RegionFeatures:
+    """One line of a TSV of region features.
+
+    Args:
+        line: with or without its line end.
+        path, number: of the line, for errors.
+        seen: images that must not come again.
+        feat_dim: D of the images before, or None.
+
+    Raises:
+        ValueError: the line cannot be read, repeats an img_id, or changes the feature dimension. The message names the
+            file, the line and the image.
+    """
+    fields = line.rstrip(b"\r\n").split(b"\t")
+    try:
+        regions = _parse(fields)
+        _check_next(regions, seen, feat_dim)
+    except ValueError as error:
+        img_id = fields[0].decode("utf-8", "replace")
+        raise ValueError(f"{path}, line {number}, image {img_id[:80]!r}: {error}") from error
+    return regions
 
 
 def write_tsv(path: str | os.PathLike, regions: Iterable[RegionFeatures]) -> None:
@@ -215,7 +234,7 @@ def _check(regions: RegionFeatures) -> None:
     normalize_boxes(regions.boxes, regions.img_w, regions.img_h)
 
 
-def _check_next(regions: RegionFeatures, seen: set[str], feat_dim: int | None) -> None:
+def _check_next(regions: RegionFeatures, seen: Collection[str], feat_dim: int | None) -> None:
     """Raises ValueError unless an image fits to those before it."""
     if regions.img_id in seen:
         raise ValueError("this img_id is in the file already; every image must be there once")

@@ -6,24 +6,9 @@ import tracemalloc
 
 import numpy as np
 import pytest
+from data_helpers import make_regions
 
 from lxmert_tf.data.region_features import FIELDS, RegionFeatures, normalize_boxes, read_tsv, write_tsv
-
-
-def make_regions(img_id="image_0", num_boxes=3, feat_dim=4, seed=0):
-    rng = np.random.default_rng(seed)
-    corners = np.sort(rng.uniform(0, 1, (num_boxes, 2, 2)), axis=1).reshape(num_boxes, 4)
-    return RegionFeatures(
-        img_id=img_id,
-        img_h=480,
-        img_w=640,
-        objects_id=rng.integers(0, 1600, num_boxes),
-        objects_conf=rng.random(num_boxes, np.float32),
-        attrs_id=rng.integers(0, 400, num_boxes),
-        attrs_conf=rng.random(num_boxes, np.float32),
-        boxes=(corners * (640, 480, 640, 480)).astype(np.float32),
-        features=rng.standard_normal((num_boxes, feat_dim), np.float32),
-    )
 
 
 def write_lines(path, *lines):

@@ -1,0 +1,176 @@
+"""Arrays inside HDF5 and npz files, read a few rows at a time by several threads and processes at once.
+
+HDF5's library lets one thread in at a time. What is stored plainly is therefore read past it, by its place in the file.
+"""
+
+import os
+import threading
+import zipfile
+from typing import Protocol
+
+import numpy as np
+
+
+class Rows(Protocol):
+    """An array whose rows can be read into another.
+
+    Attributes:
+        shape: as stored: `[R]`, `[R, W]`, or `[M, N, W]`, which is M * N rows.
+        count: number of rows.
+        width: values per row.
+        dtype: of the values in the file.
+    """
+
+    shape: tuple[int, ...]
+    count: int
+    width: int
+    dtype: np.dtype
+
+    def read(self, start: int, out: np.ndarray) -> None:
+        """Fills `out`, `[rows, width]` of any dtype, with the rows from `start` on."""
+
+
+class FileRows:
+    """Rows that lie plainly in a file: in blocks of a fixed number of rows, at known places.
+
+    Args:
+        descriptor: of the open file; positions are never moved, so threads and forked processes may share it.
+        name: the file's name, for errors.
+        offsets: `int64[blocks]`, where each block begins, in bytes.
+        block: rows per block.
+        shape, dtype: of the array.
+    """
+
+    def __init__(self, descriptor: int, name: str, offsets: np.ndarray, block: int, shape: tuple[int, ...], dtype):
+        self.descriptor, self.name, self.offsets, self.block = descriptor, name, offsets, block
+        self.shape, self.dtype = shape, np.dtype(dtype)
+        self.count, self.width = _rows_and_width(shape)
+
+    def read(self, start: int, out: np.ndarray) -> None:
+        if out.dtype == self.dtype and out.flags.c_contiguous:
+            self._read(start, out)
+        else:
+            plain = np.empty((len(out), self.width), self.dtype)
+            self._read(start, plain)
+            out[...] = plain
+
+    def write(self, start: int, rows: np.ndarray) -> None:
+        """Writes `rows`, `[rows, width]`, from row `start` on."""
+        data = memoryview(np.ascontiguousarray(rows, self.dtype)).cast("B")
+        for offset, piece in self._pieces(start, len(rows), data):
+            while piece:
+                written = os.pwrite(self.descriptor, piece, offset)
+                piece, offset = piece[written:], offset + written
+
+    def _read(self, start: int, out: np.ndarray) -> None:
+        for offset, piece in self._pieces(start, len(out), memoryview(out).cast("B")):
+            while piece:
+                got = os.preadv(self.descriptor, [piece], offset)
+                if not got:
+                    raise OSError(f"{self.name} ends too early: it was cut off, or is being written")
+                piece, offset = piece[got:], offset + got
+
+    def _pieces(self, start: int, rows: int, data: memoryview):
+        """(place in the file, bytes) of each block that the rows touch."""
+        size = self.width * self.dtype.itemsize
+        done = 0
+        while done < rows:
+            block, inside = divmod(start + done, self.block)
+            number = min(rows - done, self.block - inside)
+            yield int(self.offsets[block]) + inside * size, data[done * size : (done + number) * size]
+            done += number
+
+
+class ArrayRows:
+    """Rows of an array in memory."""
+
+    def __init__(self, array: np.ndarray):
+        self.shape, self.dtype = array.shape, array.dtype
+        self.count, self.width = _rows_and_width(array.shape)
+        self.array = array.reshape(self.count, self.width)
+
+    def read(self, start: int, out: np.ndarray) -> None:
+        out[...] = self.array[start : start + len(out)]
+
+
+class LibraryRows:
+    """Rows that only HDF5's library can read, because they are compressed, for example: one thread at a time."""
+
+    lock = threading.Lock()  # one for all files: so is HDF5's own
+
+    def __init__(self, path: str, name: str, shape: tuple[int, ...], dtype):
+        self.path, self.name, self.shape, self.dtype = path, name, shape, np.dtype(dtype)
+        self.per_item = shape[1] if len(shape) == 3 else 1
+        self.count, self.width = _rows_and_width(shape)
+        self._opened: tuple[int, object] | None = None
+
+    def read(self, start: int, out: np.ndarray) -> None:
+        first, last = start // self.per_item, -(-(start + len(out)) // self.per_item)
+        with self.lock:
+            rows = self._dataset()[first:last].reshape(-1, self.width)
+        out[...] = rows[start - first * self.per_item :][: len(out)]
+
+    def _dataset(self):
+        """The dataset, opened anew in every process: HDF5 does not survive a fork."""
+        import h5py
+
+        if self._opened is None or self._opened[0] != os.getpid():
+            self._opened = os.getpid(), h5py.File(self.path, "r")[self.name]
+        return self._opened[1]
+
+
+def hdf5_rows(dataset, descriptor: int) -> Rows:
+    """The rows of an HDF5 dataset `[R]`, `[R, W]` or `[M, N, W]` (M * N rows).
+
+    Args:
+        dataset: a `h5py.Dataset`; it may be closed afterwards.
+        descriptor: of the same file, opened apart, to stay open.
+    """
+    shape, chunks = dataset.shape, dataset.chunks
+    name, per_item = dataset.file.filename, shape[1] if len(shape) == 3 else 1
+    plain = dataset.dtype.isnative and not dataset.external and not dataset.is_virtual and dataset.size
+    if plain and chunks is None and (offset := dataset.id.get_offset()) is not None:
+        return FileRows(descriptor, name, np.array([offset]), shape[0] * per_item, shape, dataset.dtype)
+    if plain and chunks is not None and chunks[1:] == shape[1:] and not dataset.id.get_create_plist().get_nfilters():
+        offsets = np.full(-(-shape[0] // chunks[0]), -1, np.int64)
+
+        def note(chunk) -> None:
+            if chunk.chunk_offset[0] < shape[0]:
+                offsets[chunk.chunk_offset[0] // chunks[0]] = chunk.byte_offset
+
+        dataset.id.chunk_iter(note)
+        if (offsets >= 0).all():
+            return FileRows(descriptor, name, offsets, chunks[0] * per_item, shape, dataset.dtype)
+    return LibraryRows(name, dataset.name, shape, dataset.dtype)
+
+
+def npz_rows(path: str, descriptor: int) -> dict[str, Rows | np.ndarray]:
+    """The arrays of an npz file: rows where the member is stored as it is, as `np.savez` does, else whole arrays."""
+    arrays: dict[str, Rows | np.ndarray] = {}
+    with zipfile.ZipFile(path) as archive, np.load(path, allow_pickle=False) as loaded:
+        for info in archive.infolist():
+            name = info.filename.removesuffix(".npy")
+            with archive.open(info) as member:
+                shape, fortran, dtype = _npy_header(member)
+                header = member.tell()
+            if info.compress_type == zipfile.ZIP_STORED and not fortran and dtype.isnative and len(shape) in (2, 3):
+                local = os.pread(descriptor, 30, info.header_offset)
+                start = info.header_offset + 30 + int.from_bytes(local[26:28], "little")
+                start += int.from_bytes(local[28:30], "little") + header
+                block = max(_rows_and_width(shape)[0], 1)
+                arrays[name] = FileRows(descriptor, path, np.array([start]), block, shape, dtype)
+            else:
+                arrays[name] = loaded[name]
+    return arrays
+
+
+def _npy_header(file) -> tuple[tuple[int, ...], bool, np.dtype]:
+    version = np.lib.format.read_magic(file)
+    read = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
+    return read(file)
+
+
+def _rows_and_width(shape: tuple[int, ...]) -> tuple[int, int]:
+    if len(shape) == 3:
+        return shape[0] * shape[1], shape[2]
+    return shape[0], shape[1] if len(shape) == 2 else 1
