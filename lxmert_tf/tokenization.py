@@ -298,6 +298,11 @@ class _Tokenizer:
         """Every token, added ones too, with its id."""
         return self._backend.get_vocab(with_added_tokens=True)
 
+    @property
+    def added_tokens_decoder(self) -> dict[int, AddedToken]:
+        """The special and other added tokens by id: what is found in a text before anything else."""
+        return self._backend.get_added_tokens_decoder()
+
     def convert_tokens_to_ids(self, tokens: str | Sequence[str]) -> int | list[int]:
         """The id of a token, or of each token of a list; unknown ones get `unk_token_id`."""
         if isinstance(tokens, str):

@@ -1,0 +1,82 @@
+"""`lxmert-tf export`: a checkpoint as a model that TensorFlow Serving loads."""
+
+import argparse
+
+NAME = "export"
+HELP = "write a SavedModel with everything TensorFlow Serving needs beside it"
+EPILOG = """\
+BASE/NAME/VERSION holds the SavedModel with its signatures, warm-up requests, batching parameters and metadata, and
+BASE the server's models.config with a Dockerfile, a compose file and a Kubernetes manifest to run it. VERSION is the
+next free integer; it appears whole or not at all.
+
+The signatures are serving_default, and for models that answer questions encode_image and answer_encoded (an image once,
+any number of questions); --text adds answer_text, which takes questions as strings. Each exists a second time without
+masks, as NAME_unmasked.
+
+examples:
+  lxmert-tf export checkpoint models --name vqa --text --check
+  lxmert-tf export unc-nlp/lxmert-vqa-uncased models --name vqa --text --labels trainval_label2ans.json
+  lxmert-tf export checkpoint models --name vqa --precision bfloat16 --label canary
+"""
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("model", metavar="MODEL", help="checkpoint of any format: directory, file or Hub id")
+    parser.add_argument("base", metavar="BASE", help="the server's folder of models")
+    parser.add_argument("--name", required=True, help="the model's name on the server")
+    parser.add_argument("--text", action="store_true", help="add signatures that take questions as strings")
+    parser.add_argument("--check", action="store_true", help="then replay every version's warm-up requests and compare")
+    parser.add_argument("--check-only", action="store_true", help="check what is there, export nothing")
+    parser.add_argument(
+        "--precision", choices=["float32", "bfloat16", "float16"], default="float32", help="default: %(default)s"
+    )
+    parser.add_argument(
+        "--outputs", default="", metavar="LIST", help="more outputs of serving_default: attentions,hidden_states"
+    )
+    parser.add_argument("--labels", metavar="FILE", help="JSON list of answers; default: the model directory's")
+    parser.add_argument("--top-k", type=int, default=5, metavar="K", help="answers per question (default: %(default)s)")
+    parser.add_argument(
+        "--probabilities", choices=["sigmoid", "softmax"], help="how logits become probabilities; default: sigmoid"
+    )
+    parser.add_argument(
+        "--batch-sizes", default="1,2,4,8,16,32", metavar="LIST", help="of batches on the server (default: %(default)s)"
+    )
+    parser.add_argument("--version", type=int, metavar="N", help="version number; default: the next free one")
+    parser.add_argument("--label", default="stable", help="version label put on it (default: %(default)s)")
+
+
+def run(args: argparse.Namespace) -> int:
+    if not args.check_only:
+        from lxmert_tf.serving.export import export
+
+        written = export(
+            args.model,
+            args.base,
+            args.name,
+            text=args.text,
+            precision=args.precision,
+            outputs=_items(args.outputs),
+            labels=args.labels,
+            top_k=args.top_k,
+            probabilities=args.probabilities,
+            batch_sizes=_integers(args.batch_sizes),
+            version=args.version,
+            label=args.label,
+        )
+        print(written)
+    if not (args.check or args.check_only):
+        return 0
+    from lxmert_tf.serving.check import check_model
+
+    return 0 if check_model(args.base, args.name, args.model, report=print) else 1
+
+
+def _items(text: str) -> list[str]:
+    return [item.strip() for item in text.split(",") if item.strip()]
+
+
+def _integers(text: str) -> list[int]:
+    try:
+        return [int(item) for item in _items(text)]
+    except ValueError:
+        raise ValueError(f"--batch-sizes must be integers separated by commas, got {text!r}.") from None

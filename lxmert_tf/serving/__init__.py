@@ -1,0 +1,1 @@
+"""Serving: SavedModels for TensorFlow Serving, what the server needs beside them, and clients."""

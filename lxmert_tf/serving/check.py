@@ -1,0 +1,112 @@
+"""`lxmert-tf export --check`: what was exported loads, is whole, answers, and answers as the model does."""
+
+import os
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import tensorflow as tf
+
+from lxmert_tf.serving.checkpoint import load
+from lxmert_tf.serving.inputs import TEXT, VISUAL
+from lxmert_tf.serving.metadata import changed_files, read_metadata
+from lxmert_tf.serving.versions import versions
+from lxmert_tf.serving.warmup import reason, replay
+
+# Largest difference of an output, relative to its largest magnitude: the same operations in another order
+TOLERANCES = {"float32": 1e-5, "bfloat16": 2e-2, "float16": 4e-3}
+
+
+def check_model(base: str | os.PathLike, name: str, source: str | os.PathLike, report: Callable[[str], None]) -> bool:
+    """Checks every version of a model; whether all are sound.
+
+    Args:
+        base, name: BASE/NAME holds the versions.
+        source: the checkpoint; versions exported from it must compute what it computes.
+        report: takes a line for each version and each problem.
+
+    Raises:
+        FileNotFoundError: there is no version.
+    """
+    folder = Path(base) / name
+    numbers = versions(folder)
+    if not numbers:
+        raise FileNotFoundError(f"{folder} holds no version to check.")
+    sound, models = True, {}
+    for number in numbers:
+        problems, summary = _check_version(folder / str(number), source, models)
+        report(f"{folder / str(number)}: {'; '.join(problems) if problems else summary}")
+        sound &= not problems
+    return sound
+
+
+def _check_version(folder: Path, source, models: dict) -> tuple[list[str], str]:
+    """Problems of a version, and a line about it where there are none."""
+    try:
+        problems, metadata = changed_files(folder), read_metadata(folder)
+        if "answer_text" in metadata["signatures"]:
+            import tensorflow_text  # noqa: F401 - brings the ops that the graph needs
+        signatures = tf.saved_model.load(os.fspath(folder)).signatures
+        seen = replay(folder, lambda signature, inputs: run(signatures[signature], inputs))
+        missing = sorted(set(signatures) - set(seen))
+        if missing:
+            problems.append(f"no warm-up request for {', '.join(missing)}")
+        difference = None if problems else _compare(signatures, metadata, source, models)
+    except (OSError, ValueError, KeyError, RuntimeError, tf.errors.OpError) as error:
+        return [reason(error)], ""
+    if difference is not None and not difference <= TOLERANCES[metadata["precision"]]:
+        problems.append(f"differs from {source} by {difference:.1e} of the largest value")
+    compared = "made from another checkpoint" if difference is None else f"as the checkpoint to {difference:.1e}"
+    requests = sum(map(len, seen.values()))
+    return problems, f"sound: {len(signatures)} signatures, {requests} warm-up requests, {compared}"
+
+
+def run(signature, inputs: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+    """A loaded signature's outputs for arrays; strings may be arrays of objects."""
+    specs = signature.structured_input_signature[1]
+    outputs = signature(**{name: tf.constant(value, specs[name].dtype) for name, value in inputs.items()})
+    return {name: value.numpy() for name, value in outputs.items()}
+
+
+def _compare(signatures, metadata: dict, source, models: dict) -> float | None:
+    """The largest relative difference between serving_default and the checkpoint in Keras; None for another's."""
+    if "source" not in models:
+        models["source"] = load(source)
+    loaded = models["source"]
+    if loaded.digest != metadata["source"]["sha256"]:
+        return None
+    precision = metadata["precision"]
+    if precision not in models:
+        models[precision] = loaded.model if precision == "float32" else load(source, precision).model
+    model = models[precision]
+    inputs = sample_inputs(model.config, getattr(model, "images", None))
+    served = run(signatures["serving_default"], inputs)
+    largest = 0.0
+    for name, value in model(inputs, training=False, return_dict=True).items():
+        if isinstance(value, tuple):
+            continue
+        wanted = tf.cast(value, tf.float32).numpy()
+        got = served["logits" if name == "question_answering_score" and "logits" in served else name]
+        largest = max(largest, float(np.abs(got - wanted).max() / np.abs(wanted).max()))
+    return largest
+
+
+def sample_inputs(config, images: int | None = None, examples: int = 3, seed: int = 0) -> dict[str, np.ndarray]:
+    """Random inputs of serving_default with padding in both masks."""
+    rng = np.random.default_rng(seed)
+    tokens, boxes = min(12, config.max_position_embeddings), 7
+    regions = (examples, boxes) if images is None else (examples, images, boxes)
+    corners = np.sort(rng.random((*regions, 2, 2)), axis=-2).reshape(*regions, 4)[..., : config.visual_pos_dim]
+    kept = rng.integers(1, tokens + 1, examples)
+    visual_mask = rng.integers(0, 2, regions)
+    visual_mask[..., 0] = 1
+    arrays = {
+        "input_ids": rng.integers(0, config.vocab_size, (examples, tokens)),
+        "attention_mask": np.arange(tokens) < kept[:, None],
+        "token_type_ids": rng.integers(0, config.type_vocab_size, (examples, tokens)),
+        "visual_feats": rng.random((*regions, config.visual_feat_dim)),
+        "visual_pos": corners,
+        "visual_attention_mask": visual_mask,
+    }
+    floats = ("visual_feats", "visual_pos")
+    return {name: arrays[name].astype("float32" if name in floats else "int32") for name in TEXT + VISUAL}

@@ -1,0 +1,60 @@
+"""The model that an export serves: its class and config from the checkpoint, its tokenizer and answers beside it."""
+
+import json
+import os
+from dataclasses import dataclass
+from pathlib import Path
+
+from conversion.names import ARCHITECTURES
+from lxmert_tf.serving.metadata import sha256
+
+
+@dataclass(frozen=True)
+class Source:
+    """A checkpoint, loaded.
+
+    Attributes:
+        model: of the class that the checkpoint is of, in the precision asked for.
+        directory: where its tokenizer and answers are.
+        digest: SHA-256 of its weight files.
+        format: such as "hf-pt".
+    """
+
+    model: object
+    directory: Path
+    digest: str
+    format: str
+
+
+def load(source: str | os.PathLike, precision: str = "float32") -> Source:
+    """Loads a checkpoint of any format as a model to serve.
+
+    Args:
+        source: directory, file or Hub id.
+        precision: "float32", "bfloat16" or "float16", of weights and computation.
+
+    Raises:
+        FileNotFoundError: no such path or repository.
+        ValueError: it is damaged, or lacks a head that would be served untrained.
+    """
+    import lxmert_tf
+    from lxmert_tf import weights
+
+    checkpoint = weights.open_source(source)
+    model = getattr(lxmert_tf, "TF" + ARCHITECTURES[checkpoint.task])(checkpoint.config, dtype=precision)
+    matched = weights.assign(model, checkpoint)
+    untrained = sorted(name for name in matched.missing if not name.startswith("obj_predict_head"))
+    if untrained:
+        raise ValueError(
+            f"{source} has no weights for {', '.join(untrained[:3])}, which would be served untrained: train that "
+            "head, or switch it off in config.json."
+        )
+    return Source(model, checkpoint.path.parent, sha256(*_weight_files(checkpoint.path)), checkpoint.format)
+
+
+def _weight_files(path: Path) -> list[Path]:
+    """The weights' own file, or the shards that its index names, in order."""
+    if path.suffix != ".json":
+        return [path]
+    shards = set(json.loads(path.read_text(encoding="utf-8"))["weight_map"].values())
+    return [path.parent / shard for shard in sorted(shards)]

@@ -1,0 +1,149 @@
+"""From a checkpoint to BASE/NAME/<version>: the SavedModel and everything a server needs beside it."""
+
+import os
+from collections.abc import Sequence
+from pathlib import Path
+
+import tensorflow as tf
+
+from lxmert_tf.serving import server_files
+from lxmert_tf.serving.checkpoint import Source, load
+from lxmert_tf.serving.inputs import SpecialIds
+from lxmert_tf.serving.labels import read_labels
+from lxmert_tf.serving.metadata import describe, write_metadata
+from lxmert_tf.serving.signatures import EXTRAS, Options, Servable
+from lxmert_tf.serving.versions import check_name, staged, versions
+from lxmert_tf.serving.warmup import write_warmup
+
+PRECISIONS = ("float32", "bfloat16", "float16")
+PROBABILITIES = ("sigmoid", "softmax")
+BATCH_SIZES = (1, 2, 4, 8, 16, 32)
+BERT_IDS = SpecialIds(cls=101, sep=102, pad=0)  # of the vocabulary that every published LXMERT uses
+
+
+def export(
+    source: str | os.PathLike,
+    base: str | os.PathLike,
+    name: str,
+    *,
+    text: bool = False,
+    precision: str = "float32",
+    outputs: Sequence[str] = (),
+    labels: str | os.PathLike | None = None,
+    top_k: int = 5,
+    probabilities: str | None = None,
+    batch_sizes: Sequence[int] = BATCH_SIZES,
+    version: int | None = None,
+    label: str = "stable",
+) -> Path:
+    """Exports a checkpoint for TensorFlow Serving.
+
+    Args:
+        source: checkpoint of any format: directory, file or Hub id.
+        base: the server's folder of models.
+        name: the model's name there.
+        text: with signatures that take questions as strings; needs tensorflow-text and a tokenizer beside the weights.
+        precision: "float32", "bfloat16" or "float16" of weights and computation; outputs are float32.
+        outputs: any of "hidden_states" and "attentions", for serving_default.
+        labels: JSON file of answers, in place of the model directory's own.
+        top_k: answers given per question.
+        probabilities: "sigmoid" or "softmax"; by default softmax where the config's `problem_type` is
+            "single_label_classification", else sigmoid, as the paper trains.
+        batch_sizes: of the server's batches and warm-up requests.
+        version: the version folder; by default the next free one.
+        label: the version label that models.config puts on it.
+
+    Returns:
+        The version folder. It appears whole or not at all.
+
+    Raises:
+        FileNotFoundError, ValueError, ImportError: what was asked for cannot be exported or served; says why.
+    """
+    check_name(name)
+    _require_serving_api()
+    _check_choices(precision, outputs, top_k, probabilities, batch_sizes)
+    loaded = load(source, precision)
+    options = make_options(loaded, text, outputs, labels, top_k, probabilities)
+    servable = Servable(loaded.model, options)
+    with staged(Path(base) / name, version) as folder:
+        tf.saved_model.save(servable.root, os.fspath(folder), signatures=servable.signatures)
+        write_warmup(folder, name, servable.signatures, sorted(batch_sizes), loaded.model.config)
+        server_files.write_batching(folder, list(batch_sizes))
+        write_metadata(folder, _metadata(source, name, precision, loaded, options, servable))
+    written = Path(base) / name / str(versions(Path(base) / name)[-1])
+    server_files.update_config(base, name, int(written.name), label)
+    server_files.write_templates(base, name, tf.__version__)
+    return written
+
+
+def make_options(loaded: Source, text: bool, outputs, labels, top_k: int, probabilities: str | None) -> Options:
+    """How a loaded checkpoint is offered, with its tokenizer and answers."""
+    from lxmert_tf import LxmertTokenizer
+
+    config, kind = loaded.model.config, type(loaded.model).__name__
+    if text and kind not in ("TFLxmertForQuestionAnswering", "TFLxmertForVisualReasoning"):
+        raise ValueError(f"--text is for models that answer; {kind} gives a value per token: send it token ids.")
+    try:
+        tokenizer = LxmertTokenizer.from_pretrained(loaded.directory)
+    except FileNotFoundError as error:
+        if text:
+            raise FileNotFoundError(
+                f"--text needs the tokenizer's vocab.txt in the model directory: {error}"
+            ) from error
+        tokenizer = None
+    if tokenizer is not None and text and len(tokenizer) > config.vocab_size:
+        raise ValueError(
+            f"The tokenizer has {len(tokenizer)} tokens, the model {config.vocab_size}: they do not belong together."
+        )
+    special = BERT_IDS if config.vocab_size > max(BERT_IDS) else None
+    if tokenizer is not None and tokenizer.pad_token_id is not None:
+        special = SpecialIds(tokenizer.cls_token_id, tokenizer.sep_token_id, tokenizer.pad_token_id)
+    if probabilities is None:
+        single = config.extra.get("problem_type") == "single_label_classification"
+        probabilities = "softmax" if single else "sigmoid"
+    return Options(
+        tokenizer=tokenizer if text else None,
+        labels=read_labels(loaded.directory, config, labels) if kind == "TFLxmertForQuestionAnswering" else None,
+        outputs=tuple(outputs),
+        top_k=top_k,
+        probabilities=probabilities,
+        special=special,
+    )
+
+
+def _check_choices(precision, outputs, top_k, probabilities, batch_sizes) -> None:
+    for what, value, allowed in (
+        ("precision", precision, PRECISIONS),
+        ("probabilities", probabilities, (None, *PROBABILITIES)),
+        *(("outputs", output, tuple(EXTRAS)) for output in outputs),
+    ):
+        if value not in allowed:
+            raise ValueError(f"{what} must be one of {', '.join(map(str, allowed))}, got {value!r}.")
+    if top_k < 1:
+        raise ValueError(f"top_k must be at least 1, got {top_k}.")
+    if not batch_sizes or min(batch_sizes) < 1 or len(set(batch_sizes)) != len(batch_sizes):
+        raise ValueError(f"batch_sizes must be different integers of at least 1, got {list(batch_sizes)}.")
+
+
+def _require_serving_api() -> None:
+    try:
+        import tensorflow_serving.apis  # noqa: F401
+    except ImportError as error:
+        raise ImportError("Exporting needs tensorflow-serving-api: pip install 'lxmert-tf[serving]'.") from error
+
+
+def _metadata(source, name: str, precision: str, loaded: Source, options: Options, servable: Servable) -> dict:
+    return {
+        "name": name,
+        "model": type(loaded.model).__name__,
+        "precision": precision,
+        "source": {
+            "checkpoint": os.path.basename(os.path.abspath(source)),
+            "format": loaded.format,
+            "sha256": loaded.digest,
+        },
+        "probabilities": options.probabilities,
+        "config": loaded.model.config.to_dict(),
+        "labels": None if options.labels is None else list(options.labels),
+        "signatures": {name: describe(function) for name, function in sorted(servable.signatures.items())},
+    }

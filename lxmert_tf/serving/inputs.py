@@ -1,0 +1,191 @@
+"""What the signatures take: names, dtypes and shapes, and the checks and padding masks inside the graph.
+
+TF Serving fills up what it batches together with the first number of each request's tensor, in the masks too, where
+that number is mostly 1. So a mask alone does not tell padding: see `real_tokens` and `real_rows`.
+
+Shapes: B examples, T tokens, N boxes, D visual_feat_dim, P visual_pos_dim, H hidden_size.
+"""
+
+from collections.abc import Mapping
+from typing import NamedTuple
+
+import tensorflow as tf
+
+from lxmert_tf.configuration import LxmertConfig
+
+TEXT = ("input_ids", "attention_mask", "token_type_ids")
+VISUAL = ("visual_feats", "visual_pos", "visual_attention_mask")
+ENCODED = ("vision_states", "visual_attention_mask")
+OPTIONAL = ("attention_mask", "token_type_ids", "visual_attention_mask")
+BOX_TOLERANCE = 0.01  # boxes of another program's rounding, or of half precision, still lie in 0..1
+
+
+def specs(config: LxmertConfig, images: int | None = None) -> dict[str, tf.TensorSpec]:
+    """The spec of every input by name; `images` per example where there is an axis for them."""
+    regions = (None, None) if images is None else (None, images, None)
+    shapes = {
+        **dict.fromkeys(TEXT, ((None, None), tf.int32)),
+        "visual_feats": ((*regions, config.visual_feat_dim), tf.float32),
+        "visual_pos": ((*regions, config.visual_pos_dim), tf.float32),
+        "visual_attention_mask": (regions, tf.int32),
+        "vision_states": ((None, None, config.hidden_size), tf.float32),
+        "questions": ((None,), tf.string),
+    }
+    return {name: tf.TensorSpec(shape, dtype, name) for name, (shape, dtype) in shapes.items()}
+
+
+def completed(given: Mapping[str, tf.Tensor], names: tuple[str, ...]) -> dict[str, tf.Tensor]:
+    """The inputs of `names`, in which masks that were not given are 1 and token types 0."""
+    inputs = dict(given)
+    if "attention_mask" in names and "attention_mask" not in inputs:
+        inputs["attention_mask"] = tf.ones_like(inputs["input_ids"])
+    if "token_type_ids" in names and "token_type_ids" not in inputs:
+        inputs["token_type_ids"] = tf.zeros_like(inputs["input_ids"])
+    if "visual_attention_mask" in names and "visual_attention_mask" not in inputs:
+        regions = inputs["visual_feats"] if "visual_feats" in inputs else inputs["vision_states"]
+        inputs["visual_attention_mask"] = tf.ones(tf.shape(regions)[:-1], tf.int32)
+    return {name: inputs[name] for name in names}
+
+
+# Checks
+
+
+def checked(inputs: Mapping[str, tf.Tensor], config: LxmertConfig) -> dict[str, tf.Tensor]:
+    """The same inputs, once the graph has found them fit; it raises InvalidArgumentError naming what is not."""
+    assertions = [require(ok, message, *values) for ok, message, values in _conditions(inputs, config)]
+    with tf.control_dependencies(assertions):
+        return {name: tf.identity(value) for name, value in inputs.items()}
+
+
+def require(condition: tf.Tensor, message: str, *values: tf.Tensor) -> tf.Operation:
+    """An op that fails with the message and the values unless bool[] `condition` holds."""
+    # The raw op: `tf.debugging.Assert` makes a branch of each, which only costs time here
+    return tf.raw_ops.Assert(condition=condition, data=[tf.constant(message), *values], summarize=8)
+
+
+def _conditions(inputs: Mapping[str, tf.Tensor], config: LxmertConfig):
+    """(must hold, message, values to show) of everything that can be wrong with the inputs."""
+    sizes = {name: tf.shape(value) for name, value in inputs.items()}
+    for name, size in sizes.items():
+        yield tf.reduce_all(size > 0), f"{name} must not be empty, got shape", [size]
+    if "input_ids" in inputs:
+        ids, longest = inputs["input_ids"], config.max_position_embeddings
+        yield _within(ids, 0, config.vocab_size - 1, f"input_ids must lie in 0..{config.vocab_size - 1} (vocab_size)")
+        yield (
+            sizes["input_ids"][1] <= longest,
+            f"input_ids must have at most {longest} tokens (max_position_embeddings), got",
+            [sizes["input_ids"][1]],
+        )
+        types = config.type_vocab_size - 1
+        yield _within(inputs["token_type_ids"], 0, types, f"token_type_ids must lie in 0..{types}")
+        yield _within(inputs["attention_mask"], -1, 1, "attention_mask must hold 1 for tokens and 0 for padding")
+        for name in ("attention_mask", "token_type_ids"):
+            yield _alike(sizes, "input_ids", name)
+    regions = "visual_feats" if "visual_feats" in inputs else "vision_states" if "vision_states" in inputs else None
+    if regions is None:
+        return
+    yield _within(
+        inputs["visual_attention_mask"], -1, 1, "visual_attention_mask must hold 1 for boxes and 0 for padding"
+    )
+    yield tf.reduce_all(tf.math.is_finite(inputs[regions])), f"{regions} must be finite, got NaN or infinity in it", []
+    yield _alike(sizes, regions, "visual_attention_mask", sizes[regions][:-1])
+    width = inputs[regions].shape[-1]
+    yield sizes[regions][-1] == width, f"{regions} must have {width} values per box, got", [sizes[regions][-1]]
+    if regions == "visual_feats":
+        low, high = -BOX_TOLERANCE, 1 + BOX_TOLERANCE
+        yield _within(inputs["visual_pos"], low, high, "visual_pos must hold boxes in 0..1, not in pixels")
+        yield _alike(sizes, "visual_feats", "visual_pos", sizes["visual_feats"][:-1], sizes["visual_pos"][:-1])
+        dims = config.visual_pos_dim
+        yield (
+            sizes["visual_pos"][-1] == dims,
+            f"visual_pos must have {dims} values per box, got",
+            [sizes["visual_pos"][-1]],
+        )
+    if "input_ids" in inputs:
+        texts, rows = sizes["input_ids"][0], sizes[regions][0]
+        if regions == "visual_feats":
+            yield texts == rows, "input_ids and visual_feats must have the same number of examples, got", [texts, rows]
+        else:
+            message = "input_ids must have as many examples as vision_states, or a multiple of it, got"
+            yield texts % tf.maximum(rows, 1) == 0, message, [texts, rows]
+
+
+def _within(values, low, high, message: str):
+    # NaN is in no range: both comparisons fail
+    return (
+        tf.reduce_all((values >= low) & (values <= high)),
+        f"{message}, got values from and to",
+        [
+            tf.reduce_min(values),
+            tf.reduce_max(values),
+        ],
+    )
+
+
+def _alike(sizes, first: str, second: str, first_size=None, second_size=None):
+    one = sizes[first] if first_size is None else first_size
+    other = sizes[second] if second_size is None else second_size
+    return tf.reduce_all(one == other), f"{first} and {second} must agree in size, got", [one, other]
+
+
+# Padding
+
+
+class SpecialIds(NamedTuple):
+    """The ids of the tokens that begin, end and fill up a text."""
+
+    cls: int
+    sep: int
+    pad: int
+
+
+def real_tokens(inputs: Mapping[str, tf.Tensor], special: SpecialIds | None) -> tf.Tensor:
+    """int32[B, T], the attention mask without what a server added at the end of rows.
+
+    Added are [CLS] after the end of a text that begins with [CLS]. And -1 anywhere but at the first place: a client
+    that sends -1 for its first token has it repeated as padding, which tells it in any text.
+
+    Args:
+        inputs: input_ids, attention_mask and token_type_ids, int32[B, T].
+        special: None where the ids are not known.
+    """
+    ids, mask, types = inputs["input_ids"], inputs["attention_mask"], inputs["token_type_ids"]
+    first = _first_place(mask)
+    real = tf.where(mask < 0, first, mask)
+    if special is None:
+        return real
+    added = _trailing((ids == special.cls) & (mask == mask[:, :1]) & (types == types[:, :1]))
+    ends = (ids == special.sep) | ((ids == special.pad) & (mask == 0))
+    after_end = tf.reduce_any(ends[:, :-1] & (added[:, :-1] < added[:, 1:]), axis=1, keepdims=True)
+    begins = ids[:, :1] == special.cls
+    return real * (1 - added * tf.cast(after_end & begins, tf.int32))
+
+
+def real_rows(mask: tf.Tensor, *values: tf.Tensor) -> tf.Tensor:
+    """int32[B, N], the mask of boxes without what a server added after them.
+
+    Added are boxes all of whose numbers are a number that begins some example; no detector gives such. A mask of -1
+    is read as in `real_tokens`.
+
+    Args:
+        mask: int32[B, N].
+        values: float[B, N, ...] each, what is known of the boxes.
+    """
+    first = _first_place(mask)
+    real = tf.where(mask < 0, first, mask)
+    added = tf.ones_like(mask, tf.bool)
+    for value in values:
+        constant = tf.reduce_all(value == value[..., :1], axis=-1)
+        begins = tf.reduce_any(value[:, :, :1] == value[:, 0, 0], axis=-1)  # [B, N, 1] against [B]
+        added &= constant & begins
+    return real * (1 - _trailing(added) * (1 - first))
+
+
+def _first_place(mask: tf.Tensor) -> tf.Tensor:
+    """int32[1, L]: 1, 0, 0, ..."""
+    return tf.cast(tf.range(tf.shape(mask)[1]) == 0, tf.int32)[None]
+
+
+def _trailing(flags: tf.Tensor) -> tf.Tensor:
+    """bool[B, L] -> int32[B, L], 1 from where all flags to the end are set."""
+    return tf.cast(tf.math.cumprod(tf.cast(flags, tf.float32), axis=1, reverse=True), tf.int32)

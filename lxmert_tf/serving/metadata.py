@@ -1,0 +1,88 @@
+"""serving_metadata.json: what an export was made from and with, and the hashes of its files."""
+
+import datetime
+import hashlib
+import json
+import os
+import platform
+from importlib import metadata as packages
+from pathlib import Path
+
+from lxmert_tf.files import write_text
+
+METADATA_FILE = "serving_metadata.json"
+_PACKAGES = ("tensorflow", "keras", "tensorflow-text", "tensorflow-serving-api", "numpy")
+
+
+def sha256(*paths: str | os.PathLike) -> str:
+    """The SHA-256 of files, one after the other, in hexadecimal."""
+    digest = hashlib.sha256()
+    for path in paths:
+        with open(path, "rb") as file:
+            while block := file.read(1 << 22):
+                digest.update(block)
+    return digest.hexdigest()
+
+
+def write_metadata(folder: Path, values: dict) -> None:
+    """Writes the metadata of a version: `values`, the packages' versions, and a hash of every other file."""
+    files = sorted(path for path in folder.rglob("*") if path.is_file() and path.name != METADATA_FILE)
+    values = {
+        **values,
+        "created": datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds"),
+        "versions": {"python": platform.python_version(), "lxmert-tf": _own_version(), **_installed()},
+        "files": {path.relative_to(folder).as_posix(): sha256(path) for path in files},
+    }
+    write_text(folder / METADATA_FILE, json.dumps(values, indent=2, ensure_ascii=False) + "\n")
+
+
+def read_metadata(folder: str | os.PathLike) -> dict:
+    """The metadata of a version folder; ValueError if it is no such file."""
+    path = Path(folder) / METADATA_FILE
+    try:
+        values = json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise ValueError(f"{path} is not a JSON file: {error}.") from error
+    if not isinstance(values, dict) or not isinstance(values.get("files"), dict):
+        raise ValueError(f"{path} is not the metadata of an export.")
+    return values
+
+
+def changed_files(folder: str | os.PathLike) -> list[str]:
+    """The files of a version that are missing or not as they were written, with what is wrong."""
+    folder, problems = Path(folder), []
+    for name, digest in read_metadata(folder)["files"].items():
+        if not (folder / name).is_file():
+            problems.append(f"{name} is missing")
+        elif sha256(folder / name) != digest:
+            problems.append(f"{name} is damaged: it is not as the export wrote it")
+    return problems
+
+
+def describe(function) -> dict:
+    """A concrete function's inputs and outputs as JSON: dtype, and shape with null where it is free."""
+    inputs = function.structured_input_signature[1]
+    return {
+        "inputs": {name: _describe(spec) for name, spec in inputs.items()},
+        "outputs": {name: _describe(spec) for name, spec in function.structured_outputs.items()},
+    }
+
+
+def _describe(spec) -> dict:
+    return {"dtype": spec.dtype.name, "shape": spec.shape.as_list()}
+
+
+def _own_version() -> str:
+    from lxmert_tf import __version__
+
+    return __version__
+
+
+def _installed() -> dict[str, str]:
+    found = {}
+    for name in _PACKAGES:
+        try:
+            found[name] = packages.version(name)
+        except packages.PackageNotFoundError:
+            continue
+    return found

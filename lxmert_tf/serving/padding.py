@@ -1,0 +1,50 @@
+"""Requests of examples of different length, for clients: filled up with 0, and masks that tell. Needs only NumPy.
+
+Shapes: B examples, T tokens, N boxes, D feature width.
+"""
+
+import numpy as np
+
+
+def pad_text(input_ids, attention_mask=None, token_type_ids=None) -> dict[str, np.ndarray]:
+    """Texts of different length as int32[B, T] input_ids, attention_mask and token_type_ids; lists or arrays."""
+    mask = [np.ones(len(row), int) for row in input_ids] if attention_mask is None else attention_mask
+    types = [np.zeros(len(row), int) for row in input_ids] if token_type_ids is None else token_type_ids
+    given = {"input_ids": input_ids, "attention_mask": mask, "token_type_ids": types}
+    padded = {name: _padded(rows).astype("int32") for name, rows in given.items()}
+    return {**padded, "attention_mask": server_proof(padded["attention_mask"])}
+
+
+def pad_boxes(visual_feats, visual_pos, visual_attention_mask=None) -> dict[str, np.ndarray]:
+    """Images with different numbers of boxes as float32[B, N, D], float32[B, N, 4] and int32[B, N].
+
+    Images of pairs, [B, 2, N, ...] arrays, must have the same number.
+    """
+    if visual_attention_mask is None:
+        visual_attention_mask = [np.ones(np.shape(image)[:-1], int) for image in visual_feats]
+    return {
+        "visual_feats": _padded(visual_feats).astype("float32"),
+        "visual_pos": _padded(visual_pos).astype("float32"),
+        "visual_attention_mask": server_proof(_padded(visual_attention_mask).astype("int32")),
+    }
+
+
+def server_proof(mask: np.ndarray) -> np.ndarray:
+    """The mask with -1 for a leading 1, which exported models read as 1 at the first place and as padding elsewhere.
+
+    TF Serving fills up what it batches with the first number of each tensor, in masks too.
+    """
+    mask = np.array(mask, "int32")
+    mask[..., 0] = np.where(mask[..., 0] == 1, -1, mask[..., 0])
+    return mask
+
+
+def _padded(rows) -> np.ndarray:
+    """Rows of different length, filled up with 0 at the end."""
+    if isinstance(rows, np.ndarray):
+        return rows
+    rows = [np.asarray(row) for row in rows]
+    if not rows:
+        raise ValueError("A request must hold at least one example, got none.")
+    longest = max(map(len, rows))
+    return np.stack([np.pad(row, [(0, longest - len(row)), *[(0, 0)] * (row.ndim - 1)]) for row in rows])

@@ -1,0 +1,68 @@
+"""The files that a server wants beside a SavedModel: batching, which models and versions, and how to run it."""
+
+import os
+import string
+from pathlib import Path
+
+from lxmert_tf.files import write_text
+
+BATCHING_FILE = "batching_params.pbtxt"
+CONFIG_FILE = "models.config"
+TEMPLATES = Path(__file__).parent / "templates"
+SERVED_AT = "/models"  # where the templates put BASE inside the container
+
+
+def write_batching(folder: Path, batch_sizes: list[int]) -> None:
+    """Writes a version's batching parameters, read with --enable_per_model_batching_parameters.
+
+    `pad_variable_length_inputs` lets texts and box counts of different length share a batch.
+    """
+    lines = [
+        f"max_batch_size {{ value: {max(batch_sizes)} }}",
+        "batch_timeout_micros { value: 2000 }",
+        "max_enqueued_batches { value: 100 }",
+        "num_batch_threads { value: 4 }",
+        "pad_variable_length_inputs: true",
+        *(f"allowed_batch_sizes: {size}" for size in sorted(batch_sizes)),
+    ]
+    write_text(folder / BATCHING_FILE, "\n".join(lines) + "\n")
+
+
+def update_config(base: str | os.PathLike, name: str, version: int, label: str) -> None:
+    """Writes BASE/models.config: the model is in it, its two latest versions are served, and `label` is on `version`.
+
+    What else the file says stays.
+
+    Raises:
+        ValueError: there is such a file already that TF Serving could not read.
+    """
+    from google.protobuf import text_format
+    from tensorflow_serving.config import model_server_config_pb2
+
+    path, config = Path(base) / CONFIG_FILE, model_server_config_pb2.ModelServerConfig()
+    if path.is_file():
+        try:
+            text_format.Parse(path.read_text(encoding="utf-8"), config)
+        except text_format.ParseError as error:
+            raise ValueError(f"{path} is not a model config file: {error}.") from error
+    models = config.model_config_list.config
+    model = next((model for model in models if model.name == name), None)
+    if model is None:
+        model = models.add(name=name, base_path=f"{SERVED_AT}/{name}", model_platform="tensorflow")
+    if model.model_version_policy.WhichOneof("policy_choice") is None:
+        model.model_version_policy.latest.num_versions = 2
+    model.version_labels[label] = version
+    write_text(path, text_format.MessageToString(config))
+
+
+def write_templates(base: str | os.PathLike, name: str, image_tag: str) -> list[Path]:
+    """Writes Dockerfile, compose.yaml and kubernetes.yaml into BASE, those that are not there; returns them."""
+    written = []
+    for template in sorted(TEMPLATES.iterdir()):
+        path = Path(base) / template.name
+        if not path.exists():
+            text = string.Template(template.read_text(encoding="utf-8"))
+            kubernetes_name = name.lower().replace("_", "-").replace(".", "-")
+            write_text(path, text.substitute(name=name, dns_name=kubernetes_name, tag=image_tag))
+            written.append(path)
+    return written

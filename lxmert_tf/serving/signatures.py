@@ -1,0 +1,201 @@
+"""The functions that a SavedModel offers: one per signature, over one copy of the weights.
+
+| signature | takes | gives |
+|---|---|---|
+| serving_default | text and visual inputs with masks | the task's outputs |
+| answer_text | questions (strings) and visual inputs | answers; needs a tokenizer |
+| encode_image | visual inputs | vision_states, visual_attention_mask |
+| answer_encoded | text inputs, and what encode_image gives | answers |
+| answer_text_encoded | questions, and what encode_image gives | answers; needs a tokenizer |
+
+Each exists a second time as NAME_unmasked, without masks and token types: TF Serving knows no optional inputs.
+Shapes: B examples, T tokens, N boxes, A answers, k answers shown, L layers.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+
+import tensorflow as tf
+
+from lxmert_tf.serving.inputs import (
+    ENCODED,
+    OPTIONAL,
+    TEXT,
+    VISUAL,
+    SpecialIds,
+    checked,
+    completed,
+    real_rows,
+    real_tokens,
+    specs,
+)
+from lxmert_tf.serving.text import QuestionTokenizer
+
+UNMASKED = "_unmasked"
+EXTRAS = {
+    "hidden_states": ("language_hidden_states", "vision_hidden_states"),
+    "attentions": ("language_attentions", "vision_attentions", "cross_encoder_attentions"),
+}
+
+
+@dataclass(frozen=True)
+class Options:
+    """How a model is offered.
+
+    Args:
+        tokenizer: for signatures that take questions as strings; needs tensorflow-text.
+        labels: the answers in the order of the answer head, for answers as strings.
+        outputs: of "hidden_states" and "attentions", those that serving_default gives too, stacked to [B, L, ...].
+        top_k: answers given per question.
+        probabilities: "sigmoid" for heads trained on soft scores, "softmax" for those trained on one answer.
+        special: the ids of [CLS], [SEP] and [PAD], if they are known.
+    """
+
+    tokenizer: object | None = None
+    labels: Sequence[str] | None = None
+    outputs: Sequence[str] = ()
+    top_k: int = 5
+    probabilities: str = "sigmoid"
+    special: SpecialIds | None = None
+
+
+class Servable:
+    """A model as TF Serving sees it: its weights, and concrete functions by signature.
+
+    Args:
+        model: one of the TFLxmert models.
+        options: how it is offered.
+
+    Attributes:
+        root: what `tf.saved_model.save` saves; it holds the weights and nothing of Keras.
+        signatures: the functions to save with it.
+    """
+
+    def __init__(self, model, options: Options):
+        self.root = tf.Module(name="lxmert")
+        self.root.weights = [variable.value for variable in model.weights]
+        self._model, self._options = model, options
+        self._labels = None if options.labels is None else tf.constant(list(options.labels))
+        self._tokenizer = None
+        if options.tokenizer is not None:
+            self._tokenizer = QuestionTokenizer(options.tokenizer, model.config.max_position_embeddings)
+        self._specs = specs(model.config, getattr(model, "images", None))
+        self._respond = self._function(self._model_outputs, TEXT + VISUAL)
+        self.signatures = {}
+        self._add("serving_default", TEXT + VISUAL, self._respond)
+        if hasattr(model, "answer_encoded"):
+            self._respond_encoded = self._function(self._encoded_outputs, TEXT + ENCODED)
+            self._add("encode_image", VISUAL, self._function(self._image_outputs, VISUAL))
+            self._add("answer_encoded", TEXT + ENCODED, self._respond_encoded)
+        if self._tokenizer is not None:
+            self._add("answer_text", ("questions", *VISUAL), self._from_questions(self._respond))
+            if hasattr(model, "answer_encoded"):
+                respond = self._from_questions(self._respond_encoded)
+                self._add("answer_text_encoded", ("questions", *ENCODED), respond)
+
+    # Signatures
+
+    def _add(self, signature: str, names: tuple[str, ...], respond: Callable) -> None:
+        for suffix, given in (("", names), (UNMASKED, tuple(name for name in names if name not in OPTIONAL))):
+
+            def serve(**inputs):
+                return respond(completed(inputs, names))
+
+            self.signatures[signature + suffix] = tf.function(serve, autograph=False).get_concrete_function(
+                **{name: self._specs[name] for name in given}
+            )
+
+    def _function(self, compute: Callable, names: tuple[str, ...]) -> tf.function:
+        """One traced function of a dict of inputs, which all signatures that need it share."""
+        signature = [{name: self._specs[name] for name in names}]
+        return tf.function(compute, input_signature=signature, autograph=False)
+
+    def _from_questions(self, respond: Callable) -> Callable:
+        def answer(inputs):
+            text = self._tokenizer(inputs["questions"])
+            rest = {name: value for name, value in inputs.items() if name != "questions"}
+            return {name: value for name, value in respond({**text, **rest}).items() if name not in _extra_names()}
+
+        return answer
+
+    # What they compute
+
+    def _model_outputs(self, inputs: Mapping[str, tf.Tensor]) -> dict[str, tf.Tensor]:
+        inputs = self._prepared(inputs)
+        wanted = {f"output_{name}": name in self._options.outputs for name in EXTRAS}
+        output = self._model(inputs, training=False, return_dict=True, **wanted)
+        return self._named(output)
+
+    def _image_outputs(self, inputs: Mapping[str, tf.Tensor]) -> dict[str, tf.Tensor]:
+        inputs = self._prepared(inputs)
+        encoded = self._model.encode_image(**inputs, training=False)
+        return {
+            "vision_states": tf.cast(encoded["vision_states"], tf.float32),
+            "visual_attention_mask": tf.cast(encoded["visual_attention_mask"], tf.int32),
+        }
+
+    def _encoded_outputs(self, inputs: Mapping[str, tf.Tensor]) -> dict[str, tf.Tensor]:
+        inputs = self._prepared(inputs)
+        inputs["vision_states"] = tf.cast(inputs["vision_states"], self._model.compute_dtype)
+        return self._named(self._model.answer_encoded(**inputs, training=False, return_dict=True))
+
+    def _prepared(self, inputs: Mapping[str, tf.Tensor]) -> dict[str, tf.Tensor]:
+        """Checked inputs whose masks leave out what a server has added."""
+        inputs = checked(inputs, self._model.config)
+        if "input_ids" in inputs:
+            inputs["attention_mask"] = real_tokens(inputs, self._options.special)
+        mask = inputs["visual_attention_mask"]
+        values = [inputs[name] for name in ("visual_feats", "visual_pos", "vision_states") if name in inputs]
+        if mask.shape.rank == 3:  # images of an example are rows here
+            length = tf.shape(mask)[2]
+            flat = [tf.reshape(value, (-1, length, value.shape[-1])) for value in values]
+            real = tf.reshape(real_rows(tf.reshape(mask, (-1, length)), *flat), tf.shape(mask))
+        else:
+            real = real_rows(mask, *values)
+        return {**inputs, "visual_attention_mask": real}
+
+    # What they give
+
+    def _named(self, output) -> dict[str, tf.Tensor]:
+        """Outputs by upstream's names and in float32; answers of models that answer."""
+        kind = type(self._model).__name__
+        tensors = {}
+        for name, value in output.items():
+            if isinstance(value, tuple):
+                tensors.update(self._stacked(name, value))
+            else:
+                tensors[name] = tf.cast(value, tf.float32)
+        if kind == "TFLxmertForQuestionAnswering":
+            tensors |= self._answers(tensors.pop("question_answering_score"))
+        elif kind == "TFLxmertForVisualReasoning":
+            tensors["probabilities"] = tf.nn.softmax(tensors["logits"])
+        return tensors
+
+    def _stacked(self, name: str, layers: tuple) -> dict[str, tf.Tensor]:
+        """[B, ...] of each layer -> [B, L, ...]: a server splits what it has batched along the first axis."""
+        if not layers:
+            return {}
+        stacked = tf.cast(tf.stack(layers, axis=1), tf.float32)
+        images = getattr(self._model, "images", None)
+        if images is not None:  # a row per image -> [B, images, L, ...]
+            stacked = tf.reshape(stacked, tf.concat([[-1, images], tf.shape(stacked)[1:]], 0))
+        return {name: stacked}
+
+    def _answers(self, logits: tf.Tensor) -> dict[str, tf.Tensor]:
+        activation = tf.nn.sigmoid if self._options.probabilities == "sigmoid" else tf.nn.softmax
+        probabilities = activation(logits)
+        k = min(self._options.top_k, logits.shape[-1])
+        top_ids = tf.math.top_k(logits, k).indices  # by logits: probabilities near 1 are equal in float32
+        answers = {
+            "logits": logits,
+            "probabilities": probabilities,
+            "top_ids": top_ids,
+            "top_scores": tf.gather(probabilities, top_ids, batch_dims=1),
+        }
+        if self._labels is not None:
+            answers["top_answers"] = tf.gather(self._labels, top_ids)
+        return answers
+
+
+def _extra_names() -> set[str]:
+    return {name for names in EXTRAS.values() for name in names}

@@ -1,0 +1,88 @@
+"""Version folders, BASE/NAME/<integer>: TF Serving serves the highest, and takes no other name for a version."""
+
+import os
+import re
+import shutil
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
+_INTEGER = re.compile(r"[0-9]+")
+LARGEST_VERSION = 2**63 - 1
+
+
+def check_name(name: str) -> str:
+    """`name`, if it can stand in TF Serving's URLs and for a folder; ValueError otherwise."""
+    if not _NAME.fullmatch(name):
+        raise ValueError(
+            f"A model's name must be letters, digits, '.', '_' and '-', beginning with a letter or digit; got {name!r}."
+        )
+    return name
+
+
+def versions(folder: str | os.PathLike) -> list[int]:
+    """The versions in BASE/NAME, ascending; ValueError for two folders of one version, such as 1 and 01."""
+    folder = Path(folder)
+    names = (
+        sorted(p.name for p in folder.iterdir() if p.is_dir() and _INTEGER.fullmatch(p.name)) if folder.is_dir() else []
+    )
+    odd = [name for name in names if name != str(int(name))]
+    if odd:
+        raise ValueError(
+            f"{folder / odd[0]} has leading zeros, which TF Serving takes for version {int(odd[0])}: rename it."
+        )
+    return sorted(map(int, names))
+
+
+def next_version(folder: str | os.PathLike, wanted: int | None = None) -> int:
+    """The version that an export gets: `wanted`, or one more than the highest.
+
+    Raises:
+        ValueError: TF Serving would not serve `wanted`.
+    """
+    highest = max(versions(folder), default=0)
+    if wanted is None:
+        return highest + 1
+    if not 1 <= wanted <= LARGEST_VERSION:
+        raise ValueError(f"A version must be an integer from 1 to {LARGEST_VERSION}, got {wanted}.")
+    if wanted <= highest:
+        raise ValueError(
+            f"{folder} has version {highest} already, and TF Serving serves the highest: version {wanted} would not be "
+            f"served; choose {highest + 1} or more, or let the export choose."
+        )
+    return wanted
+
+
+@contextmanager
+def staged(folder: str | os.PathLike, version: int | None = None) -> Iterator[Path]:
+    """Yields a folder beside the versions; on success it becomes the next version, on any error it is removed.
+
+    Its name begins with a full stop, so that no server takes it for a version while it is written.
+    """
+    folder = Path(folder)
+    folder.mkdir(parents=True, exist_ok=True)
+    next_version(folder, version)
+    temporary = Path(tempfile.mkdtemp(prefix=".partial-", dir=folder))
+    try:
+        yield temporary
+        _sync(temporary)
+        temporary.chmod(0o755)  # mkdtemp makes private folders
+        while True:
+            place = folder / str(next_version(folder, version))
+            try:
+                temporary.rename(place)
+                break
+            except OSError:
+                if not place.exists():  # not that another export was faster
+                    raise
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+
+
+def _sync(folder: Path) -> None:
+    for path in folder.rglob("*"):
+        if path.is_file():
+            with open(path, "rb") as file:
+                os.fsync(file.fileno())

@@ -1,0 +1,121 @@
+"""What the serving tests share: exports of tiny models of every task, and the loopback server in front of them."""
+
+import contextlib
+import fcntl
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+from keras_helpers import tiny_model
+
+import lxmert_pt
+import lxmert_tf
+
+SERVER = Path(__file__).parent / "model_server.py"
+LABELS = ["red", "blue", "two", "a café", "no"]
+WORDS = [
+    "[PAD]",
+    "[UNK]",
+    "[CLS]",
+    "[SEP]",
+    "[MASK]",
+    "what",
+    "is",
+    "in",
+    "the",
+    "picture",
+    "?",
+    "##s",
+    "cafe",
+    "color",
+]
+TASKS = {
+    "model": "TFLxmertModel",
+    "pretraining": "TFLxmertForPreTraining",
+    "qa": "TFLxmertForQuestionAnswering",
+    "reasoning": "TFLxmertForVisualReasoning",
+}
+# float32 in another order of operations: the same as the parity tests of both frameworks allow
+REL = 1e-5
+
+
+def write_checkpoint(task: str, directory: Path, **changes):
+    """A tiny model of a task with a vocabulary of 37 and five answers, written to `directory` and returned."""
+    labels = {"id2label": dict(enumerate(LABELS))} if task == "qa" else {}
+    model = tiny_model(getattr(lxmert_tf, TASKS[task]), max_position_embeddings=64, **{**labels, **changes})
+    model.save_pretrained(directory)
+    letters = [chr(97 + i) for i in range(model.config.vocab_size - len(WORDS))]
+    (directory / "vocab.txt").write_text("\n".join(WORDS + letters), encoding="utf-8")
+    return model
+
+
+def build_exports(folder: Path) -> Path:
+    """Writes a checkpoint of every task to `folder`/TASK, and exports it to `folder`/models/TASK, once for all workers.
+
+    `folder` is shared between the workers of a test run: the first one writes, the others wait.
+    """
+    from lxmert_tf.serving.export import export
+
+    folder.mkdir(exist_ok=True)
+    with open(folder / "lock", "w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if not (folder / "done").exists():
+            for task in TASKS:
+                write_checkpoint(task, folder / task)
+                extras = {"outputs": ("hidden_states", "attentions")} if task in ("model", "reasoning") else {}
+                export(folder / task, folder / "models", task, text=task in ("qa", "reasoning"), **extras)
+            (folder / "done").touch()
+    return folder
+
+
+@contextlib.contextmanager
+def serving(*models: str, options: tuple[str, ...] = (), wait: float = 60):
+    """Runs the loopback server for NAME=FOLDER models; yields {"grpc": "127.0.0.1:PORT", "rest": ..., "pid": ...}."""
+    command = [sys.executable, str(SERVER), *(part for model in models for part in ("--model", model)), *options]
+    environment = {**os.environ, "TF_CPP_MIN_LOG_LEVEL": "2", "GRPC_VERBOSITY": "ERROR"}
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment)
+    try:
+        line = process.stdout.readline()
+        if not line:
+            raise RuntimeError(f"The server did not start: {process.stderr.read()[-2000:]}")
+        ports = json.loads(line)
+        yield {**{name: f"127.0.0.1:{port}" for name, port in ports.items()}, "pid": process.pid}
+    finally:
+        process.terminate()
+        process.communicate()
+
+
+def random_inputs(config, examples: int, tokens: int, boxes: int, seed: int, images: int | None = None) -> dict:
+    """Inputs of serving_default with random masks; the first token and box are never masked."""
+    rng = np.random.default_rng(seed)
+    regions = (examples, boxes) if images is None else (examples, images, boxes)
+    masks = rng.integers(0, 2, (examples, tokens)), rng.integers(0, 2, regions)
+    for mask in masks:
+        mask[..., 0] = 1
+    return {
+        "input_ids": rng.integers(0, config.vocab_size, (examples, tokens)).astype("int32"),
+        "attention_mask": masks[0].astype("int32"),
+        "token_type_ids": rng.integers(0, config.type_vocab_size, (examples, tokens)).astype("int32"),
+        "visual_feats": rng.standard_normal((*regions, config.visual_feat_dim)).astype("float32"),
+        "visual_pos": np.sort(rng.random((*regions, 2, 2)), axis=-2).reshape(*regions, 4).astype("float32"),
+        "visual_attention_mask": masks[1].astype("int32"),
+    }
+
+
+def pytorch_outputs(model, inputs: dict, **options) -> dict[str, np.ndarray]:
+    """What lxmert_pt computes: by name, layers stacked as the export stacks them."""
+    import torch
+
+    with torch.no_grad():
+        output = model(**{name: torch.from_numpy(value) for name, value in inputs.items()}, **options)
+    return {
+        name: np.stack([v.numpy() for v in value], 1) if isinstance(value, tuple) else value.numpy()
+        for name, value in output.items()
+    }
+
+
+def pytorch_model(task: str, directory: Path):
+    return getattr(lxmert_pt, TASKS[task].removeprefix("TF")).from_pretrained(directory).eval()
