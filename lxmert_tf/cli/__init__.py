@@ -5,7 +5,7 @@ from collections.abc import Sequence
 
 from lxmert_tf import command_line
 
-SUBCOMMANDS = ["demo", "demo_data", "export"]
+SUBCOMMANDS = ["demo", "demo_data", "export", "features"]
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

@@ -27,7 +27,7 @@ class Annotation:
 
     Args:
         question_id: unique in its file; a number in VQA, text in GQA.
-        img_id: the image's name, as in the region features.
+        img_id: the image's name, as in the region features; in a file it may be a number.
         sent: the question.
         label: soft scores, answer -> score in 0..1; None in a test set.
         answer_type: "yes/no", "number" or "other"; None in GQA.
@@ -335,14 +335,15 @@ def _annotation(entry: dict) -> Annotation:
     question_id = entry.get("question_id")
     if isinstance(question_id, bool) or not isinstance(question_id, int | str) or question_id == "":
         raise ValueError(f"question_id must be a number or text, got {question_id!r}")
-    _check_texts(entry, "img_id", "sent")
+    img_id = _img_id(entry)
+    _check_texts(entry, "sent")
     for key in ("answer_type", "question_type"):
         if not isinstance(entry.get(key), str | None):
             raise ValueError(f"{key} must be text, got {entry[key]!r}")
     if entry.get("label") is not None:
         _check_label(entry["label"])
     optional = (entry.get(key) for key in ("label", "answer_type", "question_type"))
-    return Annotation(question_id, entry["img_id"], entry["sent"], *optional)
+    return Annotation(question_id, img_id, entry["sent"], *optional)
 
 
 def _nlvr2_annotation(entry: dict) -> NLVR2Annotation:
@@ -355,7 +356,7 @@ def _nlvr2_annotation(entry: dict) -> NLVR2Annotation:
 
 
 def _pretraining_annotation(entry: dict) -> PretrainingAnnotation:
-    _check_texts(entry, "img_id")
+    img_id = _img_id(entry)
     sentf, labelf = entry.get("sentf"), entry.get("labelf", {})
     for key, value in (("sentf", sentf), ("labelf", labelf)):
         if not isinstance(value, dict) or not all(isinstance(items, list) for items in value.values()):
@@ -364,6 +365,7 @@ def _pretraining_annotation(entry: dict) -> PretrainingAnnotation:
         for sentence in sentences:
             if not isinstance(sentence, str):  # an empty one is let pass: people wrote them
                 raise ValueError(f"the sentences of {source} must be text, got {_short(sentence)}")
+            _check_characters(f"a sentence of {source}", sentence)
     for source, labels in labelf.items():
         if source not in sentf:
             raise ValueError(f"labelf has the source {source!r}, which sentf has not")
@@ -373,7 +375,7 @@ def _pretraining_annotation(entry: dict) -> PretrainingAnnotation:
             )
         for label in labels:
             _check_label(label)
-    return PretrainingAnnotation(entry["img_id"], sentf, labelf)
+    return PretrainingAnnotation(img_id, sentf, labelf)
 
 
 def _labels(annotation: Annotation | PretrainingAnnotation) -> Iterator[Label]:
@@ -388,6 +390,23 @@ def _check_texts(entry: dict, *keys: str) -> None:
     for key in keys:
         if not isinstance(entry.get(key), str) or not entry[key].strip():
             raise ValueError(f"{key} must be text that is not empty, got {entry.get(key)!r}")
+        _check_characters(key, entry[key])
+
+
+def _img_id(entry: dict) -> str:
+    """The image's name; some files have numbers."""
+    img_id = entry.get("img_id")
+    if type(img_id) is int and img_id >= 0:
+        return str(img_id)
+    _check_texts(entry, "img_id")
+    return img_id
+
+
+def _check_characters(what: str, text: str) -> None:
+    try:
+        text.encode()
+    except UnicodeEncodeError as error:
+        raise ValueError(f"{what} has half a surrogate pair, which is no character: {text!r}") from error
 
 
 def _check_label(label: Any) -> None:

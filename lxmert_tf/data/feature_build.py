@@ -107,17 +107,23 @@ def build_features(
         except BaseException:
             build.keep_if_worth_it()
             raise
+        finally:
+            build.close()
     return build.report
 
 
 @contextmanager
 def _locked(path: Path) -> Iterator[Any]:
-    with open(path, "a+", encoding="utf-8") as file:
+    with open(path, "a+b") as file:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             raise BlockingIOError(f"another process is building {path.name.removesuffix('.partial.journal')}") from None
-        yield file
+        try:
+            yield file
+        finally:
+            if path.exists() and not path.stat().st_size:
+                path.unlink()
 
 
 def _fingerprint(path: Path) -> list:
@@ -172,6 +178,10 @@ class _Build:
         self._checkpoint()
         self._finish(paths, digests, extractor)
 
+    def close(self) -> None:
+        if self.file:
+            os.close(self.file.descriptor)
+
     def keep_if_worth_it(self) -> None:
         """After an error: what was written stays only if it is worth going on from."""
         try:
@@ -200,16 +210,13 @@ class _Build:
 
     def _resume(self) -> bool:
         """Takes up what an interrupted build of the same plan left; False if there is nothing of that kind."""
-        self.journal.seek(0)
-        lines = self.journal.read().splitlines()
-        try:
-            entries = [json.loads(line) for line in lines if line.endswith("}")]
-            if not entries or entries[0] != self.plan or not self.partial.exists():
-                return False
-            file = _Room.open(self.partial)
-        except (ValueError, OSError):  # killed while the library was writing
+        entries = self._journal_entries()
+        if not entries or entries[0] != self.plan or not self.partial.exists():
             return False
-        self.file = file
+        try:
+            self.file = _Room.open(self.partial)
+        except OSError:  # killed while the library was writing
+            return False
         for entry in entries[1:]:
             self.place = _Place(**entry["place"])
             self.images += [tuple(image) for image in entry["images"]]
@@ -220,6 +227,19 @@ class _Build:
         self.report.resumed = len(added)
         self.noted = len(self.images), len(self.report.skipped)
         return True
+
+    def _journal_entries(self) -> list[dict]:
+        """What the journal says, and a journal without its last line where that was not written to its end."""
+        self.journal.seek(0)
+        entries, size = [], 0
+        for line in self.journal:
+            try:
+                entries.append(json.loads(line))
+            except ValueError:
+                break
+            size += len(line)
+        self.journal.truncate(size)
+        return entries
 
     def _start(self) -> None:
         self.partial.unlink(missing_ok=True)
@@ -279,7 +299,7 @@ class _Build:
         self.noted = len(self.images), len(self.report.skipped)
 
     def _note(self, entry: dict) -> None:
-        self.journal.write(json.dumps(entry) + "\n")
+        self.journal.write(json.dumps(entry).encode() + b"\n")
         self.journal.flush()
         os.fsync(self.journal.fileno())
 
@@ -295,7 +315,6 @@ class _Build:
             "sources": [*self.base_provenance.get("sources", []), *sources],
             "skipped": self.base_provenance.get("skipped", 0) + len(self.report.skipped),
         }
-        self.file.close()
         _write_index(self.partial, self.images, provenance)
         with open(self.partial, "rb") as file:
             os.fsync(file.fileno())
@@ -358,9 +377,6 @@ class _Room:
         self.boxes.write(start, regions.boxes)
         for name, rows in self.labels.items():
             rows.write(start, getattr(regions, name))
-
-    def close(self) -> None:
-        os.close(self.descriptor)
 
 
 def _bound(tsv_bytes: int, feat_dim: int) -> int:

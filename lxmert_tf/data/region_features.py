@@ -28,6 +28,7 @@ FIELDS = (
     "boxes",
     "features",
 )
+LARGEST = 1e6  # a feature above this is none: float64 read as float32 gives such numbers
 ROUNDING = 1e-5  # how far a box may pass the edge of its picture, as a share of its side: float32 rounding
 
 
@@ -231,7 +232,14 @@ def _check(regions: RegionFeatures) -> None:
     for name in ("objects_conf", "attrs_conf", "features"):
         if not np.isfinite(getattr(regions, name)).all():
             raise ValueError(f"{name} must be finite, got NaN or infinity")
+    if max(np.max(regions.features), -np.min(regions.features)) > LARGEST:
+        raise ValueError("features reach beyond a million, which no detector gives; are they float64?")
     normalize_boxes(regions.boxes, regions.img_w, regions.img_h)
+    if np.max(regions.boxes) <= 1 < min(regions.img_h, regions.img_w):
+        raise ValueError(
+            f"all boxes lie within the first pixel of {regions.img_w} x {regions.img_h}; they must be in pixels, "
+            "and are divided by the width and height already"
+        )
 
 
 def _check_next(regions: RegionFeatures, seen: Collection[str], feat_dim: int | None) -> None:

@@ -64,6 +64,13 @@ def test_reads_vqa_gqa_and_test_entries(tmp_path):
     assert test.question_type is None
 
 
+def test_image_names_may_be_numbers(tmp_path):
+    (question,) = read_annotations(write_json(tmp_path / "a.json", [{**GQA, "img_id": 2405722}]))
+    assert question == Annotation(**GQA)
+    (image,) = read_pretraining(write_json(tmp_path / "b.json", [{**PRETRAINING, "img_id": 0}]))
+    assert image.img_id == "0"
+
+
 def test_round_trip(tmp_path):
     written = [Annotation(**entry) for entry in (VQA, GQA, TEST, {**TEST, "question_id": 1, "label": {}})]
     assert write_annotations(tmp_path / "a.json", iter(written)) == 4
@@ -84,7 +91,10 @@ def test_empty_list(tmp_path):
         ({"question_id": True}, "question_id must be a number or text"),
         ({"question_id": 1.5}, "question_id must be a number or text"),
         ({"question_id": 262144000}, "this question_id is in the file already"),
-        ({"img_id": 458752}, "img_id must be text"),
+        ({"img_id": 45.0}, "img_id must be text"),
+        ({"img_id": True}, "img_id must be text"),
+        ({"img_id": -1}, "img_id must be text"),
+        ({"sent": "\ud83d?"}, "sent has half a surrogate pair"),
         ({"img_id": ""}, "img_id must be text"),
         ({"sent": None}, "sent must be text"),
         ({"sent": "  "}, "sent must be text"),
@@ -191,6 +201,7 @@ def test_each_sentence_has_the_label_of_its_index():
     [
         ({"img_id": ""}, "img_id must be text"),
         ({"img_id": "other"}, "this img_id is in the file already; every image must be there once"),
+        ({"sentf": {"vqa": ["a", "\udcff"]}}, "a sentence of vqa has half a surrogate pair"),
         ({"sentf": ["a"]}, "sentf must be an object of source: list"),
         ({"sentf": {"vqa": "Is it?"}}, "sentf must be an object of source: list"),
         ({"labelf": [{}]}, "labelf must be an object of source: list"),

@@ -1,14 +1,20 @@
 """Files of region features: built from TSV, read at random, and refused when they are not what they seem."""
 
+import dataclasses
+import itertools
+import json
 import multiprocessing
+import re
 import threading
+import tracemalloc
 
 import h5py
 import numpy as np
 import pytest
 from data_helpers import make_regions, make_store
 
-from lxmert_tf.data import stored_rows
+from lxmert_tf.data import feature_build, stored_rows
+from lxmert_tf.data.feature_check import check_features
 from lxmert_tf.data.feature_store import FeatureStore, build_features, open_features
 from lxmert_tf.data.region_features import normalize_boxes, read_tsv, write_tsv
 
@@ -163,3 +169,225 @@ def test_other_programs_can_read_the_file(folder, regions):
         np.testing.assert_array_equal(file["image_features"][start:end], regions[10].features)
         np.testing.assert_array_equal(file["image_bb"][start:end], regions[10].boxes)
         assert len(file["image_features"]) == sum(len(entry.boxes) for entry in regions)
+
+
+def test_a_killed_build_goes_on_and_gives_the_same_file(folder, regions, tmp_path, monkeypatch):
+    tsv, out = folder / "features.tsv", tmp_path / "out.h5"
+    monkeypatch.setattr(feature_build, "CHECKPOINT", 10_000)
+    take, begun = feature_build._Build._take, []
+
+    class Killed(BaseException):
+        pass
+
+    def take_some(self, line, path):
+        if not begun or begun[-1][0] is not self:
+            begun.append((self, self.place.line))
+        if self.place.line >= begun[-1][1] + 40:
+            raise Killed
+        take(self, line, path)
+
+    monkeypatch.setattr(feature_build._Build, "keep_if_worth_it", lambda self: None)  # a kill runs no code
+    monkeypatch.setattr(feature_build._Build, "_take", take_some)
+    for _ in range(3):
+        with pytest.raises(Killed):
+            build_features(tsv, out)
+        with (tmp_path / "out.h5.partial.journal").open("a") as journal:
+            journal.write('{"images": [["torn')
+        with pytest.raises(FileNotFoundError, match="is not finished: run the same lxmert-tf features build again"):
+            open_features(out)
+    monkeypatch.undo()
+    report = build_features(tsv, out)
+    lines = [line for _, line in begun]
+    assert lines[0] == 1
+    assert all(30 < later - earlier <= 40 for earlier, later in itertools.pairwise(lines))
+    assert lines[-1] + 30 <= report.resumed + 1 <= lines[-1] + 40
+    assert (report.images, report.added) == (150, 150)
+    store = open_features(out)
+    check(store, regions)
+    assert store.provenance == open_features(folder / "features.h5").provenance
+    assert [path.name for path in tmp_path.iterdir()] == ["out.h5"]
+
+
+def test_what_another_source_or_a_torn_file_left_is_not_gone_on_from(folder, regions, tmp_path):
+    tsv, out = tmp_path / "a.tsv", tmp_path / "out.h5"
+    write_tsv(tsv, regions[:30])
+    (tmp_path / "out.h5.partial").write_bytes(b"\x89HDF\r\n\x1a\n torn")
+    plan = {"format": feature_build.FORMAT, "sources": [feature_build._fingerprint(tsv)], "base": None}
+    journal = json.dumps({**plan, "dtype": "float32"}) + "\n"
+    (tmp_path / "out.h5.partial.journal").write_text(journal)
+    assert build_features(tsv, out).resumed == 0
+    check(open_features(out), regions[:30])
+    (tmp_path / "out.h5.partial").write_bytes(out.read_bytes())
+    (tmp_path / "out.h5.partial.journal").write_text(journal)
+    write_tsv(tsv, regions[30:70])
+    assert build_features(tsv, out, overwrite=True).resumed == 0
+    check(open_features(out), regions[30:70])
+
+
+def test_two_builds_of_one_file_do_not_meet(folder, tmp_path):
+    with (
+        feature_build._locked(tmp_path / "out.h5.partial.journal"),
+        pytest.raises(BlockingIOError, match=r"another process is building out\.h5"),
+    ):
+        build_features(folder / "features.tsv", tmp_path / "out.h5")
+
+
+def arrays_of(regions, padded=False):
+    """The arrays of a feature file, in the layout of others: concatenated, or padded to the most boxes."""
+    counts = np.array([len(entry.boxes) for entry in regions])
+    ends = np.cumsum(counts)
+    columns = {"features": "features", "boxes": "boxes", "objects_id": "objects_id", "objects_conf": "objects_conf"}
+    arrays = {"img_ids": np.array([entry.img_id for entry in regions]).astype("S")}
+    for name, field in columns.items():
+        parts = [getattr(entry, field) for entry in regions]
+        if padded:
+            parts = [np.pad(part, ((0, counts.max() - len(part)), *[(0, 0)] * (part.ndim - 1))) for part in parts]
+        arrays[name] = np.stack(parts) if padded else np.concatenate(parts)
+    if padded:
+        arrays = {name: value for name, value in arrays.items() if not name.startswith("objects")}
+        return arrays | {"num_boxes": counts}
+    return arrays | {"pos_boxes": np.stack([ends - counts, ends], axis=1)}
+
+
+SIZES = {"img_w": np.full(150, 640), "img_h": np.full(150, 480)}
+
+
+def write_hdf5(path, arrays, **options):
+    with h5py.File(path, "w") as file:
+        for name, value in arrays.items():
+            file.create_dataset(name, data=value, **(options if name == "features" else {}))
+    return path
+
+
+@pytest.mark.parametrize("padded", [False, True])
+@pytest.mark.parametrize("how", ["hdf5", "chunked", "compressed", "npz", "compressed npz", "big endian"])
+def test_files_of_other_programs(regions, tmp_path, how, padded):
+    arrays = arrays_of(regions, padded) | SIZES
+    if "npz" in how:
+        path = tmp_path / "a.npz"
+        (np.savez_compressed if "compressed" in how else np.savez)(path, **arrays)
+    else:
+        if how == "big endian":
+            arrays["features"] = arrays["features"].astype(">f4")
+        options = {
+            "chunked": {"chunks": (7, *arrays["features"].shape[1:])},
+            "compressed": {"compression": "gzip"},
+        }.get(how, {})
+        path = write_hdf5(tmp_path / "a.h5", arrays, **options)
+    store = open_features(path)
+    check(store, regions)
+    assert not store.has_labels
+    plain = {"hdf5", "npz", "chunked"}
+    assert isinstance(store._layout.features, stored_rows.FileRows) == (how in plain)
+    check(open_features(path), regions)
+
+
+def test_normalized_boxes_need_no_sizes(regions, tmp_path):
+    arrays = arrays_of(regions)
+    normalized = arrays.pop("boxes") / np.float32([640, 480, 640, 480])
+    sides = normalized[:, 2:] - normalized[:, :2]
+    spatial = np.concatenate([normalized, sides], axis=1)
+    check(open_features(write_hdf5(tmp_path / "a.h5", arrays | {"spatial_features": spatial})), regions, 1e-6)
+    store = open_features(write_hdf5(tmp_path / "b.h5", arrays | {"boxes": normalized}))
+    assert store.box_format == "x1 y1 x2 y2 in 0..1"
+    check(store, regions, 1e-6)
+
+
+@pytest.mark.parametrize("sizes", [{}, {name: value // 2 for name, value in SIZES.items()}])
+def test_boxes_in_pixels_are_not_taken_for_normalized_ones(regions, tmp_path, sizes):
+    store = open_features(write_hdf5(tmp_path / "a.h5", arrays_of(regions) | sizes))
+    complaint = "boxes must lie in 0..1, got .* must have img_w" if not sizes else "not within the image's width"
+    with pytest.raises(ValueError, match=rf"a\.h5, image 'image_\d+': .*{complaint}"):
+        store.read(store.img_ids)
+    assert any(re.search(complaint, problem) for problem in check_features(store.path))
+
+
+def broken(arrays, **changed):
+    arrays = {**arrays, **SIZES, **changed}
+    return {name: value for name, value in arrays.items() if value is not None}
+
+
+@pytest.mark.parametrize(
+    ("changed", "complaint"),
+    [
+        ({"features": None}, "has no features: expected an array named image_features or features"),
+        ({"boxes": None}, "has no boxes"),
+        ({"img_ids": None}, "has no names of images"),
+        ({"pos_boxes": None}, r"need pos_boxes \[M, 2\]"),
+        ({"pos_boxes": np.zeros((150, 2), int)}, "every one of the 150 images must have at least one box"),
+        ({"pos_boxes": np.zeros((3, 2), int)}, r"pos_boxes must have the shape \[150, 2\], got \[3, 2\]"),
+        ({"pos_boxes": np.tile([0, 99_999], (150, 1))}, "boxes up to row 99999, but features has"),
+        ({"img_ids": np.array([b"same"] * 150)}, "names an image twice"),
+        ({"features": np.zeros((2000, 4), int)}, "features must be float32 or float16, got int64"),
+        ({"boxes": np.zeros((3, 4), np.float32)}, "boxes has 3 rows, but features has"),
+        ({"boxes": np.zeros((2000, 3), np.float32)}, "boxes must have 4 values x1 y1 x2 y2, got 3"),
+        ({"img_w": np.zeros(150)}, "img_w and img_h must be above 0 for each of the 150 images"),
+    ],
+)
+@pytest.mark.parametrize("suffix", ["h5", "npz"])
+def test_other_layouts_are_refused(regions, tmp_path, changed, complaint, suffix):
+    arrays = broken(arrays_of(regions), **changed)
+    path = tmp_path / f"a.{suffix}"
+    if suffix == "h5":
+        write_hdf5(path, arrays)
+    else:
+        np.savez(path, **arrays)
+    with pytest.raises(ValueError, match=complaint) as caught:
+        open_features(path)
+    assert str(path) in str(caught.value)
+
+
+def test_pickled_arrays_are_refused(regions, tmp_path):
+    np.savez(tmp_path / "a.npz", **arrays_of(regions) | {"objects_conf": np.array([{}], object)})
+    with pytest.raises(ValueError, match=r"a\.npz is no readable npz file"):
+        open_features(tmp_path / "a.npz")
+
+
+@pytest.mark.parametrize("name", ["features.h5", "a.npz"])
+def test_files_that_are_cut_off(folder, regions, tmp_path, name):
+    np.savez(tmp_path / "a.npz", **arrays_of(regions) | SIZES)
+    whole = ((tmp_path if name == "a.npz" else folder) / name).read_bytes()
+    for size in (3, 20, 400, len(whole) // 2, len(whole) - 10):
+        (tmp_path / name).write_bytes(whole[:size])
+        with pytest.raises((ValueError, OSError), match=name):
+            open_features(tmp_path / name).read(["image_0", "image_149"])
+
+
+def test_check_names_what_is_wrong(regions, tmp_path):
+    arrays = arrays_of(regions) | SIZES
+    start = arrays["pos_boxes"][:, 0]
+    arrays["features"][start[3], 2] = np.nan
+    arrays["boxes"][start[70] + 1] = [9, 0, 1, 1]
+    arrays["objects_conf"][start[5]] = 1.5
+    arrays["objects_id"][start[149]] = -1
+    arrays["boxes"][start[100]] = [0, 0, 700, 1]
+    path = write_hdf5(tmp_path / "a.h5", arrays)
+    assert {problem.partition(f"{path}, image ")[2] for problem in check_features(path)} == {
+        "'image_3': features must be finite",
+        "'image_70': boxes must be x1 y1 x2 y2 with x1 <= x2 and y1 <= y2",
+        "'image_5': objects_conf must lie in 0..1",
+        "'image_149': objects_id must not be negative",
+        "'image_100': a box is not within the image's width and height",
+    }
+
+
+def test_features_too_large_for_half_precision(tmp_path):
+    large = dataclasses.replace(make_regions("large"), features=np.full((3, 4), 1e5, np.float32))
+    write_tsv(tmp_path / "a.tsv", [large])
+    with pytest.raises(ValueError, match=r"image 'large': its features are too large for float16; use float32"):
+        build_features(tmp_path / "a.tsv", tmp_path / "a.h5", dtype="float16")
+    assert [path.name for path in tmp_path.iterdir()] == ["a.tsv"]
+
+
+def test_memory_does_not_grow_with_the_features(tmp_path):
+    write_tsv(tmp_path / "a.tsv", (make_regions(f"image_{n}", 36, 512, seed=n) for n in range(150)))
+    tracemalloc.start()
+    try:
+        build_features(tmp_path / "a.tsv", tmp_path / "a.h5")
+        store = open_features(tmp_path / "a.h5")
+        for img_id in store.img_ids:
+            store.read([img_id])
+        peak = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+    assert peak < (tmp_path / "a.h5").stat().st_size / 3

@@ -60,6 +60,12 @@ def test_windows_line_ends_and_no_last_line_end(tmp_path):
         ({"features": encode(np.zeros(12), "<f4")[:-3]}, "features is not base64"),
         ({"features": encode(np.zeros(10), "<f4")}, r"features must hold float32\[3, D\], got 40 bytes"),
         ({"features": b""}, "features must hold"),
+        ({"features": encode(np.random.default_rng(0).random((3, 4)), "<f8")}, "are they float64"),
+        (
+            {"boxes": encode(np.random.default_rng(0).random((3, 4)), "<f8")},
+            "boxes must hold 12 values of 4 bytes, got 96",
+        ),
+        ({"boxes": encode([[0, 0.2, 0.9, 1.0]] * 3, "<f4")}, "are divided by the width"),
         ({"features": encode([np.nan] * 12, "<f4")}, "features must be finite"),
         ({"objects_id": encode([1, 2, 3], "<i4")}, "objects_id must hold 3 values of 8 bytes, got 12 bytes"),
         ({"attrs_id": encode([1, 2], "<i8")}, "attrs_id must hold 3 values"),

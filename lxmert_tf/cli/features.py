@@ -1,0 +1,112 @@
+"""`lxmert-tf features`: region features in one file that training reads at random."""
+
+import argparse
+import json
+import sys
+
+NAME = "features"
+HELP = "build, show and check files of region features"
+EPILOG = """\
+examples:
+  lxmert-tf features build train2014_obj36.tsv val2014_obj36.tsv coco.h5
+  lxmert-tf features build vg_gqa_obj36.tsv coco.h5 --append       add images to a file
+  lxmert-tf features build extracted.tsv mine.h5 --dtype float16   half the space
+  lxmert-tf features info coco.h5
+  lxmert-tf features check coco.h5                                 also checks a TSV, before it is built
+
+A build that was interrupted goes on where it was when the same command is given again. The layout of the file is
+described in docs/data.md; HDF5 and npz files of that layout made by other programs can be used as they are.
+"""
+SHOWN = 20  # bad lines that are told one by one
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    actions = parser.add_subparsers(dest="action", metavar="ACTION", required=True)
+    build = actions.add_parser("build", help="build OUT from TSV files", description="Build OUT from TSV files.")
+    build.add_argument("tsv", metavar="TSV", nargs="+", help="files of the original's format, *_obj36.tsv")
+    build.add_argument("output", metavar="OUT", help="HDF5 file to write")
+    build.add_argument("--dtype", choices=["float32", "float16"], default="float32", help="default: %(default)s")
+    build.add_argument("--append", action="store_true", help="add to the images of OUT")
+    build.add_argument("--overwrite", action="store_true", help="replace OUT")
+    build.add_argument("--skip-bad", action="store_true", help="leave out lines that cannot be read, and list them")
+    build.add_argument("--extractor", help="what made the features, for the record")
+    build.set_defaults(perform=run_build)
+    info = actions.add_parser("info", help="show what FILE holds", description="Show what FILE holds.")
+    info.add_argument("file", metavar="FILE", help="HDF5 or npz file of region features")
+    info.add_argument("--json", action="store_true", help="as one JSON object")
+    info.set_defaults(perform=run_info)
+    check = actions.add_parser(
+        "check", help="read all of FILE", description="Read all of FILE; exit 1 if something is wrong."
+    )
+    check.add_argument("file", metavar="FILE", help="TSV, HDF5 or npz file of region features")
+    check.set_defaults(perform=run_check)
+
+
+def run(args: argparse.Namespace) -> int:
+    return args.perform(args)
+
+
+def run_build(args: argparse.Namespace) -> int:
+    from lxmert_tf.data.feature_store import build_features
+
+    report = build_features(
+        args.tsv,
+        args.output,
+        dtype=args.dtype,
+        append=args.append,
+        overwrite=args.overwrite,
+        skip_bad=args.skip_bad,
+        extractor=args.extractor,
+        progress=sys.stderr.isatty(),
+    )
+    for line in report.skipped[:SHOWN]:
+        print(f"skipped: {line}", file=sys.stderr)
+    if len(report.skipped) > SHOWN:
+        print(f"skipped: {len(report.skipped) - SHOWN:,} more", file=sys.stderr)
+    if report.resumed:
+        print(f"went on from {report.resumed:,} images that were written before")
+    added = f", {report.added:,} of them new" if args.append else ""
+    skipped = f"; {len(report.skipped):,} bad lines skipped" if args.skip_bad else ""
+    print(f"{args.output}: {report.images:,} images{added}, {report.boxes:,} boxes{skipped}")
+    return 0
+
+
+def run_info(args: argparse.Namespace) -> int:
+    from lxmert_tf.data.feature_store import open_features
+
+    store = open_features(args.file)
+    facts = {
+        "file": store.path,
+        "images": len(store),
+        "boxes": store.num_boxes,
+        "boxes_per_image": [store.min_boxes, store.max_boxes],
+        "feature_dimension": store.feat_dim,
+        "dtype": str(store.dtype),
+        "box_format": store.box_format,
+        "objects_and_attributes": store.has_labels,
+        "provenance": store.provenance,
+    }
+    if args.json:
+        print(json.dumps(facts, indent=2))
+        return 0
+    low, high = facts["boxes_per_image"]
+    facts["boxes_per_image"] = str(low) if low == high else f"{low} to {high}"
+    for name, value in (facts | facts.pop("provenance")).items():
+        if name == "sources":
+            for source in value:
+                print(f"{'source':<24}{source['name']}, {source['bytes']:,} bytes, sha256 {source['sha256']}")
+        elif value is not None:
+            text = f"{value:,}" if isinstance(value, int) and not isinstance(value, bool) else value
+            print(f"{name.replace('_', ' '):<24}{text}")
+    return 0
+
+
+def run_check(args: argparse.Namespace) -> int:
+    from lxmert_tf.data.feature_check import check_features
+
+    problems = 0
+    for problem in check_features(args.file, progress=sys.stderr.isatty()):
+        print(problem)
+        problems += 1
+    print(f"{args.file}: {f'{problems:,} problems' if problems else 'all is well'}")
+    return 1 if problems else 0

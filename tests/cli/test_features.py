@@ -1,0 +1,102 @@
+"""`lxmert-tf features`: build, info, check, and what each refuses."""
+
+import json
+
+import pytest
+from data_helpers import make_regions
+
+from lxmert_tf.cli import main
+from lxmert_tf.data.feature_store import open_features
+from lxmert_tf.data.region_features import write_tsv
+
+
+def run(*arguments):
+    return main(["features", *map(str, arguments)])
+
+
+@pytest.fixture
+def tsv(tmp_path):
+    write_tsv(tmp_path / "a.tsv", [make_regions(f"image_{n}", 3 + n, seed=n) for n in range(5)])
+    return tmp_path / "a.tsv"
+
+
+def test_build_info_check(tsv, tmp_path, capsys):
+    out = tmp_path / "new" / "a.h5"
+    assert run("build", tsv, out, "--extractor", "R-CNN, BGR") == 0
+    assert capsys.readouterr().out == f"{out}: 5 images, 25 boxes\n"
+    assert run("info", out, "--json") == 0
+    facts = json.loads(capsys.readouterr().out)
+    assert facts["images"] == 5
+    assert facts["boxes_per_image"] == [3, 7]
+    assert facts["feature_dimension"] == 4
+    assert facts["box_format"] == "x1 y1 x2 y2 in pixels"
+    assert facts["provenance"]["extractor"] == "R-CNN, BGR"
+    assert facts["provenance"]["sources"][0]["bytes"] == tsv.stat().st_size
+    assert run("info", out) == 0
+    text = capsys.readouterr().out
+    for word in ("3 to 7", "R-CNN, BGR", facts["provenance"]["sources"][0]["sha256"]):
+        assert word in text
+    for file in (out, tsv):
+        assert run("check", file) == 0
+        assert capsys.readouterr().out == f"{file}: all is well\n"
+
+
+def test_several_files_and_append(tsv, tmp_path, capsys):
+    write_tsv(tmp_path / "b.tsv", [make_regions("other")])
+    assert run("build", tsv, tmp_path / "b.tsv", tmp_path / "both.h5") == 0
+    assert run("build", tsv, tmp_path / "two.h5", "--dtype", "float16") == 0
+    assert run("build", tmp_path / "b.tsv", tmp_path / "two.h5", "--append") == 0
+    assert capsys.readouterr().out.endswith("two.h5: 6 images, 1 of them new, 28 boxes\n")
+    both, two = open_features(tmp_path / "both.h5"), open_features(tmp_path / "two.h5")
+    assert both.img_ids == two.img_ids
+    assert str(two.dtype) == "float16"
+
+
+def test_what_is_there_is_kept_unless_told(tsv, tmp_path, capsys):
+    assert run("build", tsv, tmp_path / "a.h5") == 0
+    before = (tmp_path / "a.h5").read_bytes()
+    assert run("build", tsv, tmp_path / "a.h5") == 2
+    assert "--append) or overwrite it (--overwrite)" in capsys.readouterr().err
+    assert (tmp_path / "a.h5").read_bytes() == before
+    assert run("build", tsv, tmp_path / "a.h5", "--overwrite", "--dtype", "float16") == 0
+    assert str(open_features(tmp_path / "a.h5").dtype) == "float16"
+
+
+def test_bad_lines(tsv, tmp_path, capsys):
+    lines = tsv.read_bytes().splitlines(keepends=True)
+    (tmp_path / "bad.tsv").write_bytes(b"".join([lines[0], b"broken\tline\n", *lines[1:], lines[2]]))
+    assert run("build", tmp_path / "bad.tsv", tmp_path / "bad.h5") == 2
+    error = capsys.readouterr().err
+    assert f"{tmp_path / 'bad.tsv'}, line 2, image 'broken': expected 10 tab-separated fields" in error
+    assert not (tmp_path / "bad.h5").exists()
+    assert run("check", tmp_path / "bad.tsv") == 1
+    assert capsys.readouterr().out.splitlines()[-1].endswith("bad.tsv: 2 problems")
+    assert run("build", tmp_path / "bad.tsv", tmp_path / "bad.h5", "--skip-bad") == 0
+    printed = capsys.readouterr()
+    assert printed.out == f"{tmp_path / 'bad.h5'}: 5 images, 25 boxes; 2 bad lines skipped\n"
+    assert printed.err.count("skipped: ") == 2
+    assert "line 7, image 'image_2': this img_id is in the file already" in printed.err
+
+
+@pytest.mark.parametrize(
+    ("arguments", "complaint"),
+    [
+        (("info", "nothing.h5"), "No such file or directory: nothing.h5"),
+        (("info", "a.tsv"), "make a file for random access first: lxmert-tf features build a.tsv a.h5"),
+        (("check", "text.h5"), "text.h5 is neither an HDF5 nor an npz file"),
+        (("build", "nothing.tsv", "a.h5"), "No such file or directory: nothing.tsv"),
+        (("build", "empty.tsv", "a.h5"), "there is not one image in empty.tsv"),
+        (("build", "a.tsv", "new.h5", "--append"), "there is no new.h5 to append to"),
+        (("build", "text.h5", "a.h5"), "text.h5 is no TSV file"),
+    ],
+)
+def test_refusals_are_one_sentence(tsv, tmp_path, monkeypatch, capsys, arguments, complaint):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "text.h5").write_text("no features")
+    (tmp_path / "empty.tsv").write_text("")
+    assert run(*arguments) == 2
+    error = capsys.readouterr().err
+    assert complaint in error
+    assert error.count("\n") == 1
+    assert not (tmp_path / "a.h5").exists()
+    assert not list(tmp_path.glob("*.partial*"))
