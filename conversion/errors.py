@@ -4,6 +4,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from conversion.tensors import contiguous, pieces
+
 CHUNK = 2**20  # elements compared at a time, in float64
 
 
@@ -29,7 +31,7 @@ class Error:
 
 def error_between(a: np.ndarray, b: np.ndarray) -> Error:
     """The error between two arrays of the same shape and any float dtypes, computed in float64."""
-    a, b = a.reshape(-1), b.reshape(-1)
+    a, b = contiguous(a).reshape(-1), contiguous(b).reshape(-1)
     largest = total = scale = 0.0
     for start in range(0, a.size, CHUNK):
         x, y = (each[start : start + CHUNK].astype("float64") for each in (a, b))
@@ -46,8 +48,10 @@ def error_between(a: np.ndarray, b: np.ndarray) -> Error:
 
 def identical(a: np.ndarray, b: np.ndarray) -> bool:
     """Whether two arrays have the same dtype, shape and bits; NaN equals the same NaN."""
-    return a.dtype == b.dtype and a.shape == b.shape and np.array_equal(_bits(a), _bits(b))
+    if (a.dtype, a.shape) != (b.dtype, b.shape):
+        return False
+    return all(np.array_equal(_bits(x), _bits(y)) for x, y in zip(pieces(a), pieces(b), strict=True))
 
 
-def _bits(array: np.ndarray) -> np.ndarray:
-    return np.ascontiguousarray(array).reshape(-1).view(np.uint8)
+def _bits(piece: np.ndarray) -> np.ndarray:
+    return piece.view(f"u{piece.itemsize}")

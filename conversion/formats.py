@@ -136,7 +136,7 @@ def read_file(path: Path) -> tuple[str, Tensors, LxmertConfig | None]:
         if start.startswith(b"PK"):
             return _read_zip(path)
         if start.startswith(b"\x89HDF"):
-            return _read_h5(h5py.File(path, "r"), path)
+            return _read_h5(h5py.File(path, "r"), path, _mapped(path))
         if start.startswith(b"\x80"):
             return _read_pickle(path, mmap=False)
         if start.startswith(b"{"):
@@ -196,18 +196,26 @@ def _refuse_bomb(name: str, size: int, stored: int) -> None:
         raise ValueError(f"{name} would expand from {stored:,} to {size:,} bytes, which is refused")
 
 
+def _mapped(path: Path) -> np.ndarray:
+    """All bytes of a file, read when they are used and never kept as memory of this process."""
+    return np.asarray(np.memmap(path, np.uint8, "r"))
+
+
 def _read_safetensors(path: Path) -> tuple[str, Tensors, None]:
     try:
-        _check_header(path)
-        file = safe_open(path, "numpy")
+        header, start = _read_header(path)
+        with safe_open(path, "numpy"):  # checks that the tensors lie in the file, side by side
+            pass
     except (SafetensorError, json.JSONDecodeError, UnicodeDecodeError) as error:
         raise ValueError(f"it is cut short or damaged ({_first_line(error)}); download or copy it again") from error
+    data = _mapped(path)[start:]
+    metadata = header.pop("__metadata__", None) or {}
     stored = {}
-    for name in file.keys():  # noqa: SIM118 (not a dict)
-        entry = file.get_slice(name)
-        dtype = _dtype(name, entry.get_dtype())
-        stored[name] = _lazy(path, entry.get_shape(), dtype, lambda name=name: file.get_tensor(name))
-    if (file.metadata() or {}).get("format") == "tf":
+    for name, entry in header.items():
+        shape, dtype, (begin, end) = tuple(entry["shape"]), _dtype(name, entry["dtype"]), entry["data_offsets"]
+        view = data[begin:end].view(dtype).reshape(shape)
+        stored[name] = _lazy(path, shape, dtype, lambda view=view: view)
+    if metadata.get("format") == "tf":
         return "hf-tf", _from_keras_layout(stored, "tf"), None
     return "hf-pt", Tensors(stored).renamed(canonical), None
 
@@ -225,13 +233,16 @@ def _dtype(name: str, code: str) -> np.dtype:
     raise ValueError(f"{name} has the dtype {code}, which is not read; save it as float32")
 
 
-def _check_header(path: Path) -> None:
-    """Refuses a header longer than the file, and a name given twice, of which readers drop one without a word."""
+def _read_header(path: Path) -> tuple[dict[str, Any], int]:
+    """The header of a safetensors file, and where its data starts.
+
+    Refuses a header longer than the file, and a name given twice, of which readers drop one without a word.
+    """
     with open(path, "rb") as file:
         length, size = int.from_bytes(file.read(8), "little"), path.stat().st_size
         if length > min(size - 8, MAX_HEADER):
             raise ValueError(f"it is cut short or damaged: of its {size:,} bytes, {length:,} should be header")
-        json.loads(file.read(length), object_pairs_hook=_without_duplicates)
+        return json.loads(file.read(length), object_pairs_hook=_without_duplicates), 8 + length
 
 
 def _without_duplicates(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
@@ -286,7 +297,8 @@ def _read_pickle(path: Path, mmap: bool) -> tuple[str, Tensors, None]:
     return "hf-pt-bin" if set(tensors) == set(stored) else "original", tensors, None
 
 
-def _read_h5(file: h5py.File, path: Path) -> tuple[str, Tensors, None]:
+def _read_h5(file: h5py.File, path: Path, data: np.ndarray) -> tuple[str, Tensors, None]:
+    """Of an opened file; `data` is all its bytes, none if they are not at hand."""
     datasets: dict[str, h5py.Dataset] = {}
 
     def visit(name: str, item: h5py.Dataset | h5py.Group) -> None:
@@ -300,7 +312,7 @@ def _read_h5(file: h5py.File, path: Path) -> tuple[str, Tensors, None]:
 
     file.visititems(visit)  # follows neither soft nor external links
     stored = {
-        name: _lazy(path, item.shape, _h5_dtype(item), lambda item=item: _from_h5(item))
+        name: _lazy(path, item.shape, _h5_dtype(item), lambda item=item: _from_h5(item, data))
         for name, item in datasets.items()
     }
     if "layer_names" not in file.attrs:
@@ -313,8 +325,12 @@ def _h5_dtype(dataset: h5py.Dataset) -> np.dtype:
     return BFLOAT16 if dataset.attrs.get("dtype") == "bfloat16" else dataset.dtype.newbyteorder("=")
 
 
-def _from_h5(dataset: h5py.Dataset) -> np.ndarray:
-    array, dtype = dataset[()], _h5_dtype(dataset)
+def _from_h5(dataset: h5py.Dataset, data: np.ndarray) -> np.ndarray:
+    dtype, start = _h5_dtype(dataset), dataset.id.get_offset()  # None unless its values lie side by side
+    is_plain = dataset.dtype.isnative and dataset.id.get_type() == h5py.h5t.py_create(dataset.dtype)
+    if start is not None and is_plain and start + dataset.nbytes <= data.size:
+        return data[start : start + dataset.nbytes].view(dtype).reshape(dataset.shape)
+    array = dataset[()]
     return array.view(dtype) if dtype == BFLOAT16 else array.astype(dtype, copy=False)
 
 
@@ -325,7 +341,7 @@ def _read_keras_archive(path: Path) -> tuple[str, Tensors, LxmertConfig]:
         raise ValueError("its config.json is not that of a saved Keras model")
     task_of(str(saved.get("class_name")))
     config = LxmertConfig.from_dict(saved["config"].get("config"))
-    return *_read_h5(h5py.File(archive.open("model.weights.h5"), "r"), path)[:2], config
+    return *_read_h5(h5py.File(archive.open("model.weights.h5"), "r"), path, np.empty(0, np.uint8))[:2], config
 
 
 def _from_keras_layout(stored: Mapping[str, Stored], spelling: str) -> Tensors:
@@ -340,8 +356,8 @@ def _from_keras_layout(stored: Mapping[str, Stored], spelling: str) -> Tensors:
 
 
 def _inverse(row: Row, item: Stored) -> Stored:
-    shape = item.shape[::-1] if row.layout == "transpose" else item.shape
-    return Stored(shape, item.dtype, lambda: LAYOUTS[row.layout].inverse(item.read()))
+    layout = LAYOUTS[row.layout]
+    return Stored(layout.shape(item.shape), item.dtype, lambda: layout.inverse(item.read()))
 
 
 def _read_index(path: Path) -> tuple[str, Tensors, None]:

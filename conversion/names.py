@@ -21,9 +21,13 @@ class Layout(NamedTuple):
 
     forward: Callable[[np.ndarray], np.ndarray]
     inverse: Callable[[np.ndarray], np.ndarray]
+    shape: Callable[[Shape], Shape]  # of the other side, in both directions
 
 
-LAYOUTS = {"as_is": Layout(np.asarray, np.asarray), "transpose": Layout(np.transpose, np.transpose)}
+LAYOUTS = {
+    "as_is": Layout(np.asarray, np.asarray, tuple),
+    "transpose": Layout(np.transpose, np.transpose, lambda shape: tuple(shape[::-1])),
+}
 
 
 @dataclass(frozen=True)

@@ -10,6 +10,9 @@ import numpy as np
 
 from conversion.names import Shape
 
+CHUNK = 2**21  # bytes: small enough for a processor's cache, large enough for one write
+STRIP = 32  # columns that are transposed at once
+
 BFLOAT16 = np.dtype(ml_dtypes.bfloat16)
 SAFETENSORS_TYPES = {
     np.dtype("float64"): "F64",
@@ -89,6 +92,27 @@ class Tensors(Mapping[str, np.ndarray]):
         return Tensors({name: replace(item, read=partial(read, item)) for name, item in self.stored.items()})
 
 
+def contiguous(array: np.ndarray) -> np.ndarray:
+    """The array itself if it is C-contiguous, else a copy that is.
+
+    A transposed matrix is copied strip by strip, which is several times faster than as a whole.
+    """
+    if array.flags.c_contiguous or array.ndim != 2:
+        return np.asarray(array, order="C")
+    copy = np.empty(array.shape, array.dtype)
+    for start in range(0, array.shape[1], STRIP):
+        copy[:, start : start + STRIP] = array[:, start : start + STRIP]
+    return copy
+
+
+def pieces(array: np.ndarray) -> Iterator[np.ndarray]:
+    """An array's values in C order: flat contiguous arrays of whole rows, of about `CHUNK` bytes each."""
+    rows = array if array.ndim else array.reshape(1)
+    step = max(1, CHUNK * len(rows) // max(1, rows.nbytes))
+    for start in range(0, len(rows), step):
+        yield contiguous(rows[start : start + step]).reshape(-1)
+
+
 def from_torch(tensor: Any) -> np.ndarray:
     """A torch tensor as an array of the same bits, bfloat16 too."""
     import torch
@@ -103,7 +127,7 @@ def to_torch(array: np.ndarray) -> Any:
     """An array as a torch tensor of the same bits, bfloat16 too, with memory of its own."""
     import torch
 
-    array = np.array(array, order="C")
+    array = array.copy() if array.flags.c_contiguous else contiguous(array)
     if array.dtype == BFLOAT16:
         return torch.from_numpy(array.view(np.int16)).view(torch.bfloat16)
     return torch.from_numpy(array)

@@ -9,14 +9,14 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import h5py
 import numpy as np
 
 from conversion.formats import TIED, WEIGHT_FILES
 from conversion.names import ARCHITECTURES, LAYOUTS, Row, match, original_name
-from conversion.tensors import BFLOAT16, SAFETENSORS_TYPES, Tensors, to_torch
+from conversion.tensors import BFLOAT16, SAFETENSORS_TYPES, Tensors, pieces, to_torch
 from lxmert_tf.configuration import CONFIG_NAME, LxmertConfig
 from lxmert_tf.files import replacing, write_text
 
@@ -140,7 +140,12 @@ def _write_safetensors(path: Path, tensors: Tensors, table: list[Row], task: str
     with open(path, "wb") as file:
         file.write(len(text).to_bytes(8, "little") + text)
         for row in table:
-            file.write(np.ascontiguousarray(tensors[row.torch]).reshape(-1).view(np.uint8).data)
+            _write_bytes(file, tensors[row.torch])
+
+
+def _write_bytes(file: BinaryIO, array: np.ndarray) -> None:
+    for piece in pieces(array):
+        file.write(piece.view(np.uint8).data)
 
 
 def _dtype_code(name: str, dtype: np.dtype) -> str:
@@ -220,13 +225,32 @@ def _new_h5(path: Path) -> Iterator[h5py.File]:
             raise OSError(disk.error.errno, disk.error.strerror, str(path)) from disk.error
 
 
+def _reserve(file: h5py.File, name: str, row: Row, tensors: Tensors) -> h5py.Dataset:
+    """A dataset for a tensor in Keras layout, with a place in the file but without values."""
+    item = tensors.stored[row.torch]
+    plan = h5py.h5p.create(h5py.h5p.DATASET_CREATE)
+    plan.set_alloc_time(h5py.h5d.ALLOC_TIME_EARLY)
+    plan.set_fill_time(h5py.h5d.FILL_TIME_NEVER)
+    return file.create_dataset(name, LAYOUTS[row.layout].shape(item.shape), item.dtype, dcpl=plan)
+
+
+def _fill(path: Path, tensors: Tensors, table: list[Row], places: Mapping[str, int]) -> None:
+    """Writes the tensors to their places, past HDF5: in pieces, without holding any tensor."""
+    with open(path, "r+b") as file:
+        for row in table:
+            file.seek(places[row.torch])
+            _write_bytes(file, LAYOUTS[row.layout].forward(tensors[row.torch]))
+
+
 def _write_keras(path: Path, tensors: Tensors, table: list[Row], task: str) -> None:
+    places = {}
     with _new_h5(path) as file:
         for row in table:
-            array = LAYOUTS[row.layout].forward(tensors[row.torch])
-            dataset = file.create_dataset(row.h5_path, data=array)
-            if array.dtype == BFLOAT16:
+            dataset = _reserve(file, row.h5_path, row, tensors)
+            places[row.torch] = dataset.id.get_offset()
+            if tensors.stored[row.torch].dtype == BFLOAT16:
                 dataset.attrs["dtype"] = "bfloat16"
+    _fill(path, tensors, table, places)
 
 
 def _write_archive(path: Path, tensors: Tensors, table: list[Row], task: str, config: LxmertConfig) -> None:
@@ -263,13 +287,13 @@ def _write_tf(path: Path, tensors: Tensors, table: list[Row], task: str) -> None
     """Keras 2's layout: a group per top layer with the list of its weights, embeddings under `cls` too."""
     root = _snake(f"TF{ARCHITECTURES[task]}")
     groups: dict[str, list[str]] = {}
+    places = {}
     with _new_h5(path) as file:
         for row in table:
-            array = LAYOUTS[row.layout].forward(tensors[row.torch])
-            if array.dtype == BFLOAT16:
+            if tensors.stored[row.torch].dtype == BFLOAT16:
                 raise ValueError("tf_model.h5 cannot hold bfloat16; cast to float32 first.")
             top, name = row.tf.split("/")[0], f"{root}/{row.tf}"
-            file.create_dataset(f"{top}/{name}", data=array)
+            places[row.torch] = _reserve(file, f"{top}/{name}", row, tensors).id.get_offset()
             groups.setdefault(top, []).append(name)
             if task == "pretraining" and row.tf.startswith("lxmert/embeddings/"):
                 file[f"cls/{name}"] = file[f"{top}/{name}"]  # a second name, not a copy
@@ -280,6 +304,7 @@ def _write_tf(path: Path, tensors: Tensors, table: list[Row], task: str) -> None
         file.attrs["layer_names"] = np.array(list(groups), dtype="S")
         file.attrs["backend"] = b"tensorflow"
         file.attrs["keras_version"] = b"2.15.0"
+    _fill(path, tensors, table, places)
 
 
 def _snake(name: str) -> str:

@@ -128,7 +128,10 @@ def run(model, inputs: Mapping[str, np.ndarray], masked: bool) -> dict[str, np.n
             output = model.eval()(**{name: torch.from_numpy(value) for name, value in inputs.items()}, **options)
     else:
         output = model(**inputs, **options)
-    return flat(output)
+    arrays = flat(output)
+    if not model.config.task_qa:
+        arrays.pop("question_answering_score", None)  # without an answer head, upstream puts a hidden state there
+    return arrays
 
 
 def flat(output: Mapping[str, Any]) -> dict[str, np.ndarray]:

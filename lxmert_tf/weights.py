@@ -10,7 +10,7 @@ import numpy as np
 
 from conversion.formats import Checkpoint, checkpoint_of, find_weights, open_checkpoint
 from conversion.names import LAYOUTS, Matched, canonical, fit_prefix, match, rows, task_of
-from conversion.tensors import Tensors
+from conversion.tensors import Tensors, contiguous
 from conversion.writers import write_checkpoint
 from lxmert_tf.configuration import CONFIG_NAME, LxmertConfig
 from lxmert_tf.hub import TOKENIZER_FILES, fetch
@@ -114,7 +114,7 @@ def assign(model, checkpoint: Checkpoint, task: str | None = None, ignore_mismat
     variables = _variables(model)
     for row in matched.loaded:
         variable = variables[row.keras]
-        array = LAYOUTS[row.layout].forward(tensors[row.torch])
+        array = contiguous(LAYOUTS[row.layout].forward(tensors[row.torch]))
         variable.assign(array.astype(variable.dtype, copy=False))
     return matched
 
