@@ -14,9 +14,10 @@ import numpy as np
 from conversion.errors import identical
 from conversion.formats import TIED, Checkpoint, find_weights, read_file
 from conversion.names import HEADS, fit_prefix
-from conversion.plan import Plan, make_plan, some
+from conversion.plan import Plan, make_plan
 from conversion.progress import bar
 from conversion.tensors import DTYPES
+from conversion.text import grouped, some
 from conversion.writers import DIRECTORY_FORMATS, FILE_FORMATS, SHARDED_FORMATS, write_checkpoint, write_file
 from lxmert_tf.configuration import CONFIG_NAME, LxmertConfig
 from lxmert_tf.hub import TOKENIZER_FILES
@@ -75,15 +76,12 @@ class Report:
 
     def lines(self) -> list[str]:
         """The report for people."""
-        reasons: dict[str, list[str]] = {}
-        for name, reason in self.dropped.items():
-            reasons.setdefault(reason, []).append(name)
         verified = "reread and identical" if self.verified else "not reread"
         return [
             f"{self.source} ({self.source_format}, {self.source_task})",
             f"-> {self.destination} ({self.format}, {self.task}): {self.tensors} tensors, {', '.join(self.dtypes)}, "
             f"{self.bytes:,} bytes, {verified}",
-            *(f"dropped {len(names)}: {some(names)}: {reason}" for reason, names in reasons.items()),
+            *(f"dropped {len(names)}: {some(names)}: {reason}" for reason, names in grouped(self.dropped).items()),
             *([f"initialised {len(self.initialised)}: {some(self.initialised)}"] if self.initialised else []),
             *(f"warning: {name} holds {count} values that are not finite" for name, count in self.nonfinite.items()),
             *(f"note: {note}" for note in self.notes),
@@ -228,7 +226,7 @@ def _check_destination(destination: Path, to: str, is_file: bool, overwrite: boo
 
 def _is_ours(path: Path) -> bool:
     """Whether a checkpoint's directory has such a file."""
-    patterns = ("model*.safetensors", "pytorch_model*.bin", "*.index.json", "model.weights.h5", "tf_model.h5")
+    patterns = ("model*.safetensors", "pytorch_model*.bin", "*.index.json", "model*.weights.*", "tf_model*.h5")
     known = path.name in (CONFIG_NAME, *TOKENIZER_FILES) or any(path.match(pattern) for pattern in patterns)
     return known and path.is_file()
 

@@ -6,10 +6,10 @@ from typing import Any
 from conversion.convert import untied
 from conversion.errors import Error, error_between, identical
 from conversion.formats import TIED, Checkpoint
-from conversion.names import SKIPPED, fit_prefix, rows
-from conversion.plan import some
+from conversion.names import fit_prefix, rows, skip_reason
 from conversion.progress import bar
 from conversion.tensors import Tensors
+from conversion.text import grouped, some
 from lxmert_tf.configuration import LxmertConfig
 from lxmert_tf.weights import open_source
 
@@ -79,14 +79,14 @@ class Difference:
     def tensor_lines(self) -> list[str]:
         """What differs between the tensors, for people."""
         width = max(map(len, self.values), default=0)
-        dtypes: dict[tuple[str, str], list[str]] = {}
-        for name, pair in self.dtypes.items():
-            dtypes.setdefault(pair, []).append(name)
         return [
             f"{self.compared} tensors compared, {self.compared - len(self.values)} of equal values",
             *(f"{len(names)} only in {side}: {some(names)}" for side, names in self._lacking().items() if names),
             *(f"shape: {name}: {first}, {second}" for name, (first, second) in self.shapes.items()),
-            *(f"dtype of {len(names)}: {', '.join(pair)}: {some(names)}" for pair, names in dtypes.items()),
+            *(
+                f"dtype of {len(names)}: {', '.join(pair)}: {some(names)}"
+                for pair, names in grouped(self.dtypes).items()
+            ),
             *(f"values: {name:{width}}  max {e.max:.1e}  mean {e.mean:.1e}" for name, e in self.values.items()),
         ]
 
@@ -140,7 +140,7 @@ def difference(a: Checkpoint, b: Checkpoint, progress: bool = False) -> Differen
 def _full(checkpoint: Checkpoint) -> dict:
     """The stored tensors by their names in a model with heads, without those that no model loads."""
     renamed = checkpoint.tensors.renamed(lambda name: fit_prefix(name, "qa")).stored
-    return {name: item for name, item in renamed.items() if name not in SKIPPED}
+    return {name: item for name, item in renamed.items() if not skip_reason(name)}
 
 
 def _error(a, b) -> Error | None:

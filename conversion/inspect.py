@@ -4,8 +4,9 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from conversion.names import ARCHITECTURES, SKIPPED, Shape, fit_prefix, rows
+from conversion.names import ARCHITECTURES, Shape, fit_prefix, rows, skip_reason
 from conversion.tensors import Stored
+from conversion.text import grouped, some
 from lxmert_tf.weights import open_source
 
 SIZES = (
@@ -88,7 +89,7 @@ class Inspection:
             f"config ({self.config}): {', '.join(f'{name}={size}' for name, size in self.sizes.items())}",
             *(f"  {t.name:{width}}  {t.dtype:8}  {t.bytes:>12,}  {t.shape}" for t in self.tensors),
             f"{len(self.tensors)} tensors, {self.bytes:,} bytes",
-            *(f"skipped: {name}: {reason}" for name, reason in self.skipped.items()),
+            *(f"skipped {len(names)}: {some(names)}: {reason}" for reason, names in grouped(self.skipped).items()),
             *(f"unknown: {name}" for name in self.unknown),
             *(f"missing: {name}" for name in self.missing),
             *(f"misshapen: {name} {found}, expected {wanted}" for name, (found, wanted) in self.misshapen.items()),
@@ -109,7 +110,7 @@ def inspect(source: Any) -> Inspection:
     config, task = checkpoint.config, checkpoint.task
     wanted = {row.torch: row.shape(config) for row in rows(config, task)}
     shapes = {fit_prefix(name, task): shape for name, shape in checkpoint.tensors.shapes.items()}
-    skipped = {name: SKIPPED[name] for name in shapes if name in SKIPPED}
+    skipped = {name: reason for name in shapes if (reason := skip_reason(name))}
     return Inspection(
         path=str(checkpoint.path),
         format=checkpoint.format,

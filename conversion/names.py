@@ -11,6 +11,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from conversion.text import grouped, some
 from lxmert_tf.configuration import LxmertConfig
 
 Shape = tuple[int, ...]
@@ -224,6 +225,13 @@ SKIPPED = {
     "lxmert.embeddings.position_ids": "constant",
     "embeddings.position_ids": "constant",
 }
+SKIPPED_PARTS = {"optimizer": "the optimizer's state, not the model's"}  # of a Keras model that was compiled
+
+
+def skip_reason(name: str) -> str | None:
+    """Why a tensor is left out on purpose whatever the model, or None."""
+    return SKIPPED.get(name) or SKIPPED_PARTS.get(name.split("/")[0])
+
 
 # The PyTorch class of each task; ours in Keras has "TF" before it.
 ARCHITECTURES = {
@@ -370,18 +378,11 @@ class Matched:
     def summary(self) -> str:
         """One line: tensors loaded, missing, unused with the reason."""
         missing = f" ({', '.join(self.missing)})" if self.missing else ""
-        reasons: dict[str, list[str]] = {}
-        for name, reason in self.unused.items():
-            reasons.setdefault(reason, []).append(name)
-        unused = "; ".join(f"{_some(names)}: {reason}" for reason, names in reasons.items())
+        unused = "; ".join(f"{some(names, 3)}: {reason}" for reason, names in grouped(self.unused).items())
         return (
             f"{len(self.loaded)} tensors loaded, {len(self.missing)} missing and initialised{missing}, "
             f"{len(self.unused)} unused{f' ({unused})' if unused else ''}"
         )
-
-
-def _some(names: list[str]) -> str:
-    return ", ".join(names if len(names) <= 3 else [*names[:2], f"and {len(names) - 2} more"])
 
 
 def match(
@@ -427,8 +428,8 @@ def match(
 
 def _why_unused(name: str, wanted: Collection[str], task: str, other_head: bool) -> str | None:
     """Why a model leaves a tensor aside, or None."""
-    if name in SKIPPED:
-        return SKIPPED[name]
+    if reason := skip_reason(name):
+        return reason
     if other_head and head_of(name) == "answer_head":
         return "an answer head for one image does not fit pairs of images, nor the other way round"
     if name not in wanted and any(name == row.torch for block in ALL_HEADS for row in block):

@@ -8,6 +8,7 @@ import numpy as np
 from conversion.formats import Checkpoint
 from conversion.names import Row, fit_prefix, head_of, match, rows
 from conversion.tensors import DTYPES, SAFETENSORS_TYPES, Stored, Tensors
+from conversion.text import some
 from lxmert_tf.configuration import LxmertConfig
 
 
@@ -68,7 +69,8 @@ def _prepared(
 ) -> Tensors:
     """The model's tensors, in `dtype` if given, fresh where the checkpoint lacks them."""
     source = checkpoint.tensors.renamed(lambda name: fit_prefix(name, task)).stored
-    fresh_dtype = next(iter(source.values())).dtype
+    known = (source[row.torch].dtype for row in table if row.torch in source)
+    fresh_dtype = next((dtype for dtype in known if dtype in SAFETENSORS_TYPES), np.dtype("float32"))
 
     def prepared(row: Row) -> Stored:
         shape = row.shape(checkpoint.config)
@@ -104,9 +106,3 @@ def initial(row: Row, config: LxmertConfig) -> np.ndarray:
     while (outside := np.abs(values) > 2).any():
         values[outside] = generator.standard_normal(int(outside.sum()), "float32")
     return values * np.float32(config.initializer_range)
-
-
-def some(names: list[str], most: int = 4) -> str:
-    """The first names, and how many more there are."""
-    shown = ", ".join(names[:most])
-    return f"{shown} and {len(names) - most} more" if len(names) > most else shown

@@ -11,8 +11,8 @@ from conversion.diff import Difference, difference
 from conversion.errors import Error, error_between
 from conversion.formats import Checkpoint
 from conversion.names import head_of, match
-from conversion.plan import some
 from conversion.progress import bar
+from conversion.text import some
 from lxmert_tf.configuration import LxmertConfig
 from lxmert_tf.weights import open_source
 

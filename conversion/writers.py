@@ -23,6 +23,7 @@ from lxmert_tf.files import replacing, write_text
 DIRECTORY_FORMATS = ("hf-pt", "hf-pt-bin", "hf-tf", "keras")
 FILE_FORMATS = ("keras-weights", "original")  # one file, without a config
 SHARDED_FORMATS = ("hf-pt", "hf-pt-bin")
+HEADER = 64512  # bytes of an attribute that HDF5 stores beside its group
 
 
 def write_checkpoint(
@@ -299,12 +300,20 @@ def _write_tf(path: Path, tensors: Tensors, table: list[Row], task: str) -> None
                 file[f"cls/{name}"] = file[f"{top}/{name}"]  # a second name, not a copy
                 groups.setdefault("cls", []).append(name)
         for top, names in groups.items():
-            file[top].attrs["weight_names"] = np.array(names, dtype="S")
+            _set_names(file[top], "weight_names", names)
         file.create_group("top_level_model_weights").attrs["weight_names"] = np.array([], dtype="S1")
         file.attrs["layer_names"] = np.array(list(groups), dtype="S")
         file.attrs["backend"] = b"tensorflow"
         file.attrs["keras_version"] = b"2.15.0"
     _fill(path, tensors, table, places)
+
+
+def _set_names(group: h5py.Group, attribute: str, names: list[str]) -> None:
+    """An attribute with a list of names or, beyond what HDF5 stores in one, several with a number: so does Keras 2."""
+    array = np.array(names, dtype="S")
+    pieces = np.array_split(array, -(-array.nbytes // (HEADER - array.itemsize)))  # some have one name more
+    for number, piece in enumerate(pieces):
+        group.attrs[attribute if len(pieces) == 1 else f"{attribute}{number}"] = piece
 
 
 def _snake(name: str) -> str:

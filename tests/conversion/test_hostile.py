@@ -550,7 +550,22 @@ def shards_of(index: Path) -> list[Path]:
 
 @pytest.mark.parametrize(
     "name",
-    [["a"], {"a": 1}, None, True, 1.5, "a\0b", "/etc/passwd", "../x", "a/../../x", "C:x", "..", ".", "x" * 5000],
+    [
+        ["a", 1],
+        [["a"]],
+        {"a": 1},
+        None,
+        True,
+        1.5,
+        "a\0b",
+        "/etc/passwd",
+        "../x",
+        "a/../../x",
+        "C:x",
+        "..",
+        ".",
+        "x" * 5000,
+    ],
     ids=lambda name: repr(name)[:12],
 )
 def test_an_index_that_names_no_file_beside_it_is_refused(sharded, name):
@@ -561,7 +576,9 @@ def test_an_index_that_names_no_file_beside_it_is_refused(sharded, name):
 
 
 @pytest.mark.parametrize(
-    "name", ["absent.safetensors", "x" * 255, "\ud800", "folder"], ids=["absent", "long", "surrogate", "folder"]
+    "name",
+    ["absent.safetensors", ["absent.safetensors"], "x" * 255, "\ud800", "folder"],
+    ids=["absent", "list", "long", "surrogate", "folder"],
 )
 def test_an_index_that_names_a_missing_file_is_refused(sharded, name):
     (sharded.parent / "folder").mkdir()
@@ -589,6 +606,18 @@ def test_a_tensor_in_two_shards_is_refused(sharded):
     assert second.name in line and name in line
 
 
+def test_an_index_that_names_an_index_is_refused(sharded):
+    index = json.loads(sharded.read_text())
+    index["weight_map"][BIAS] = sharded.name
+    sharded.write_text(json.dumps(index))
+    assert "must name files with tensors" in refusal(sharded)
+
+
+def test_an_index_of_files_of_several_formats_is_refused(sharded):
+    shutil.copy(SOURCES["hf-tf"], shards_of(sharded)[1])
+    assert "its files must all be of one format, got hf-pt, hf-tf" in refusal(sharded)
+
+
 def test_a_shard_that_is_a_git_lfs_pointer_is_told(sharded):
     shards_of(sharded)[1].write_text("version https://git-lfs.github.com/spec/v1\noid sha256:00\n")
     line = refusal(sharded)
@@ -605,23 +634,6 @@ def test_shards_that_are_links_are_read(tmp_path, sharded):
     (tmp_path / "blobs/1").unlink()
     with pytest.raises(FileNotFoundError, match=shards_of(sharded)[1].name):
         open_checkpoint(sharded.parent)
-
-
-def test_tensorflow_weights_in_several_files_are_refused(tmp_path):
-    with h5py.File(SOURCES["hf-tf"]) as whole:
-        names: list[str] = []
-        whole.visititems(lambda name, item: names.append(name) if isinstance(item, h5py.Dataset) else None)
-        weight_map = {}
-        for number in (1, 2):
-            shard = f"tf_model-0000{number}-of-00002.h5"
-            with h5py.File(tmp_path / shard, "w") as file:
-                layers = [name.split("/", 2)[-1] for name in names[number - 1 :: 2]]
-                for name, layer in zip(names[number - 1 :: 2], layers, strict=True):
-                    file[layer] = whole[name][()]
-                    weight_map[f"tf_lxmert_for_pre_training/{layer}"] = shard
-                file.attrs["layer_names"] = np.array(layers, dtype="S")
-    (tmp_path / "tf_model.h5.index.json").write_text(json.dumps({"weight_map": weight_map}))
-    assert "TensorFlow weights in several files are not read" in refusal(tmp_path)
 
 
 # Values and shapes

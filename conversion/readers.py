@@ -1,0 +1,246 @@
+"""Readers of single files: whatever is in them, by the names and in the layout they have there."""
+
+import io
+import json
+import pickle
+import warnings
+import zipfile
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import h5py
+import numpy as np
+from safetensors import SafetensorError, safe_open
+
+from conversion.names import Shape, task_of
+from conversion.tensors import BFLOAT16, SAFETENSORS_TYPES, Stored, from_torch, torch_dtype
+from lxmert_tf.configuration import LxmertConfig
+
+# What is refused because it would fill the memory: more than this many bytes, and this many times its size in the file.
+LARGE, EXPANSION = 2**20, 100
+MAX_HEADER = 100_000_000  # bytes, as in the safetensors library
+# Where training code keeps the state dict in a pickle that holds more.
+STATE_DICTS = ("state_dict", "model_state_dict", "model")
+
+
+@dataclass(frozen=True)
+class Content:
+    """What is in a file.
+
+    Args:
+        format: "hf-pt", "hf-pt-bin" (or that of the original code), "hf-tf" or "keras".
+        spelling: the field of `conversion.names.Row` that its names are spelled as: "torch", "tf" or "h5_path".
+        stored: the tensors.
+        config: if there is one in the file.
+    """
+
+    format: str
+    spelling: str
+    stored: dict[str, Stored]
+    config: LxmertConfig | None = None
+
+
+@contextmanager
+def reading(path: Path) -> Iterator[None]:
+    """Turns whatever a library says of a damaged file into one ValueError that names it."""
+    try:
+        yield
+    except (FileNotFoundError, ImportError):
+        raise
+    except Exception as error:  # of whatever type: the libraries that parse the file raise nearly all there are
+        refused = isinstance(error, RuntimeError) and "weights_only" in str(error)
+        if refused or isinstance(error, pickle.UnpicklingError):  # PyTorch's own words advise to run the code
+            reason = "is damaged or holds more than tensors, which is refused: loading it would run code from it"
+        else:
+            reason = f"cannot be read as an LXMERT checkpoint: {_first_line(error)}"
+        raise ValueError(f"{path} {reason}") from error
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error).splitlines() or [type(error).__name__])[0][:500]
+
+
+def _lazy(path: Path, shape: Shape, dtype: np.dtype, read: Callable[[], np.ndarray]) -> Stored:
+    def read_or_tell() -> np.ndarray:
+        with reading(path):
+            array = read()
+            if (array.shape, array.dtype) != (tuple(shape), dtype):
+                raise ValueError(
+                    f"a tensor of shape {list(shape)}, {dtype}, was read as {list(array.shape)}, {array.dtype}"
+                )
+            return array
+
+    return Stored(tuple(shape), dtype, read_or_tell)
+
+
+def _refuse_bomb(name: str, size: int, stored: int) -> None:
+    if size > LARGE and size > EXPANSION * stored:
+        raise ValueError(f"{name} would expand from {stored:,} to {size:,} bytes, which is refused")
+
+
+def _mapped(path: Path) -> np.ndarray:
+    """All bytes of a file, read when they are used and never kept as memory of this process."""
+    return np.asarray(np.memmap(path, np.uint8, "r"))
+
+
+# Each format
+
+
+def read_safetensors(path: Path) -> Content:
+    """PyTorch's or, if its metadata say so, TensorFlow's names."""
+    try:
+        header, start = _read_header(path)
+        with safe_open(path, "numpy"):  # checks that the tensors lie in the file, side by side
+            pass
+    except (SafetensorError, json.JSONDecodeError, UnicodeDecodeError) as error:
+        raise ValueError(f"it is cut short or damaged ({_first_line(error)}); download or copy it again") from error
+    data = _mapped(path)[start:]
+    metadata = header.pop("__metadata__", None) or {}
+    stored = {}
+    for name, entry in header.items():
+        shape, dtype, (begin, end) = tuple(entry["shape"]), _dtype(name, entry["dtype"]), entry["data_offsets"]
+        view = data[begin:end].view(dtype).reshape(shape)
+        stored[name] = _lazy(path, shape, dtype, lambda view=view: view)
+    if metadata.get("format") == "tf":
+        return Content("hf-tf", "tf", stored)
+    return Content("hf-pt", "torch", stored)
+
+
+def _dtype(name: str, code: str) -> np.dtype:
+    """Of a code in a safetensors header, such as F32, BF16, I64 or BOOL."""
+    for dtype, known in SAFETENSORS_TYPES.items():
+        if code == known:
+            return dtype
+    letter, bits = code[:1], code[1:]
+    if letter in ("I", "U") and bits in ("8", "16", "32", "64"):
+        return np.dtype(f"{'u' if letter == 'U' else ''}int{bits}")
+    if code == "BOOL":
+        return np.dtype(bool)
+    raise ValueError(f"{name} has the dtype {code}, which is not read; save it as float32")
+
+
+def _read_header(path: Path) -> tuple[dict[str, Any], int]:
+    """The header of a safetensors file, and where its data starts.
+
+    Refuses a header longer than the file, and a name given twice, of which readers drop one without a word.
+    """
+    with open(path, "rb") as file:
+        length, size = int.from_bytes(file.read(8), "little"), path.stat().st_size
+        if length > min(size - 8, MAX_HEADER):
+            raise ValueError(f"it is cut short or damaged: of its {size:,} bytes, {length:,} should be header")
+        return json.loads(file.read(length), object_pairs_hook=_without_duplicates), 8 + length
+
+
+def _without_duplicates(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    values: dict[str, Any] = {}
+    for name, value in pairs:
+        if name in values:
+            raise ValueError(f"its header has two entries called {name!r}")
+        values[name] = value
+    return values
+
+
+def read_zip(path: Path) -> Content:
+    """A `.keras` archive or a pickle; nothing is ever extracted to disk, whatever its entries are called."""
+    with zipfile.ZipFile(path) as archive:
+        entries = archive.infolist()
+        names = [entry.filename for entry in entries]
+        if len(set(names)) < len(names):
+            raise ValueError("it has two entries of the same name")
+        for entry in entries:
+            _refuse_bomb(entry.filename, entry.file_size, entry.compress_size)
+        if "model.weights.h5" in names:
+            return _read_keras_archive(path)
+        pickles = [name for name in names if name.endswith("data.pkl")]
+        if not pickles:
+            raise ValueError("it is a zip archive without model.weights.h5 (Keras) or data.pkl (PyTorch)")
+        if any(entry.compress_type != zipfile.ZIP_STORED for entry in entries):
+            raise ValueError("its entries are compressed, as PyTorch never saves them; unpack it, or save it again")
+        for name in pickles:
+            archive.read(name)  # compares its checksum, which PyTorch does not
+    return read_pickle(path, mmap=True)
+
+
+def read_pickle(path: Path, mmap: bool = False) -> Content:
+    """A state dict, or a dict that holds one under a usual name; only tensors are ever made."""
+    import torch
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # such as those of TorchScript, which is refused anyway
+        if path.suffix == ".safetensors":  # PyTorch would go by the name
+            state = torch.load(io.BytesIO(path.read_bytes()), map_location="cpu", weights_only=True)
+        else:
+            state = torch.load(path, map_location="cpu", weights_only=True, mmap=mmap)
+    if isinstance(state, dict):
+        state = next((state[name] for name in STATE_DICTS if isinstance(state.get(name), dict)), state)
+    if not isinstance(state, dict) or not all(
+        isinstance(name, str) and isinstance(value, torch.Tensor) for name, value in state.items()
+    ):
+        raise ValueError("it must hold a dict from names to tensors")
+    for name, value in state.items():
+        if value.layout != torch.strided or value.is_quantized or value.is_meta or value.is_nested:
+            raise ValueError(f"{name} is a sparse, quantized, nested or meta tensor; save it as a plain one")
+        _refuse_bomb(name, value.numel() * value.element_size(), value.untyped_storage().nbytes())
+    stored = {
+        name: _lazy(path, value.shape, torch_dtype(value), lambda value=value: from_torch(value))
+        for name, value in state.items()
+    }
+    return Content("hf-pt-bin", "torch", stored)
+
+
+def read_h5(path: Path) -> Content:
+    """Weights of Keras 3, or of Keras 2 with TensorFlow's names."""
+    return _read_h5(h5py.File(path, "r"), path, _mapped(path))
+
+
+def _read_h5(file: h5py.File, path: Path, data: np.ndarray) -> Content:
+    """Of an opened file; `data` is all its bytes, none if they are not at hand."""
+    datasets: dict[str, h5py.Dataset] = {}
+
+    def visit(name: str, item: h5py.Dataset | h5py.Group) -> None:
+        if isinstance(item, h5py.Dataset):
+            if item.external or item.is_virtual:
+                raise ValueError(f"its dataset {name} lies in another file, which is refused")
+            if item.shape is None or item.dtype.kind not in "fiubV" or item.dtype.fields or item.dtype.subdtype:
+                raise ValueError(f"its dataset {name} must hold numbers, got {item.dtype}")
+            _refuse_bomb(f"its dataset {name}", item.nbytes, item.id.get_storage_size())
+            datasets[name] = item
+
+    file.visititems(visit)  # follows neither soft nor external links
+    stored = {
+        name: _lazy(path, item.shape, _h5_dtype(item), lambda item=item: _from_h5(item, data))
+        for name, item in datasets.items()
+    }
+    if not any(attribute.startswith("layer_names") for attribute in file.attrs):
+        return Content("keras", "h5_path", stored)
+    # Keras 2: the group of a top layer, the root model, then the name; or, in a shard of `transformers`, only the name.
+    whole = any("weight_names" in attribute for group in file.values() for attribute in group.attrs)
+    return Content("hf-tf", "tf", {name.split("/", 2)[-1] if whole else name: item for name, item in stored.items()})
+
+
+def _h5_dtype(dataset: h5py.Dataset) -> np.dtype:
+    return BFLOAT16 if dataset.attrs.get("dtype") == "bfloat16" else dataset.dtype.newbyteorder("=")
+
+
+def _from_h5(dataset: h5py.Dataset, data: np.ndarray) -> np.ndarray:
+    dtype, start = _h5_dtype(dataset), dataset.id.get_offset()  # None unless its values lie side by side
+    is_plain = dataset.dtype.isnative and dataset.id.get_type() == h5py.h5t.py_create(dataset.dtype)
+    if start is not None and is_plain and start + dataset.nbytes <= data.size:
+        return data[start : start + dataset.nbytes].view(dtype).reshape(dataset.shape)
+    array = dataset[()]
+    return array.view(dtype) if dtype == BFLOAT16 else array.astype(dtype, copy=False)
+
+
+def _read_keras_archive(path: Path) -> Content:
+    archive = zipfile.ZipFile(path)
+    saved = json.loads(archive.read("config.json"))
+    if not isinstance(saved, dict) or not isinstance(saved.get("config"), dict):
+        raise ValueError("its config.json is not that of a saved Keras model")
+    task_of(str(saved.get("class_name")))
+    config = LxmertConfig.from_dict(saved["config"].get("config"))
+    return replace(
+        _read_h5(h5py.File(archive.open("model.weights.h5"), "r"), path, np.empty(0, np.uint8)), config=config
+    )

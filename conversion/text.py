@@ -1,0 +1,20 @@
+"""Long lists of names in short sentences."""
+
+from collections.abc import Hashable, Mapping, Sequence
+from typing import TypeVar
+
+Key = TypeVar("Key", bound=Hashable)
+
+
+def some(names: Sequence[str], most: int = 4) -> str:
+    """The first names, and how many more there are."""
+    shown = ", ".join(names[:most])
+    return f"{shown} and {len(names) - most} more" if len(names) > most else shown
+
+
+def grouped(reasons: Mapping[str, Key]) -> dict[Key, list[str]]:
+    """The names of each reason, in their order."""
+    groups: dict[Key, list[str]] = {}
+    for name, reason in reasons.items():
+        groups.setdefault(reason, []).append(name)
+    return groups
