@@ -1,0 +1,1 @@
+"""Recipes, and what training needs around `model.fit`: optimisers, metrics' wiring, backups, run directories."""

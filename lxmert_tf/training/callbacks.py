@@ -1,0 +1,279 @@
+"""Keras callbacks of a training run: the log, the best checkpoint, backups, and what must stop it.
+
+They share a `Progress`, which is what a backup remembers beside tensors.
+"""
+
+import csv
+import io
+import math
+import time
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import keras
+
+from lxmert_tf.files import write_text
+from lxmert_tf.training.backup import Backup
+
+
+class TrainingError(ValueError):
+    """Training cannot go on; what was saved before is intact."""
+
+
+@dataclass
+class Progress:
+    """Where training is.
+
+    Args:
+        step: batches done, counted over all epochs.
+        history: a row of the log for each epoch done.
+        best: the best value of the monitored metric so far, and the epoch it was in, counted from 1.
+        waited: epochs since then.
+        skipped: steps whose gradients were not finite and were skipped.
+        stopped: whether training has ended early.
+    """
+
+    step: int = 0
+    history: list[dict[str, float]] = field(default_factory=list)
+    best: float | None = None
+    best_epoch: int | None = None
+    waited: int = 0
+    skipped: list[int] = field(default_factory=list)
+    stopped: bool = False
+
+    def to_dict(self) -> dict[str, Any]:
+        return asdict(self)
+
+
+class Backups(keras.callbacks.Callback):
+    """Saves a backup every so many steps and after each epoch; put it last, so that it sees what the others did.
+
+    Args:
+        backup: where to.
+        progress: where training is; its step is counted here.
+        every: steps between backups; None for one after each epoch only.
+    """
+
+    def __init__(self, backup: Backup, progress: Progress, every: int | None = None):
+        super().__init__()
+        self.backup, self.progress, self.every = backup, progress, every
+
+    def on_epoch_begin(self, epoch, logs=None):
+        self.backup.restore_metrics()
+
+    def on_train_batch_end(self, batch, logs=None):
+        self.progress.step += 1
+        # The end of an epoch has its own, after validation.
+        if self.every and self.progress.step % self.every == 0 and batch + 1 < self.params["steps"]:
+            self.backup.save(self.progress.to_dict())
+
+    def on_epoch_end(self, epoch, logs=None):
+        self.model.reset_metrics()  # as they are when the next epoch begins
+        self.backup.save(self.progress.to_dict())
+
+
+class NonFiniteGuard(keras.callbacks.Callback):
+    """Stops when a gradient is not finite, or counts it where the optimiser skips such updates.
+
+    Args:
+        progress: where training is.
+        describe: step -> a description of the batch, such as its question ids.
+        skip: whether the optimiser skips them; the running metrics then forget the batch, too.
+    """
+
+    def __init__(self, progress: Progress, describe: Callable[[int], str], skip: bool = False):
+        super().__init__()
+        self.progress, self.describe, self.skip = progress, describe, skip
+
+    def on_train_begin(self, logs=None):
+        self.seen = self._count()
+        self.before: list | None = None
+
+    def on_train_batch_begin(self, batch, logs=None):
+        if self.skip:
+            self.before = [variable.numpy() for variable in self.model.metrics_variables]
+
+    def on_train_batch_end(self, batch, logs=None):
+        if self._count() == self.seen:
+            return
+        self.seen = self._count()
+        step = self.progress.step
+        if not self.skip:
+            raise TrainingError(
+                f"The loss or a gradient of step {step + 1} is not finite; its batch is {self.describe(step)}. "
+                "Nothing of this step was saved. Lower the learning rate, mend the data, or skip such steps "
+                "(--skip-nan)."
+            )
+        self.progress.skipped.append(step)
+        for variable, value in zip(self.model.metrics_variables, self.before, strict=True):
+            variable.assign(value)
+
+    def _count(self) -> int:
+        optimizer = self.model.optimizer
+        optimizer = getattr(optimizer, "inner_optimizer", optimizer)  # of a LossScaleOptimizer
+        return int(optimizer.nonfinite.numpy())
+
+
+class EpochLog(keras.callbacks.Callback):
+    """Keeps a row for each epoch, and writes all of them to a CSV file, whole or not at all.
+
+    Args:
+        progress: where training is.
+        path: the CSV file; None in a worker that does not write.
+    """
+
+    def __init__(self, progress: Progress, path: Path | None):
+        super().__init__()
+        self.progress, self.path = progress, path
+
+    def on_epoch_begin(self, epoch, logs=None):
+        self.started = time.perf_counter()
+
+    def on_epoch_end(self, epoch, logs=None):
+        row = {
+            "epoch": epoch + 1,
+            "step": self.progress.step,
+            "seconds": round(time.perf_counter() - self.started, 3),  # of this process, if the epoch was resumed
+            "skipped": len(self.progress.skipped),
+            **{name: float(value) for name, value in (logs or {}).items()},
+        }
+        self.progress.history.append(row)
+        if self.path is not None:
+            write_log(self.path, self.progress.history)
+
+
+class BestCheckpoint(keras.callbacks.Callback):
+    """Saves the weights whenever the monitored metric is the best so far; stops when it has not been for a while.
+
+    Args:
+        progress: where training is.
+        monitor: the metric, such as "val_accuracy"; larger is better unless it ends in "loss". Where there is no such
+            metric, every epoch is the best.
+        save: saves the model.
+        patience: epochs without a better value after which training stops; None for never.
+    """
+
+    def __init__(self, progress: Progress, monitor: str, save: Callable[[], None], patience: int | None = None):
+        super().__init__()
+        self.progress, self.monitor, self.save, self.patience = progress, monitor, save, patience
+
+    def on_epoch_end(self, epoch, logs=None):
+        value = (logs or {}).get(self.monitor)
+        if value is not None and not self._is_better(float(value)):
+            self.progress.waited += 1
+            if self.patience is not None and self.progress.waited >= self.patience:
+                self.progress.stopped = self.model.stop_training = True
+            return
+        self.save()
+        self.progress.best = None if value is None else float(value)
+        self.progress.best_epoch, self.progress.waited = epoch + 1, 0
+
+    def _is_better(self, value: float) -> bool:
+        best = self.progress.best
+        if best is None:
+            return True
+        if math.isnan(value):
+            return False
+        return value < best if self.monitor.endswith("loss") else value > best
+
+
+class DataWait(keras.callbacks.Callback):
+    """Adds to the logs the seconds per step in which training waited for data, as `data_wait`.
+
+    `watch` makes the dataset tell when a batch has come; what lies between that and the step's begin is waiting. The
+    first step after a start, in which the model is traced, does not count.
+    """
+
+    def __init__(self):
+        super().__init__()
+        self.came = 0.0
+
+    def watch(self, dataset):
+        """The same dataset, telling."""
+        import tensorflow as tf
+
+        def tell(*batch):
+            told = tf.numpy_function(self._tell, [], tf.float64)
+            with tf.control_dependencies([told]):
+                return tf.nest.map_structure(tf.identity, batch)
+
+        options = tf.data.Options()
+        options.experimental_optimization.inject_prefetch = False  # it would hide the wait
+        return dataset.map(tell).with_options(options)
+
+    def _tell(self) -> float:
+        self.came = time.perf_counter()
+        return self.came
+
+    def on_train_begin(self, logs=None):
+        self.first = True
+
+    def on_epoch_begin(self, epoch, logs=None):
+        self.waited, self.steps = 0.0, 0
+
+    def on_train_batch_begin(self, batch, logs=None):
+        self.began = time.perf_counter()
+
+    def on_train_batch_end(self, batch, logs=None):
+        if not self.first:
+            self.waited += max(self.came - self.began, 0.0)
+            self.steps += 1
+        self.first = False
+        logs["data_wait"] = self.waited / max(self.steps, 1)
+
+    def on_epoch_end(self, epoch, logs=None):
+        logs["data_wait"] = self.waited / max(self.steps, 1)
+
+
+class TensorBoardLog(keras.callbacks.Callback):
+    """Loss and learning rate every few steps, and all metrics after each epoch, for TensorBoard.
+
+    Args:
+        directory: where the event files go.
+        progress: where training is; its step is the horizontal axis, also after a restart.
+        every: steps between points of the training curves.
+    """
+
+    def __init__(self, directory: Path, progress: Progress, every: int = 20):
+        super().__init__()
+        self.directory, self.progress, self.every, self.writer = directory, progress, every, None
+
+    def on_train_batch_end(self, batch, logs=None):
+        step = self.progress.step + 1
+        if step % self.every == 0:
+            values = {f"train/{name}": value for name, value in (logs or {}).items()}
+            self._write({**values, "train/learning_rate": float(self.model.optimizer.learning_rate)}, step)
+
+    def on_epoch_end(self, epoch, logs=None):
+        self._write({f"epoch/{name}": value for name, value in (logs or {}).items()}, self.progress.step)
+
+    def on_train_end(self, logs=None):
+        if self.writer is not None:
+            self.writer.close()
+            self.writer = None
+
+    def _write(self, values: dict[str, float], step: int) -> None:
+        import tensorflow as tf
+
+        if self.writer is None:
+            self.writer = tf.summary.create_file_writer(str(self.directory))
+        # What tf.summary.scalar writes, which itself needs TensorBoard to be installed.
+        metadata = tf.compat.v1.SummaryMetadata(
+            plugin_data=tf.compat.v1.SummaryMetadata.PluginData(plugin_name="scalars"), data_class=1
+        )
+        with self.writer.as_default(step=step):
+            for name, value in values.items():
+                tf.summary.write(name, tf.constant(value, tf.float32), metadata=metadata)
+        self.writer.flush()
+
+
+def write_log(path: Path, history: list[dict[str, float]]) -> None:
+    """Writes the rows as CSV, whole or not at all."""
+    names = list(dict.fromkeys(name for row in history for name in row))
+    text = io.StringIO()
+    writer = csv.DictWriter(text, names, lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(history)
+    write_text(path, text.getvalue())

@@ -1,0 +1,120 @@
+"""Training on several devices of one machine, and on several machines.
+
+`MirroredStrategy` works with Keras 3 as it is. `MultiWorkerMirroredStrategy` does not (keras-team/keras issue 20585),
+for two reasons that `make_fit_work` mends:
+
+1. Before the first step `fit` builds the model from a batch that it averages over the replicas, which fails for batches
+   of several workers. Our models exist when they are constructed, and the metrics are built here.
+2. The logs of each step are averaged over workers along their first axis, which scalars do not have.
+"""
+
+import json
+import os
+from collections.abc import Callable
+
+import keras
+
+
+def make_strategy(mirrored: bool = False):
+    """The strategy for this process: by TF_CONFIG over several machines, over the devices of this one, or None.
+
+    Args:
+        mirrored: whether to use all devices of this machine, also logical ones.
+
+    Raises:
+        ValueError: TF_CONFIG is not JSON with a cluster of workers and a task.
+    """
+    import tensorflow as tf
+
+    if os.environ.get("TF_CONFIG"):
+        _check_tf_config(os.environ["TF_CONFIG"])
+        return tf.distribute.MultiWorkerMirroredStrategy()
+    gpus = tf.config.list_logical_devices("GPU")
+    if len(gpus) > 1:
+        return tf.distribute.MirroredStrategy()
+    if mirrored:
+        devices = [device.name for device in gpus or tf.config.list_logical_devices("CPU")]
+        return tf.distribute.MirroredStrategy(devices)
+    return None
+
+
+def is_chief(strategy) -> bool:
+    """Whether this process writes files: the only one, the one called chief, or else the first worker."""
+    resolver = getattr(strategy, "cluster_resolver", None)
+    if resolver is None or not resolver.cluster_spec().as_dict():
+        return True
+    if "chief" in resolver.cluster_spec().jobs:
+        return resolver.task_type == "chief"
+    return resolver.task_type == "worker" and resolver.task_id == 0
+
+
+def number_of_workers(strategy) -> int:
+    """Processes that train together."""
+    return strategy.extended._num_workers if is_multi_worker(strategy) else 1
+
+
+def is_multi_worker(strategy) -> bool:
+    """Whether there is more than one process."""
+    return strategy is not None and getattr(strategy.extended, "_num_workers", 1) > 1
+
+
+def distribute(strategy, make_batches: Callable, batch_size: int):
+    """Batches for `fit` under a strategy.
+
+    Args:
+        strategy: as from `make_strategy`.
+        make_batches: (index, count) -> tf.data.Dataset of worker `index`'s share of each global batch.
+        batch_size: of the global batch.
+
+    Raises:
+        ValueError: the batch cannot be divided evenly.
+    """
+    if strategy is None:
+        return make_batches(0, 1)
+    replicas = strategy.num_replicas_in_sync
+    if batch_size % replicas:
+        raise ValueError(f"batch_size must be a multiple of the {replicas} devices, got {batch_size}.")
+
+    def of_worker(context):
+        share = make_batches(context.input_pipeline_id, context.num_input_pipelines)
+        here = replicas // context.num_input_pipelines
+        return share if here == 1 else share.rebatch(batch_size // replicas)
+
+    if not is_multi_worker(strategy):
+        return make_batches(0, 1)  # Keras divides it among the devices
+    return strategy.distribute_datasets_from_function(of_worker)
+
+
+def make_fit_work(model, batch) -> None:
+    """Prepares a compiled model of a `MultiWorkerMirroredStrategy` for `fit` and `evaluate`, as said above.
+
+    Args:
+        model: created and compiled in the strategy's scope.
+        batch: (x, y) of any size, from which the metrics are built.
+    """
+    with model.distribute_strategy.scope():
+        model._symbolic_build(data_batch=batch)
+    model._maybe_symbolic_build = lambda *args, **kwargs: None
+    for name in ("train_step", "test_step"):
+        setattr(model, name, _with_axis(getattr(model, name)))
+
+
+def _with_axis(step: Callable) -> Callable:
+    def with_axis(data):
+        return {name: keras.ops.reshape(value, (1,)) for name, value in step(data).items()}
+
+    return with_axis
+
+
+def _check_tf_config(text: str) -> None:
+    try:
+        config = json.loads(text)
+        jobs, task = config["cluster"], config["task"]
+        known = jobs[task["type"]][int(task["index"])]
+    except (ValueError, KeyError, TypeError, IndexError) as error:
+        raise ValueError(
+            'TF_CONFIG must read {"cluster": {"worker": ["HOST:PORT", ...]}, "task": {"type": "worker", "index": 0}}, '
+            f"got {text[:200]!r}."
+        ) from error
+    if not isinstance(known, str):
+        raise ValueError(f"TF_CONFIG must name HOST:PORT for each task, got {known!r}.")

@@ -1,0 +1,141 @@
+"""Evaluating and predicting with a self-contained model directory, such as RUN/best."""
+
+import json
+import os
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from tqdm import tqdm
+
+from lxmert_tf import LxmertTokenizer
+from lxmert_tf.data.feature_store import open_features
+from lxmert_tf.files import replacing
+from lxmert_tf.metrics import Consistency, sentence_groups
+from lxmert_tf.training import tasks
+from lxmert_tf.training.training import TRAINING, check_fits, read_tokenizer, verbosity
+
+
+class Evaluator:
+    """A model with its tokenizer, answers and region features.
+
+    Args:
+        task: "vqa", "gqa", "nlvr2" or "pretrain".
+        model: a model directory, or any checkpoint or Hub id.
+        features: files of region features.
+        vocab, answers: where the model directory has none of its own.
+        batch_size: examples per step.
+        max_length: longest text in tokens. Default: as in training, else 20.
+        precision: Keras dtype policy.
+
+    Raises:
+        FileNotFoundError, ValueError: a file is not there, or does not fit.
+    """
+
+    def __init__(
+        self,
+        task: str,
+        model: str,
+        features: Sequence[str],
+        vocab: str | None = None,
+        answers: str | None = None,
+        batch_size: int = 256,
+        max_length: int | None = None,
+        precision: str = "float32",
+    ):
+        self.task, self.batch_size = task, batch_size
+        about = _read_about(Path(model) / TRAINING)
+        if about.get("task", task) not in (task, *({"vqa", "gqa"} if task in ("vqa", "gqa") else ())):
+            raise ValueError(f"{model} was trained for {about['task']}, not for {task}.")
+        self.max_length = max_length or about.get("max_length", 20)
+        self.tokenizer: LxmertTokenizer = read_tokenizer(vocab, model)
+        self.model = tasks.model_class(task).from_pretrained(model, dtype=precision)
+        self.answers = None
+        if tasks.has_answers(task):
+            config = self.model.config
+            self.answers = tasks.read_answer_table(answers) if answers else tasks.config_answers(config)
+            if self.answers is None or len(self.answers) != config.num_qa_labels:
+                raise ValueError(
+                    f"The answer table must name the {config.num_qa_labels} answers of {model} (--answers), "
+                    f"got {'none' if self.answers is None else len(self.answers)}."
+                )
+        self.features = open_features(features if len(features) > 1 else features[0])
+        check_fits(self.model.config, self.tokenizer, self.features)
+
+    def dataset(self, paths: Sequence[str], limit: int | None = None):
+        """The `TaskDataset` of some annotation files, in their order; with `limit`, of their first so many images."""
+        return tasks.dataset(
+            self.task,
+            tasks.read(self.task, paths, limit),
+            self.features,
+            self.tokenizer,
+            self.answers,
+            batch_size=self.batch_size,
+            max_length=min(self.max_length, self.model.config.max_position_embeddings),
+        )
+
+    def evaluate(self, paths: Sequence[str], limit: int | None = None, verbose: int | str = "auto") -> dict[str, Any]:
+        """The task's metrics on some annotation files.
+
+        Returns:
+            "accuracy" in 0..1 (VQA: soft; pretraining: of matching), "loss", "examples", and what else the task has:
+            "consistency" for NLVR2; losses and accuracies of each pretraining task; "unknown_answers" with VQA and GQA,
+            which count as wrong.
+
+        Raises:
+            ValueError: the annotations have no labels.
+        """
+        dataset = self.dataset(paths, limit)
+        examples = [annotation for step in range(len(dataset)) for annotation in dataset.examples(step)]
+        if self.task != "pretrain" and all(annotation.label is None for annotation in examples):
+            raise ValueError(f"{', '.join(paths)}: there are no labels to evaluate on; use predict.")
+        metrics = tasks.metrics(self.task)
+        if self.task == "nlvr2":
+            metrics.append(Consistency(sentence_groups([annotation.identifier for annotation in examples])))
+        self.model.compile(metrics=metrics)
+        values = self.model.evaluate(dataset.batches(0, len(dataset)), verbose=verbosity(verbose), return_dict=True)
+        result = {name: float(value) for name, value in values.items()}
+        if "accuracy" not in result:
+            result["accuracy"] = result["matched_accuracy"]
+        result["examples"] = len(examples)
+        if getattr(dataset, "unknown_answers", None):
+            result["unknown_answers"] = sum(dataset.unknown_answers.values())
+        return result
+
+    def predictions(self, paths: Sequence[str], limit: int | None = None) -> Iterator[tuple[Any, int]]:
+        """(annotation, class with the largest logit), in the order of the files, one batch in memory at a time."""
+        dataset = self.dataset(paths, limit)
+        output = "logits" if self.task == "nlvr2" else "question_answering_score"
+        batches = dataset.batches(0, len(dataset)).map(lambda x, *y: x)
+        for step, x in enumerate(tqdm(batches, "batches", total=len(dataset))):
+            best = np.asarray(self.model.predict_on_batch(x)[output]).argmax(-1)
+            yield from zip(dataset.examples(step), map(int, best), strict=True)
+
+    def write_predictions(self, paths: Sequence[str], output: str | os.PathLike, limit: int | None = None) -> int:
+        """Writes a submission in the benchmark's format, whole or not at all; returns how many predictions it has.
+
+        VQA: json [{question_id, answer}]; GQA: json [{questionId, prediction}]; NLVR2: csv `identifier,True|False`.
+        """
+        written = 0
+        with replacing(output) as temporary, open(temporary, "w", encoding="utf-8", newline="") as file:
+            for annotation, best in self.predictions(paths, limit):
+                file.write(self._row(annotation, best, first=not written))
+                written += 1
+            if self.task != "nlvr2":
+                file.write("\n]\n")
+        return written
+
+    def _row(self, annotation: Any, best: int, first: bool) -> str:
+        if self.task == "nlvr2":
+            return f"{annotation.identifier},{bool(best)}\n"
+        names = {"vqa": ("question_id", "answer"), "gqa": ("questionId", "prediction")}[self.task]
+        entry = dict(zip(names, (annotation.question_id, self.answers[best]), strict=True))
+        return ("[\n" if first else ",\n") + json.dumps(entry, ensure_ascii=False)
+
+
+def _read_about(path: Path) -> dict[str, Any]:
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return {}

@@ -1,0 +1,133 @@
+"""The model a run starts from: from scratch or from a checkpoint, its answer head matched, parts of it frozen."""
+
+import logging
+import re
+from collections.abc import Sequence
+from dataclasses import replace
+
+from conversion.answers import initialize_answer_head, match_answers
+from conversion.formats import Checkpoint
+from conversion.tensors import Tensors
+from lxmert_tf import weights
+from lxmert_tf.configuration import LxmertConfig
+
+logger = logging.getLogger("lxmert_tf")
+
+HEAD = "answer_head."
+KERNEL, BIAS = "answer_head.logit_fc.3.weight", "answer_head.logit_fc.3.bias"
+
+
+def with_answers(config: LxmertConfig, answers: Sequence[str] | None) -> LxmertConfig:
+    """The config with these answers as its labels, or as it is without answers."""
+    if answers is None:
+        return config
+    changes = {
+        "num_qa_labels": len(answers),
+        "id2label": dict(enumerate(answers)),
+        "label2id": {answer: row for row, answer in enumerate(answers)},
+    }
+    return LxmertConfig.from_dict({**config.to_dict(), **changes})
+
+
+def from_checkpoint(
+    model_class,
+    checkpoint: Checkpoint,
+    config: LxmertConfig,
+    answers: Sequence[str] | None,
+    init_answers: Sequence[str] | None = None,
+    load_answers: bool = True,
+    dtype=None,
+):
+    """A model of `model_class` with a checkpoint's weights.
+
+    Args:
+        model_class: of the task to train for.
+        checkpoint: as from `lxmert_tf.weights.open_source`.
+        config: the model's, with as many answers as `answers`.
+        answers: the answers to train for, in order; None for a task without.
+        init_answers: those of the checkpoint's head; by default the labels in its config.
+        load_answers: whether the answer head starts from the checkpoint's; rows without a counterpart start at zero.
+        dtype: a Keras dtype policy.
+
+    Raises:
+        ValueError: the checkpoint does not fit, or its answers are not as many as its head has rows.
+    """
+    tensors = checkpoint.tensors
+    if answers is None:
+        config = LxmertConfig.from_dict({**config.to_dict(), "num_qa_labels": checkpoint.config.num_qa_labels})
+        if any(name.startswith(HEAD) for name in tensors) and not _same_head(model_class, config, tensors):
+            tensors = _without_head(tensors)
+    elif KERNEL in tensors:
+        tensors = _fitted_head(checkpoint, list(answers), init_answers, load_answers)
+    model = model_class(config, dtype=dtype)
+    weights.assign(model, replace(checkpoint, tensors=tensors, config=config))
+    return model
+
+
+def freeze(model, patterns: Sequence[str]) -> int:
+    """Excludes weights from training; before `compile`.
+
+    Args:
+        model: the model.
+        patterns: regular expressions; a weight is frozen if one of them is found in its path, such as
+            "lxmert/embeddings/word_embeddings/weight" or "lxmert/encoder/layer_0/attention/self/query/kernel".
+
+    Returns:
+        How many weights are frozen.
+
+    Raises:
+        ValueError: a pattern is no regular expression, matches nothing, or nothing is left to train.
+    """
+    frozen = set()
+    for pattern in patterns:
+        try:
+            found = [v for v in model.weights if re.search(pattern, v.path.partition("/")[2])]
+        except re.error as error:
+            raise ValueError(f"{pattern!r} is no regular expression: {error}.") from error
+        if not found:
+            raise ValueError(f"{pattern!r} matches none of the weights, such as {model.weights[0].path!r}.")
+        frozen |= {id(variable) for variable in found}
+        for variable in found:
+            variable.trainable = False
+    if not model.trainable_variables:
+        raise ValueError("Every weight is frozen: nothing is left to train.")
+    return len(frozen)
+
+
+def _fitted_head(
+    checkpoint: Checkpoint, answers: list[str], init_answers: Sequence[str] | None, load_answers: bool
+) -> Tensors:
+    """The tensors with the answer head's last layer for `answers`, or without that head."""
+    tensors, names = checkpoint.tensors, init_answers
+    rows = tensors.shapes[KERNEL][0]
+    if not load_answers:
+        return _without_head(tensors)
+    if names is None and checkpoint.config.id2label and len(checkpoint.config.id2label) == rows:
+        names = [checkpoint.config.id2label[row] for row in range(rows)]
+    if names is None:
+        logger.warning(
+            "%s does not name the %d answers of its head: the answer head is initialised. "
+            "Give its answer table (--init-answers all_ans.json) to start from it.",
+            checkpoint.path,
+            rows,
+        )
+        return _without_head(tensors)
+    if len(names) != rows:
+        raise ValueError(f"{checkpoint.path} has a head of {rows} answers, but {len(names)} names were given for them.")
+    if list(names) == answers:
+        return tensors
+    match = match_answers(names, answers)
+    logger.warning("%d of %d answers start from the checkpoint's head.", match.found, len(answers))
+    kernel, bias = initialize_answer_head(tensors[KERNEL], tensors[BIAS], match)
+    return Tensors({**tensors.stored, **Tensors.of({KERNEL: kernel, BIAS: bias}).stored})
+
+
+def _same_head(model_class, config: LxmertConfig, tensors: Tensors) -> bool:
+    """Whether a task without an answer table (NLVR2) can take the checkpoint's head as it is."""
+    hidden = config.hidden_size * getattr(model_class, "images", 1)
+    first = tensors.shapes.get("answer_head.logit_fc.0.weight")
+    return first == (2 * config.hidden_size, hidden) and tensors.shapes[KERNEL][0] == 2
+
+
+def _without_head(tensors: Tensors) -> Tensors:
+    return Tensors({name: tensor for name, tensor in tensors.stored.items() if not name.startswith(HEAD)})

@@ -1,0 +1,159 @@
+"""A run directory: what was trained, how, with what, how far it is, and what came out.
+
+run.json               options, command, versions, seeds, checksums of the input files; the result once finished
+config.json            the model's configuration
+log.csv                a row for each epoch
+tensorboard/           event files
+backup.safetensors     from which training goes on
+best/, last/           self-contained model directories
+"""
+
+import fcntl
+import hashlib
+import json
+import os
+import platform
+import sys
+from collections.abc import Iterable, Sequence
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+from lxmert_tf.files import write_text
+
+RUN = "run.json"
+PACKAGES = ("lxmert-tf", "tensorflow", "keras", "numpy", "tokenizers", "h5py", "safetensors")
+HASHED = 2**30  # bytes; of larger files, the region features, only the size is kept
+
+
+class RunDirectory:
+    """One run on disk.
+
+    Args:
+        path: the directory.
+        options: the run's options, JSON values.
+        record: the content of run.json.
+    """
+
+    def __init__(self, path: Path, record: dict[str, Any]):
+        self.path, self.record = path, record
+
+    @classmethod
+    def open(
+        cls,
+        path: str | os.PathLike,
+        options: dict[str, Any],
+        command: Sequence[str],
+        files: Iterable[str],
+        write: bool = True,
+    ) -> "RunDirectory":
+        """The run in `path`, begun if there is none.
+
+        Args:
+            path: the directory; made if missing.
+            options: JSON values; those of a run that is there must be the same.
+            command: the command line, kept for whoever wants to repeat the run.
+            files: input files, of which checksums are kept.
+            write: whether this process begins the run on disk (in a group of workers, the chief).
+
+        Raises:
+            FileExistsError: `path` holds something else, or a process is at work on it.
+            ValueError: `path` holds a run with other options, or its input files have changed.
+        """
+        path = Path(path)
+        prints = {str(file): fingerprint(file) for file in files}
+        if not (path / RUN).exists():
+            if path.exists() and (not path.is_dir() or any(path.iterdir())):
+                raise FileExistsError(f"{path} is not empty and holds no run; name a new directory.")
+            record = {
+                "options": options,
+                "command": list(command),
+                "directory": os.getcwd(),
+                "versions": versions(),
+                "files": prints,
+                "result": None,
+            }
+            run = cls(path, record)
+            if write:
+                run.write()
+            return run
+        run = cls(path, _read(path / RUN))
+        run._check_same("options", options, "give the same options, or another directory")
+        run._check_same("files", prints, "a run goes on only with the files that it began with")
+        return run
+
+    def write(self) -> None:
+        write_text(self.path / RUN, json.dumps(self.record, indent=2, ensure_ascii=False) + "\n")
+
+    def finish(self, result: dict[str, Any]) -> None:
+        """Notes that the run is over."""
+        self.record["result"] = result
+        self.write()
+
+    @property
+    def result(self) -> dict[str, Any] | None:
+        """What came out, once the run is finished."""
+        return self.record["result"]
+
+    def lock(self):
+        """Keeps other processes out of this directory while the returned file is open; a killed process lets go.
+
+        Raises:
+            FileExistsError: another process has it.
+        """
+        file = open(self.path / ".lock", "a")  # noqa: SIM115 (held as long as the run lasts)
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            file.close()
+            raise FileExistsError(f"Another process is at work on {self.path}.") from None
+        return file
+
+    def _check_same(self, what: str, given: dict[str, Any], advice: str) -> None:
+        before = self.record[what]
+        differing = [name for name in {**before, **given} if before.get(name) != given.get(name)]
+        if differing:
+            name = differing[0]
+            more = f" ({len(differing)} differ in all: {', '.join(differing)})" if len(differing) > 1 else ""
+            raise ValueError(
+                f"{self.path} holds another run: {name} was {before.get(name)!r} there and is {given.get(name)!r} "
+                f"now{more}; {advice}."
+            )
+
+
+def fingerprint(path: str | os.PathLike) -> dict[str, Any]:
+    """The size of a file and, unless it is very large, its SHA-256."""
+    size = os.path.getsize(path)
+    if os.path.isdir(path) or size > HASHED:
+        return {"size": size}
+    digest = hashlib.sha256()
+    with open(path, "rb") as file:
+        while block := file.read(2**20):
+            digest.update(block)
+    return {"size": size, "sha256": digest.hexdigest()}
+
+
+def versions() -> dict[str, str]:
+    """Of Python and of the packages that matter."""
+    found = {"python": platform.python_version()}
+    for package in PACKAGES:
+        try:
+            found[package] = version(package)
+        except PackageNotFoundError:
+            continue
+    return found
+
+
+def command_line() -> list[str]:
+    """The command that this process was started with."""
+    return ["lxmert-tf", *sys.argv[1:]]
+
+
+def _read(path: Path) -> dict[str, Any]:
+    try:
+        record = json.loads(path.read_text(encoding="utf-8"))
+        if not {"options", "files", "result"} <= record.keys():
+            raise ValueError("it is no run of lxmert-tf")
+    except (ValueError, AttributeError) as error:
+        raise ValueError(f"{path} cannot be read: {error}.") from error
+    return record

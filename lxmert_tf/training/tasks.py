@@ -1,0 +1,120 @@
+"""What differs between the tasks: the model, the files, the metrics."""
+
+import json
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from lxmert_tf.configuration import LxmertConfig
+from lxmert_tf.data.annotations import (
+    AnswerTable,
+    read_all_answers,
+    read_annotations,
+    read_answers,
+    read_nlvr2,
+    read_pretraining,
+)
+
+MODELS = {
+    "vqa": "TFLxmertForQuestionAnswering",
+    "gqa": "TFLxmertForQuestionAnswering",
+    "nlvr2": "TFLxmertForVisualReasoning",
+    "pretrain": "TFLxmertForPreTraining",
+}
+READERS = {"vqa": read_annotations, "gqa": read_annotations, "nlvr2": read_nlvr2, "pretrain": read_pretraining}
+
+
+def model_class(task: str) -> type:
+    """The class of the models for a task."""
+    import lxmert_tf
+
+    return getattr(lxmert_tf, MODELS[task])
+
+
+def has_answers(task: str) -> bool:
+    """Whether a task has an answer table."""
+    return task != "nlvr2"
+
+
+def read(task: str, paths: Sequence[str | os.PathLike], limit: int | None = None) -> list:
+    """The annotations of one or several files, in order.
+
+    Args:
+        task: whose files they are.
+        paths: json files.
+        limit: only the annotations of so many images, the first that are named.
+
+    Raises:
+        ValueError: a file cannot be read as one of the task, or two files share an id.
+    """
+    annotations = [annotation for path in paths for annotation in READERS[task](path)]
+    if not annotations:
+        raise ValueError(f"{', '.join(map(os.fspath, paths))}: there is nothing in it.")
+    if len(paths) > 1:
+        seen: set = set()
+        for annotation in annotations:
+            name = identify(annotation)
+            if name in seen:
+                raise ValueError(f"{name!r} is in more than one of {', '.join(map(os.fspath, paths))}.")
+            seen.add(name)
+    return annotations if limit is None else _of_first_images(annotations, limit)
+
+
+def identify(annotation: Any) -> int | str:
+    """What names an annotation in its file: question_id, uid or img_id."""
+    for name in ("question_id", "uid", "img_id"):
+        if hasattr(annotation, name):
+            return getattr(annotation, name)
+    raise TypeError(f"{type(annotation).__name__} has no id.")
+
+
+def read_answer_table(path: str | os.PathLike) -> AnswerTable:
+    """An answer table from a label2ans.json, or from an all_ans.json, whose entries are objects."""
+    try:
+        content = json.loads(Path(path).read_text("utf-8"))
+    except (ValueError, RecursionError) as error:
+        raise ValueError(f"{os.fspath(path)}: not json: {error}") from error
+    objects = isinstance(content, list) and bool(content) and isinstance(content[0], dict)
+    return read_all_answers(path) if objects else read_answers(path)
+
+
+def config_answers(config: LxmertConfig) -> AnswerTable | None:
+    """The answers that a config names, or None."""
+    if not config.id2label or sorted(config.id2label) != list(range(config.num_qa_labels)):
+        return None
+    return AnswerTable(config.id2label[row] for row in range(config.num_qa_labels))
+
+
+def dataset(task: str, annotations: list, features, tokenizer, answers: AnswerTable | None, **options):
+    """The task's `TaskDataset`; see `lxmert_tf.data.datasets` for the options."""
+    from lxmert_tf.data import datasets
+
+    make = getattr(datasets, {"pretrain": "pretraining_dataset"}.get(task, f"{task}_dataset"))
+    given = () if task == "nlvr2" else (answers,)
+    return make(annotations, features, tokenizer, *given, **options)
+
+
+def metrics(task: str) -> Any:
+    """The task's metrics for `compile`: accuracy, and in pretraining those of matching, words and answers."""
+    from lxmert_tf.metrics import AnswerAccuracy
+
+    if task == "pretrain":
+        return {name: AnswerAccuracy(ignore=True) for name in ("matched", "masked_lm", "ans")}
+    return [AnswerAccuracy()]
+
+
+def _of_first_images(annotations: list, limit: int) -> list:
+    names = [name for name in ("img_id", "img0", "img1") if hasattr(annotations[0], name)]
+    images = dict.fromkeys(getattr(annotation, name) for annotation in annotations for name in names)
+    first = set(list(images)[:limit])
+    return [each for each in annotations if all(getattr(each, name) in first for name in names)]
+
+
+def best_answers(x: dict, y: dict) -> tuple[dict, dict]:
+    """A batch with class ids in place of soft scores, for cross entropy: the best answer, -100 where there is none."""
+    import tensorflow as tf
+
+    scores = y["labels"]
+    best = tf.argmax(scores, axis=-1, output_type=tf.int32)
+    return x, {"labels": tf.where(tf.reduce_max(scores, axis=-1) > 0, best, tf.constant(-100, tf.int32))}

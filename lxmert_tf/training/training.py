@@ -1,0 +1,320 @@
+"""A whole training run, from files to checkpoints: what `lxmert-tf train` does."""
+
+import json
+import logging
+import sys
+import time
+from collections.abc import Callable, Sequence
+from contextlib import nullcontext
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import keras
+
+from lxmert_tf import LxmertConfig, LxmertTokenizer, weights
+from lxmert_tf.data.annotations import AnswerTable
+from lxmert_tf.data.feature_store import open_features
+from lxmert_tf.files import write_text
+from lxmert_tf.training import tasks
+from lxmert_tf.training.backup import Backup
+from lxmert_tf.training.callbacks import (
+    Backups,
+    BestCheckpoint,
+    DataWait,
+    EpochLog,
+    NonFiniteGuard,
+    Progress,
+    TensorBoardLog,
+)
+from lxmert_tf.training.distribution import distribute, is_chief, is_multi_worker, make_fit_work, make_strategy
+from lxmert_tf.training.fitting import fit
+from lxmert_tf.training.initialization import freeze, from_checkpoint, with_answers
+from lxmert_tf.training.optimizers import layer_rate_factors, make_optimizer
+from lxmert_tf.training.options import TrainOptions
+from lxmert_tf.training.recipes import Recipe
+from lxmert_tf.training.run_directory import RunDirectory, command_line
+
+logger = logging.getLogger("lxmert_tf")
+
+BACKUP, TRAINING = "backup.safetensors", "training.json"
+SHOWN_IDS = 64
+
+
+@dataclass
+class Inputs:
+    """What a run reads."""
+
+    tokenizer: Any
+    answers: AnswerTable | None
+    train: Any  # TaskDataset
+    valid: Any  # TaskDataset or None
+    share: Callable  # (one of these two, index, count) -> a worker's share of it
+
+
+def train(options: TrainOptions, command: Sequence[str] | None = None) -> dict[str, Any]:
+    """Runs a training, goes on with one that was interrupted, or tells that it is finished.
+
+    Args:
+        options: what to train.
+        command: the command line to note in run.json. Default: that of this process.
+
+    Returns:
+        {"epochs", "steps", "skipped", "best_epoch", "best", "monitor", "history"}: history has a row for each epoch.
+
+    Raises:
+        FileNotFoundError: a file or checkpoint is not there.
+        FileExistsError: the output directory holds something else, or is in use.
+        ValueError: files do not fit together, or the directory holds a run with other options.
+        TrainingError: a gradient was not finite.
+    """
+    import tensorflow as tf
+
+    strategy = make_strategy()
+    chief = strategy is None or is_chief(strategy)
+    say = print if chief and options.verbose != 0 else logger.info
+    files = [*options.train, *options.valid, *options.features, options.answers, options.init_answers, options.config]
+    run = RunDirectory.open(
+        options.output, options.fixed(), command or command_line(), [file for file in files if file], write=chief
+    )
+    with run.lock() if chief else nullcontext():
+        if run.result is not None:
+            say(f"{run.path} is finished: {summary(run.result)} Nothing to do.")
+            return run.result
+        keras.utils.set_random_seed(options.seed)
+        if options.deterministic:
+            tf.config.experimental.enable_op_determinism()
+        if options.precision == "float64":
+            keras.config.set_floatx("float64")
+        result = _Run(options, run, strategy, chief, say).train()
+        if chief:
+            run.finish(result)
+            (run.path / BACKUP).unlink(missing_ok=True)
+    say(f"Finished: {summary(result)}")
+    return result
+
+
+def summary(result: dict[str, Any]) -> str:
+    """The result in a sentence."""
+    skipped = f", {len(result['skipped'])} skipped" if result["skipped"] else ""
+    best = "" if result["best"] is None else f" with {result['monitor']} {result['best']:.4f}"
+    done = f"{result['epochs']} epochs, {result['steps']} steps{skipped}"
+    return f"{done}; the best is epoch {result['best_epoch']}{best}."
+
+
+class _Run:
+    def __init__(self, options: TrainOptions, run: RunDirectory, strategy, chief: bool, say):
+        self.options, self.run, self.strategy, self.chief, self.say = options, run, strategy, chief, say
+        self.recipe: Recipe = options.recipe()
+
+    def train(self) -> dict[str, Any]:
+        options, recipe, path = self.options, self.recipe, self.run.path
+        resumed = (path / BACKUP).exists()
+        self.config, checkpoint = self._config(resumed)
+        self.inputs = self._inputs()
+        with self.strategy.scope() if self.strategy else nullcontext():
+            self.model = self._model(checkpoint)
+            frozen = freeze(self.model, options.freeze) if options.freeze else 0
+            total_steps = recipe.epochs * len(self.inputs.train)
+            self.model.compile(
+                optimizer=make_optimizer(
+                    recipe, total_steps, layer_rate_factors(self.model, recipe.layer_decay), options.skip_nan
+                ),
+                metrics=tasks.metrics(options.task),
+                jit_compile=options.jit,
+            )
+            self.model.optimizer.build(self.model.trainable_variables)
+            self._build_metrics()
+        backup = Backup(path / BACKUP, self.model, write=self.chief)
+        progress = Progress(**(backup.restore() or {}))
+        if self.chief and not resumed:
+            self.model.config.save_pretrained(path)
+        self._describe(progress, frozen)
+        wait = DataWait() if self.strategy is None else None
+        monitor = recipe.monitor if self.inputs.valid is not None else "none"
+        callbacks = [
+            NonFiniteGuard(progress, self._batch_ids, options.skip_nan),
+            *([wait] if wait else []),
+            *([TensorBoardLog(path / "tensorboard", progress)] if self.chief else []),
+            EpochLog(progress, path / "log.csv" if self.chief else None),
+            BestCheckpoint(progress, monitor, lambda: self._save(path / "best", progress), options.early_stopping),
+            keras.callbacks.LambdaCallback(on_epoch_end=lambda epoch, logs: self._save(path / "last", progress)),
+            Backups(backup, progress, options.backup_every),
+        ]
+        started = time.perf_counter()
+        fit(
+            self.model,
+            self.inputs.train,
+            recipe.epochs,
+            progress,
+            callbacks,
+            self._batches,
+            self.inputs.valid,
+            verbosity(options.verbose) if self.chief else 0,
+            wait,
+        )
+        logger.info("trained for %.0f s", time.perf_counter() - started)
+        return {
+            "epochs": len(progress.history),
+            "steps": progress.step,
+            "skipped": progress.skipped,
+            "best_epoch": progress.best_epoch,
+            "best": progress.best,
+            "monitor": recipe.monitor,
+            "history": progress.history,
+        }
+
+    # What the run reads
+
+    def _config(self, resumed: bool):
+        """The model's config, and the checkpoint to start from, if there is one and it is still needed."""
+        options = self.options
+        if resumed:
+            return LxmertConfig.from_pretrained(self.run.path), None
+        checkpoint = weights.open_source(options.init) if options.init else None
+        config = checkpoint.config if checkpoint else LxmertConfig.from_pretrained(options.config)
+        if options.dropout is not None:
+            rates = {"hidden_dropout_prob": options.dropout, "attention_probs_dropout_prob": options.dropout}
+            config = LxmertConfig.from_dict({**config.to_dict(), **rates})
+        return config, checkpoint
+
+    def _inputs(self) -> Inputs:
+        options, recipe = self.options, self.recipe
+        tokenizer = read_tokenizer(options.vocab, options.init)
+        answers = None
+        if tasks.has_answers(options.task):
+            answers = tasks.read_answer_table(options.answers) if options.answers else tasks.config_answers(self.config)
+            if answers is None:
+                raise ValueError("The answers have no names: give an answer table (--answers label2ans.json).")
+        features = open_features(options.features if len(options.features) > 1 else options.features[0])
+        check_fits(self.config, tokenizer, features)
+
+        def read(paths):
+            return tasks.read(options.task, paths, options.limit)
+
+        def dataset(annotations, batch_size, shard=(0, 1), **how):
+            return tasks.dataset(
+                options.task,
+                annotations,
+                features,
+                tokenizer,
+                answers,
+                batch_size=batch_size // shard[1],
+                shard=shard,
+                max_length=min(recipe.max_length, self.config.max_position_embeddings),
+                **how,
+            )
+
+        make_train = partial(dataset, read(options.train), recipe.batch_size, seed=options.seed, drop_remainder=True)
+        train, valid, make_valid = make_train(), None, None
+        if options.valid:
+            make_valid = partial(dataset, read(options.valid), options.eval_batch_size)
+            valid = make_valid()
+
+        def share(whole, index, count):
+            return whole if count == 1 else (make_train if whole is train else make_valid)(shard=(index, count))
+
+        return Inputs(tokenizer, answers, train, valid, share)
+
+    def _model(self, checkpoint):
+        options = self.options
+        model_class = tasks.model_class(options.task)
+        names = self.inputs.answers.answers if self.inputs.answers else None
+        config = with_answers(self.config, names)
+        if checkpoint is None:
+            return model_class(config, dtype=options.precision)
+        init_answers = tasks.read_answer_table(options.init_answers).answers if options.init_answers else None
+        load_answers = self.recipe.load_answers if options.load_answers is None else options.load_answers
+        return from_checkpoint(model_class, checkpoint, config, names, init_answers, load_answers, options.precision)
+
+    # Batches
+
+    def _batches(self, dataset, first: int, last: int | None):
+        batches = distribute(
+            self.strategy,
+            lambda index, count: self.inputs.share(dataset, index, count).batches(first, last),
+            self.recipe.batch_size if dataset is self.inputs.train else self.options.eval_batch_size,
+        )
+        if self.recipe.loss == "ce" and self.options.task in ("vqa", "gqa"):
+            batches = batches.map(tasks.best_answers)
+        return batches
+
+    def _build_metrics(self) -> None:
+        """Builds the metrics from one batch, so that a backup finds all of them."""
+        batch = next(iter(self.inputs.train.batches(0, 1)))
+        if is_multi_worker(self.strategy):
+            make_fit_work(self.model, batch)
+        else:
+            self.model._symbolic_build(data_batch=batch)
+
+    def _batch_ids(self, step: int) -> str:
+        ids = [str(tasks.identify(annotation)) for annotation in self.inputs.train.examples(step)]
+        more = f" and {len(ids) - SHOWN_IDS} more" if len(ids) > SHOWN_IDS else ""
+        return ", ".join(ids[:SHOWN_IDS]) + more
+
+    # What the run writes
+
+    def _save(self, directory: Path, progress: Progress) -> None:
+        """A self-contained model directory. All but the weights stays the same, so it is whole at every moment."""
+        if not self.chief:
+            return
+        self.inputs.tokenizer.save_pretrained(directory)
+        self.model.save_pretrained(directory)
+        about = {
+            "task": self.options.task,
+            "max_length": self.recipe.max_length,
+            "metrics": progress.history[-1] if progress.history else {},
+        }
+        write_text(directory / TRAINING, json.dumps(about, indent=2) + "\n")
+
+    def _describe(self, progress: Progress, frozen: int) -> None:
+        train, valid, recipe = self.inputs.train, self.inputs.valid, self.recipe
+        held = f" ({frozen} tensors frozen)" if frozen else ""
+        self.say(
+            f"{self.options.task}: {self.model.count_params():,} parameters{held}, "
+            f"{recipe.epochs} epochs of {len(train)} steps of {recipe.batch_size}"
+        )
+        for name, dataset in (("training", train), ("validation", valid)):
+            lost = sum(dataset.unknown_answers.values()) if dataset is not None and dataset.unknown_answers else 0
+            if lost:
+                self.say(f"{lost} {name} answers are not in the answer table")
+        if progress.step:
+            self.say(f"resumed after step {progress.step} of {recipe.epochs * len(train)}")
+
+
+def verbosity(verbose: int | str) -> int:
+    """Keras' `verbose`; "auto" is a progress bar on a terminal and a line per epoch elsewhere."""
+    return (1 if sys.stdout.isatty() else 2) if verbose == "auto" else verbose
+
+
+def read_tokenizer(vocab: str | None, source: str | None) -> Any:
+    """The tokenizer of a vocab.txt or directory, else that of a checkpoint.
+
+    Raises:
+        ValueError: there is none.
+    """
+    if vocab is None and source is not None and Path(source).is_file():
+        raise ValueError(f"{source} is a single file without a vocabulary: give one (--vocab vocab.txt).")
+    if vocab is None and source is None:
+        raise ValueError("A vocabulary is needed (--vocab vocab.txt).")
+    if vocab is not None and Path(vocab).is_file():
+        return LxmertTokenizer(vocab)
+    return LxmertTokenizer.from_pretrained(vocab or source)
+
+
+def check_fits(config: LxmertConfig, tokenizer: Any, features: Any) -> None:
+    """Holds vocabulary and region features to the model's config.
+
+    Raises:
+        ValueError: one of them does not fit.
+    """
+    if len(tokenizer) > config.vocab_size:
+        raise ValueError(
+            f"The vocabulary has {len(tokenizer)} tokens, but the model's config says vocab_size={config.vocab_size}."
+        )
+    if features.feat_dim != config.visual_feat_dim:
+        raise ValueError(
+            f"The region features have {features.feat_dim} values each, but the model's config says "
+            f"visual_feat_dim={config.visual_feat_dim}."
+        )

@@ -1,0 +1,117 @@
+"""`lxmert-tf train`, `evaluate` and `predict`, from the original's files to a submission."""
+
+import json
+import shutil
+
+import pytest
+
+from lxmert_tf import LxmertConfig, LxmertTokenizer, TFLxmertForQuestionAnswering
+from lxmert_tf.cli import main
+from lxmert_tf.data.feature_store import build_features
+from lxmert_tf.data.synthetic.dataset import write_dataset
+
+TINY = {"hidden_size": 8, "num_attention_heads": 2, "intermediate_size": 8, "l_layers": 1, "r_layers": 0, "x_layers": 1}
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory):
+    """A small set for VQA with its features, and the config of a model that is quick to trace."""
+    folder = tmp_path_factory.mktemp("data") / "vqa"
+    write_dataset(folder, "vqa", num_images=20, feat_dim=8, pictures=False)
+    build_features(folder / "features.tsv", folder / "features.h5")
+    config = json.loads((folder / "config.json").read_text())
+    (folder / "config.json").write_text(json.dumps({**config, **TINY}))
+    return folder
+
+
+def command(data, output, *more) -> list[str]:
+    files = ["--train", data / "train.json", "--valid", data / "valid.json", "--features", data / "features.h5"]
+    files += ["--answers", data / "label2ans.json", "--vocab", data / "vocab.txt", "--config", data / "config.json"]
+    options = ["--epochs", "2", "--batch-size", "32", "--learning-rate", "1e-3"]
+    return list(map(str, ["train", "vqa", *files, "--output", output, *options, *more]))
+
+
+@pytest.fixture(scope="module")
+def run(data, tmp_path_factory):
+    """A finished run."""
+    output = tmp_path_factory.mktemp("runs") / "run"
+    assert main(command(data, output)) == 0
+    return output
+
+
+def test_the_run_directory_tells_all(data, run):
+    record = json.loads((run / "run.json").read_text())
+    assert record["options"]["epochs"] == 2
+    assert record["options"]["seed"] == 0
+    assert record["result"]["steps"] == 2 * record["result"]["history"][0]["step"]
+    assert {str(data / name) for name in ("train.json", "valid.json", "features.h5")} <= record["files"].keys()
+    assert (run / "log.csv").read_text().startswith("epoch,step,seconds,skipped,accuracy,loss")
+    assert list((run / "tensorboard").glob("events.*"))
+    assert not (run / "backup.safetensors").exists()
+    assert json.loads((run / "best" / "training.json").read_text())["task"] == "vqa"
+
+
+@pytest.mark.parametrize("name", ["best", "last"])
+def test_model_directories_are_self_contained(name, data, run, tmp_path):
+    moved = shutil.copytree(run / name, tmp_path / "model")
+    answers = json.loads((data / "label2ans.json").read_text())
+    config = LxmertConfig.from_pretrained(moved)
+    assert [config.id2label[row] for row in range(config.num_qa_labels)] == answers
+    assert config.label2id[answers[3]] == 3
+    assert len(LxmertTokenizer.from_pretrained(moved)) == config.vocab_size
+    assert TFLxmertForQuestionAnswering.from_pretrained(moved).config == config
+
+
+def test_evaluate_prints_one_object_that_agrees_with_training(data, run, capsys):
+    arguments = ["--model", run / "best", "--data", data / "valid.json", "--features", data / "features.h5", "--json"]
+    capsys.readouterr()
+    assert main(["evaluate", "vqa", *map(str, arguments)]) == 0
+    found = json.loads(capsys.readouterr().out)
+    record = json.loads((run / "run.json").read_text())
+    assert found["accuracy"] == pytest.approx(record["result"]["best"], abs=1e-6)
+    assert found["examples"] == len(json.loads((data / "valid.json").read_text()))
+    assert found["loss"] > 0
+
+
+def test_predict_writes_the_submission_of_every_question(data, run, tmp_path):
+    output = tmp_path / "predictions.json"
+    arguments = ["--model", run / "best", "--data", data / "test.json", "--features", data / "features.h5"]
+    assert main(["predict", "vqa", *map(str, arguments), "--output", str(output), "--batch-size", "7"]) == 0
+    entries = json.loads(output.read_text())
+    questions = json.loads((data / "test.json").read_text())
+    assert [entry["question_id"] for entry in entries] == [question["question_id"] for question in questions]
+    answers = set(json.loads((data / "label2ans.json").read_text()))
+    assert all(entry.keys() == {"question_id", "answer"} and entry["answer"] in answers for entry in entries)
+    assert [path.name for path in tmp_path.iterdir()] == ["predictions.json"]
+
+
+def test_a_finished_run_says_so_and_does_nothing(data, run, capsys):
+    before = {path: path.stat().st_mtime_ns for path in run.rglob("*") if path.is_file()}
+    assert main(command(data, run, "--backup-every", "3")) == 0
+    assert "is finished: 2 epochs" in capsys.readouterr().out
+    assert {path: path.stat().st_mtime_ns for path in before} == before
+
+
+def test_a_rerun_with_other_options_names_the_difference(data, run, capsys):
+    assert main(command(data, run, "--seed", "5")) == 2
+    assert "seed was 0 there and is 5 now" in capsys.readouterr().err
+
+
+def test_what_does_not_fit_is_told_in_a_sentence(data, tmp_path, capsys):
+    config = json.loads((data / "config.json").read_text())
+    other = tmp_path / "config.json"
+    other.write_text(json.dumps({**config, "visual_feat_dim": 5}))
+    arguments = command(data, tmp_path / "run")
+    arguments[arguments.index("--config") + 1] = str(other)
+    assert main(arguments) == 2
+    assert "8 values each, but the model's config says visual_feat_dim=5" in capsys.readouterr().err
+    assert main([*command(data, tmp_path / "large"), "--batch-size", "100000"]) == 2
+    assert "too few for a batch of 100000" in capsys.readouterr().err
+    assert main(command(data / "nothing", tmp_path / "none")) == 2
+    assert "No such file" in capsys.readouterr().err
+
+
+def test_evaluate_without_labels_points_to_predict(data, run, capsys):
+    arguments = ["--model", run / "best", "--data", data / "test.json", "--features", data / "features.h5"]
+    assert main(["evaluate", "vqa", *map(str, arguments)]) == 2
+    assert "no labels to evaluate on; use predict" in capsys.readouterr().err

@@ -1,0 +1,50 @@
+"""A loss or gradient that is not finite stops training and names the batch, or is skipped and leaves no trace."""
+
+import numpy as np
+import pytest
+from training_helpers import MemoryDataset, compiled, plain_batches, small_config, values
+
+from lxmert_tf.training.backup import Backup
+from lxmert_tf.training.callbacks import Backups, EpochLog, NonFiniteGuard, Progress, TrainingError
+from lxmert_tf.training.fitting import fit
+
+CONFIG = small_config()
+BAD = 2  # the step with a bad example
+
+
+def dataset():
+    data = MemoryDataset(CONFIG, 32)
+    data.scores[data.rows(BAD)[3]] = np.nan
+    return data
+
+
+def run(data, directory, skip: bool):
+    model = compiled(CONFIG, data, epochs=1, skip_nan=skip, eager=True)
+    progress = Progress()
+    backup = Backup(directory / "backup.safetensors", model)
+    guard = NonFiniteGuard(progress, lambda step: ", ".join(str(e.question_id) for e in data.examples(step)), skip)
+    log = EpochLog(progress, directory / "log.csv")
+    fit(model, data, 1, progress, [guard, log, Backups(backup, progress, 1)], plain_batches, verbose=0)
+    return model, progress
+
+
+def test_stops_with_the_ids_of_the_batch_and_keeps_the_last_good_backup(tmp_path):
+    data = dataset()
+    ids = ", ".join(map(str, data.rows(BAD)))
+    with pytest.raises(TrainingError, match=f"step 3 is not finite; its batch is {ids}"):
+        run(data, tmp_path, skip=False)
+    model = compiled(CONFIG, data, epochs=1)
+    assert Backup(tmp_path / "backup.safetensors", model).restore()["step"] == BAD
+    assert all(np.isfinite(value).all() for value in values(model))
+
+
+def test_skipped_steps_are_counted_and_leave_weights_and_metrics_as_they_were(tmp_path):
+    data = dataset()
+    model, progress = run(data, tmp_path, skip=True)
+    assert progress.skipped == [BAD]
+    assert progress.step == len(data)
+    assert all(np.isfinite(value).all() for value in values(model))
+    (row,) = progress.history
+    assert row["skipped"] == 1
+    assert np.isfinite(row["loss"])
+    assert 0 <= row["accuracy"] <= 1

@@ -1,0 +1,152 @@
+"""The recipes' optimisers: decay, rates by layer, accumulation, and what a gradient that is not finite does."""
+
+import keras
+import numpy as np
+import pytest
+from keras_helpers import tiny_model
+
+from lxmert_tf import BertAdam, LinearWarmup
+from lxmert_tf.training.optimizers import layer_rate_factors, make_optimizer
+from lxmert_tf.training.recipes import RECIPES
+
+RECIPE = RECIPES["vqa"].but(learning_rate=2.0**-6)
+OPTIMIZERS = ("bertadam", "adamw")
+
+
+def variables(seed: int = 0) -> list[keras.Variable]:
+    rng = np.random.default_rng(seed)
+    shapes = {"kernel": (3, 4), "bias": (4,), "gamma": (4,)}
+    made = []
+    for name, shape in shapes.items():
+        with keras.name_scope("model"):
+            made.append(keras.Variable(rng.standard_normal(shape).astype("float32"), name=name))
+    return made
+
+
+def gradients(seed: int, bad: bool = False) -> list[np.ndarray]:
+    found = [np.random.default_rng([seed, i]).standard_normal(v.shape) for i, v in enumerate(variables())]
+    if bad:
+        found[1][2] = np.nan
+    return [keras.ops.convert_to_tensor(each, "float32") for each in found]
+
+
+def moments(optimizer) -> list[keras.Variable]:
+    found = [v for v in optimizer.variables if v.path.endswith(("momentum", "velocity"))]
+    assert len(found) == 2 * len(variables())
+    return found
+
+
+def trained(optimizer, steps) -> list[np.ndarray]:
+    weights = variables()
+    for step in steps:
+        optimizer.apply(gradients(*step) if isinstance(step, tuple) else gradients(step), weights)
+    return [weight.numpy() for weight in weights]
+
+
+@pytest.mark.parametrize("clip", [0.5, 5.0])
+def test_the_default_is_the_bert_adam_of_the_package(clip):
+    plain = BertAdam(LinearWarmup(RECIPE.learning_rate, 10, 0.1), global_clipnorm=clip)
+    for one, other in zip(
+        trained(make_optimizer(RECIPE.but(clip=clip), 10), range(6)), trained(plain, range(6)), strict=True
+    ):
+        np.testing.assert_allclose(one, other, rtol=2e-6, atol=1e-7)
+
+
+def test_adamw_is_keras_adamw():
+    recipe = RECIPE.but(optimizer="adamw")
+    plain = keras.optimizers.AdamW(
+        LinearWarmup(RECIPE.learning_rate, 10, 0.1), weight_decay=0.01, epsilon=1e-6, global_clipnorm=5.0
+    )
+    for one, other in zip(trained(make_optimizer(recipe, 10), range(6)), trained(plain, range(6)), strict=True):
+        np.testing.assert_allclose(one, other, rtol=2e-6, atol=1e-7)
+
+
+@pytest.mark.parametrize("name", OPTIMIZERS)
+def test_biases_and_normalisation_can_be_left_undecayed(name):
+    recipe = RECIPE.but(optimizer=name, weight_decay=0.5)
+    all_decay = trained(make_optimizer(recipe, 10), range(4))
+    excluded = trained(make_optimizer(recipe.but(exclude_from_decay=True), 10), range(4))
+    none = trained(make_optimizer(recipe.but(weight_decay=0.0), 10), range(4))
+    np.testing.assert_array_equal(excluded[0], all_decay[0])
+    for place in (1, 2):
+        np.testing.assert_array_equal(excluded[place], none[place])
+        assert np.abs(excluded[place] - all_decay[place]).max() > 1e-3
+
+
+@pytest.mark.parametrize("name", OPTIMIZERS)
+def test_a_skipped_update_leaves_weights_and_moments(name):
+    recipe = RECIPE.but(optimizer=name, warmup=0.0)
+    optimizer = make_optimizer(recipe, 10, skip_nonfinite=True)
+    weights = variables()
+    optimizer.apply(gradients(0), weights)
+    before = [v.numpy() for v in (*weights, *moments(optimizer))]
+    optimizer.apply(gradients(1, bad=True), weights)
+    after = [v.numpy() for v in (*weights, *moments(optimizer))]
+    for one, other in zip(before, after, strict=True):
+        np.testing.assert_array_equal(one, other)
+    assert int(optimizer.nonfinite.numpy()) == 1
+    optimizer.apply(gradients(2), weights)
+    assert all(np.isfinite(v.numpy()).all() for v in weights)
+    assert np.abs(weights[0].numpy() - before[0]).max() > 1e-3
+    assert int(optimizer.nonfinite.numpy()) == 1
+
+
+@pytest.mark.parametrize("clip", [5.0, float("inf")])
+def test_without_skipping_it_is_counted(clip):
+    optimizer = make_optimizer(RECIPE.but(clip=clip), 10)
+    trained(optimizer, [0, (1, True)])
+    assert int(optimizer.nonfinite.numpy()) == 1
+
+
+@pytest.mark.parametrize("name", OPTIMIZERS)
+def test_accumulated_batches_are_one_batch_of_their_mean(name):
+    recipe = RECIPE.but(optimizer=name, clip=0.7)
+    accumulating = make_optimizer(recipe.but(accumulate=2), 12)
+    got = trained(accumulating, range(6))
+    whole, weights = make_optimizer(recipe, 6), variables()
+    for step in (0, 2, 4):
+        pair = zip(gradients(step), gradients(step + 1), strict=True)
+        whole.apply([(one + other) / 2 for one, other in pair], weights)
+    for one, other in zip(got, weights, strict=True):
+        np.testing.assert_allclose(one, other.numpy(), rtol=1e-5, atol=1e-6)
+
+
+def test_skipping_does_not_go_with_accumulation():
+    with pytest.raises(ValueError, match="cannot go with gradient accumulation"):
+        make_optimizer(RECIPE.but(accumulate=2), 10, skip_nonfinite=True)
+
+
+def test_layers_further_from_the_heads_learn_more_slowly():
+    factors = layer_rate_factors(tiny_model(l_layers=2, r_layers=1, x_layers=2), 0.5)
+    expected = {
+        "answer_head/logit_fc_3/kernel": 1,
+        "lxmert/pooler/dense/kernel": 0.5,
+        "lxmert/encoder/x_layers_1/lang_inter/dense/kernel": 0.5,
+        "lxmert/encoder/x_layers_0/visual_attention/att/query/bias": 0.25,
+        "lxmert/encoder/layer_1/attention/self/query/kernel": 0.125,
+        "lxmert/encoder/layer_0/attention/self/query/kernel": 0.0625,
+        "lxmert/encoder/r_layers_0/attention/self/query/kernel": 0.125,
+        "lxmert/encoder/visn_fc/visn_fc/kernel": 0.0625,
+        "lxmert/embeddings/word_embeddings/weight": 0.03125,
+    }
+    assert {path: factors[path] for path in expected} == expected
+    assert layer_rate_factors(tiny_model(), 1.0) == {}
+
+
+@pytest.mark.parametrize("name", OPTIMIZERS)
+def test_a_rate_factor_scales_step_and_decay(name):
+    recipe = RECIPE.but(optimizer=name, weight_decay=0.5, warmup=0.0)
+    start = [v.numpy() for v in variables()]
+    path = variables()[0].path.partition("/")[2]
+    halved = trained(make_optimizer(recipe, 10, {path: 0.5}), [0])
+    whole = trained(make_optimizer(recipe, 10), [0])
+    np.testing.assert_allclose(halved[0] - start[0], (whole[0] - start[0]) / 2, rtol=1e-4, atol=1e-7)
+    np.testing.assert_array_equal(halved[1], whole[1])
+
+
+@pytest.mark.parametrize("name", OPTIMIZERS)
+def test_survives_its_config(name):
+    optimizer = make_optimizer(RECIPE.but(optimizer=name, exclude_from_decay=True), 10, {"kernel": 0.5})
+    again = keras.optimizers.deserialize(keras.optimizers.serialize(optimizer))
+    for one, other in zip(trained(again, range(3)), trained(optimizer, range(3)), strict=True):
+        np.testing.assert_array_equal(one, other)
