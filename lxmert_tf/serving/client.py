@@ -298,6 +298,35 @@ class GrpcClient(Client):
             raise self._failure(kind, message, error.code()) from error
 
 
+def connect(server: str, name: str, protocol: str = "auto", **options) -> Client:
+    """The client for a server's port, of which "auto" finds out what it speaks.
+
+    Args:
+        server, name, options: as for `Client`.
+        protocol: "rest", "grpc" or "auto".
+
+    Raises:
+        Unavailable: nothing answers there.
+        ModelNotFoundError: it has no such model.
+    """
+    if protocol not in ("auto", "rest", "grpc"):
+        raise ValueError(f"protocol must be auto, rest or grpc, got {protocol!r}.")
+    if protocol == "auto":
+        protocol = "rest" if _speaks_http(server) else "grpc"
+    return (RestClient if protocol == "rest" else GrpcClient)(server, name, **options)
+
+
+def _speaks_http(server: str) -> bool:
+    connection = http.client.HTTPConnection(server, timeout=2.0)
+    try:
+        connection.request("GET", "/v1/models")
+        return connection.getresponse().getheader("Content-Type", "").startswith("application/json")
+    except (OSError, http.client.HTTPException):
+        return False
+    finally:
+        connection.close()
+
+
 # Values
 
 

@@ -50,14 +50,17 @@ class QuestionTokenizer(tf.Module):
         ordered = sorted(vocabulary, key=vocabulary.get)
         if [vocabulary[token] for token in ordered] != list(range(len(ordered))):
             raise ValueError("The ids of the vocabulary have gaps; --text needs them to be 0, 1, 2, ...")
-        self._word_pieces = text.FastWordpieceTokenizer(
-            vocab=ordered,
-            suffix_indicator=tokenizer.wordpieces_prefix,
-            max_bytes_per_word=4 * _LONGEST_WORD,
-            token_out_type=tf.int32,
-            unknown_token=tokenizer.unk_token,
-            no_pretokenization=True,
-        )
+        try:
+            self._word_pieces = text.FastWordpieceTokenizer(
+                vocab=ordered,
+                suffix_indicator=tokenizer.wordpieces_prefix,
+                max_bytes_per_word=4 * _LONGEST_WORD,
+                token_out_type=tf.int32,
+                unknown_token=tokenizer.unk_token,
+                no_pretokenization=True,
+            )
+        except RuntimeError as error:
+            raise ValueError(f"--text: tensorflow-text cannot read this vocabulary: {error}.") from error
         self._split, self._decompose = text.regex_split, text.normalize_utf8
 
     def __call__(self, questions: tf.Tensor) -> dict[str, tf.Tensor]:

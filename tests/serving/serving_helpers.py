@@ -40,6 +40,7 @@ TASKS = {
 }
 # float32 in another order of operations: the same as the parity tests of both frameworks allow
 REL = 1e-5
+BATCH_SIZES = (1, 3)  # of warm-up requests
 
 
 def write_checkpoint(task: str, directory: Path, **changes):
@@ -66,7 +67,14 @@ def build_exports(folder: Path) -> Path:
             for task in TASKS:
                 write_checkpoint(task, folder / task)
                 extras = {"outputs": ("hidden_states", "attentions")} if task in ("model", "reasoning") else {}
-                export(folder / task, folder / "models", task, text=task in ("qa", "reasoning"), **extras)
+                export(
+                    folder / task,
+                    folder / "models",
+                    task,
+                    text=task in ("qa", "reasoning"),
+                    batch_sizes=BATCH_SIZES,
+                    **extras,
+                )
             (folder / "done").touch()
     return folder
 

@@ -1,0 +1,67 @@
+"""`lxmert-tf ask`: questions about an image to a model on a server."""
+
+import argparse
+import json
+
+NAME = "ask"
+HELP = "ask a model that TensorFlow Serving serves about an image"
+EPILOG = """\
+Prints the best answers, one a line, with their scores in 0..1. FEATURES is a file of `lxmert-tf features build`.
+Several questions share one pass over the image.
+
+The model answers strings if it was exported with --text; give --tokenizer, the model directory or its vocab.txt, for
+one that was not. HOST:PORT may be the server's REST or its gRPC port: it is tried out which (--protocol says it).
+
+examples:
+  lxmert-tf ask --server localhost:8501 --name vqa --features valid.h5 --image 42 "what color is the square?"
+  lxmert-tf ask --server localhost:8500 --name vqa --label canary --features valid.h5 --image 42 --json "how many?"
+"""
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("questions", nargs="+", metavar="QUESTION")
+    parser.add_argument("--server", required=True, metavar="HOST:PORT")
+    parser.add_argument("--name", required=True, help="the model's name on the server")
+    parser.add_argument("--features", required=True, help="file of region features")
+    parser.add_argument("--image", required=True, metavar="IMG_ID", help="the image's name in it")
+    parser.add_argument("--version", type=int, metavar="N", help="version of the model; default: the latest")
+    parser.add_argument("--label", help="version label instead, such as stable")
+    parser.add_argument("--tokenizer", metavar="PATH", help="tokenise here, for models exported without --text")
+    parser.add_argument("--protocol", choices=["auto", "rest", "grpc"], default="auto")
+    parser.add_argument("--timeout", type=float, default=30.0, metavar="SECONDS", help="default: %(default)s")
+    parser.add_argument("--retries", type=int, default=3, help="while the server is not there (default: %(default)s)")
+    parser.add_argument("--json", action="store_true", help="print one JSON list of {question, answers}")
+
+
+def run(args: argparse.Namespace) -> int:
+    from lxmert_tf.data.feature_store import open_features
+    from lxmert_tf.serving.client import connect
+
+    image = open_features(args.features).read([args.image], labels=False)
+    options = {"version": args.version, "label": args.label, "timeout": args.timeout, "retries": args.retries}
+    client = connect(args.server, args.name, args.protocol, **options)
+    answers = _ask(client, args.questions, args.tokenizer, image)
+    if args.json:
+        rows = zip(args.questions, answers, strict=True)
+        print(json.dumps([{"question": q, "answers": [a._asdict() for a in best]} for q, best in rows]))
+        return 0
+    for question, best in zip(args.questions, answers, strict=True):
+        if len(args.questions) > 1:
+            print(question)
+        for answer in best:
+            print(f"{answer.id if answer.text is None else answer.text}\t{answer.score:.3f}")
+    return 0
+
+
+def _ask(client, questions: list[str], tokenizer: str | None, image: dict) -> list:
+    """The best answers to each question; several share one pass over the image."""
+    if tokenizer is None:
+        asked, one_shot = questions, client.answer
+    else:
+        from lxmert_tf import LxmertTokenizer
+
+        encoded = LxmertTokenizer.from_pretrained(tokenizer)(questions, padding=True, return_tensors="np")
+        asked, one_shot = dict(encoded), client.answer_ids
+    if len(questions) == 1:
+        return one_shot(asked, **image)
+    return client.answer_encoded(asked, client.encode_image(**image))

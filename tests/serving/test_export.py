@@ -1,0 +1,275 @@
+"""The export itself: its signatures to the letter, its version folders, the files beside it, and what --check finds."""
+
+import io
+import json
+import os
+import shutil
+from contextlib import redirect_stdout
+from pathlib import Path
+
+import numpy as np
+import pytest
+from google.protobuf import text_format
+from serving_helpers import BATCH_SIZES, LABELS, TASKS, serving, write_checkpoint
+from tensorflow_serving.config import model_server_config_pb2
+
+from lxmert_tf.cli import main
+from lxmert_tf.serving import versions
+from lxmert_tf.serving.client import GrpcClient
+from lxmert_tf.serving.export import export
+from lxmert_tf.serving.labels import read_labels
+from lxmert_tf.serving.metadata import METADATA_FILE
+from lxmert_tf.serving.warmup import WARMUP_FILE, read_warmup, replay
+
+GOLDEN = Path(__file__).parent / "golden"
+
+
+@pytest.mark.parametrize("task", TASKS)
+def test_saved_model_cli_shows_these_signatures(task, exports):
+    from tensorflow.python.tools import saved_model_cli
+
+    shown = io.StringIO()
+    with redirect_stdout(shown):
+        saved_model_cli._show_all(str(exports / "models" / task / "1"))  # what `show --all` runs
+    lines = shown.getvalue().partition("The MetaGraph with tag set")[0].strip().splitlines()
+    text = "".join(f"{line}\n" for line in lines if not line.strip().startswith("name:"))  # names of nodes
+    golden = GOLDEN / f"{task}.txt"
+    if os.environ.get("LXMERT_TF_WRITE_GOLDEN"):
+        golden.write_text(text, encoding="utf-8")
+    assert text == golden.read_text(encoding="utf-8")
+
+
+def test_weights_are_stored_once(exports):
+    weights = 4 * sum(np.prod(shape) for shape in _shapes(exports / "qa"))
+    stored = (exports / "models" / "qa" / "1" / "variables" / "variables.data-00000-of-00001").stat().st_size
+    assert weights <= stored < weights + 60_000  # beside the weights: names of objects
+
+
+def _shapes(directory):
+    from lxmert_tf.weights import open_source
+
+    return open_source(directory).tensors.shapes.values()
+
+
+def test_the_metadata_tells_where_a_version_is_from(exports):
+    import hashlib
+
+    folder = exports / "models" / "qa" / "1"
+    metadata = json.loads((folder / METADATA_FILE).read_text(encoding="utf-8"))
+    assert metadata["labels"] == LABELS and metadata["model"] == "TFLxmertForQuestionAnswering"
+    weights = (exports / "qa" / "model.weights.h5").read_bytes()
+    assert metadata["source"]["sha256"] == hashlib.sha256(weights).hexdigest()
+    assert metadata["config"]["num_qa_labels"] == 5 and metadata["versions"]["tensorflow"].startswith("2.")
+    assert metadata["signatures"]["serving_default"]["outputs"]["top_answers"] == {
+        "dtype": "string",
+        "shape": [None, 5],
+    }
+    assert str(exports) not in json.dumps(metadata)
+
+
+@pytest.mark.parametrize(
+    "task", [pytest.param(t, marks=pytest.mark.slow) if t in ("qa", "reasoning") else t for t in TASKS]
+)
+def test_warmup_requests_replay_through_the_server(task, exports, server):
+    client = GrpcClient(server["grpc"], task)
+    seen = replay(exports / "models" / task / "1", lambda signature, inputs: client.predict(inputs, signature))
+    signatures = json.loads((exports / "models" / task / "1" / METADATA_FILE).read_text())["signatures"]
+    assert seen == {signature: list(BATCH_SIZES) for signature in signatures}
+    client.close()
+
+
+def test_models_config_and_server_files(exports):
+    config = text_format.Parse(
+        (exports / "models" / "models.config").read_text(), model_server_config_pb2.ModelServerConfig()
+    )
+    models = {model.name: model for model in config.model_config_list.config}
+    assert set(models) == set(TASKS)
+    assert models["qa"].base_path == "/models/qa" and dict(models["qa"].version_labels) == {"stable": 1}
+    batching = (exports / "models" / "qa" / "1" / "batching_params.pbtxt").read_text()
+    assert "max_batch_size { value: 3 }" in batching and "pad_variable_length_inputs: true" in batching
+    for name in ("Dockerfile", "compose.yaml", "kubernetes.yaml"):
+        text = (exports / "models" / name).read_text()
+        assert "tensorflow/serving:" in text and "--model_config_file=/models/models.config" in text
+        assert "$dns_name" not in text and "$tag" not in text
+
+
+@pytest.fixture
+def copy(exports, tmp_path):
+    """A copy of the exported bare model as BASE/model, and its checkpoint."""
+    shutil.copytree(exports / "models" / "model", tmp_path / "base" / "model")
+    return tmp_path / "base", exports / "model"
+
+
+def check(base, source):
+    return main(["export", str(source), str(base), "--name", "model", "--check-only"])
+
+
+def test_check_passes_a_sound_version(copy, capsys):
+    base, source = copy
+    assert check(base, source) == 0
+    assert "sound: 2 signatures, 4 warm-up requests, as the checkpoint to" in capsys.readouterr().out
+
+
+def flip(path: Path, at: int) -> None:
+    content = bytearray(path.read_bytes())
+    content[at] ^= 0xFF
+    path.write_bytes(content)
+
+
+DAMAGES = {
+    "a flipped byte in a warm-up request": lambda v: flip(v / WARMUP_FILE, 120),
+    "a warm-up file cut short": lambda v: (v / WARMUP_FILE).write_bytes((v / WARMUP_FILE).read_bytes()[:-7]),
+    "an empty warm-up file": lambda v: (v / WARMUP_FILE).write_bytes(b""),
+    "no warm-up file": lambda v: (v / WARMUP_FILE).unlink(),
+    "a flipped byte in the weights": lambda v: flip(v / "variables" / "variables.data-00000-of-00001", 5000),
+    "no graph": lambda v: (v / "saved_model.pb").unlink(),
+    "no metadata": lambda v: (v / METADATA_FILE).unlink(),
+    "metadata that are no JSON": lambda v: (v / METADATA_FILE).write_text("{"),
+}
+
+
+@pytest.mark.parametrize("damage", DAMAGES)
+def test_check_finds(damage, copy, capsys):
+    base, source = copy
+    DAMAGES[damage](base / "model" / "1")
+    assert check(base, source) == 1
+    printed = capsys.readouterr()
+    assert str(base / "model" / "1") in printed.out and "sound" not in printed.out and "Traceback" not in printed.err
+
+
+def test_a_damaged_warmup_file_is_told_as_such(copy):
+    base, _ = copy
+    DAMAGES["a flipped byte in a warm-up request"](base / "model" / "1")
+    with pytest.raises(ValueError, match="tf_serving_warmup_requests is damaged"):
+        list(read_warmup(base / "model" / "1"))
+
+
+# Versions
+
+
+def test_versions_count_up_and_a_second_one_takes_the_label_it_is_given(tmp_path, inputs_of_two):
+    base, names = inputs_of_two
+    assert names == ["1", "2"]
+    config = text_format.Parse((base / "models.config").read_text(), model_server_config_pb2.ModelServerConfig())
+    assert dict(config.model_config_list.config[0].version_labels) == {"stable": 1, "canary": 2}
+
+
+@pytest.fixture
+def inputs_of_two(tmp_path):
+    """A base with two versions of a bare model: stable and canary."""
+    write_checkpoint("model", tmp_path / "model")
+    options = {"batch_sizes": (1,)}
+    first = export(tmp_path / "model", tmp_path / "base", "m", **options)
+    (tmp_path / "base" / "m" / "notes").mkdir()  # no version
+    second = export(tmp_path / "model", tmp_path / "base", "m", label="canary", **options)
+    return tmp_path / "base", [first.name, second.name]
+
+
+@pytest.mark.parametrize("name", ["", "a/b", "a:b", ".hidden", "-x", "a b", "naïve"])
+def test_names_that_no_url_could_hold_are_refused(name):
+    with pytest.raises(ValueError, match="name"):
+        versions.check_name(name)
+
+
+def test_versions_that_would_not_be_served_are_refused(tmp_path):
+    for number in (3, 10):
+        (tmp_path / str(number)).mkdir()
+    assert versions.versions(tmp_path) == [3, 10]
+    assert versions.next_version(tmp_path) == 11 and versions.next_version(tmp_path, 20) == 20
+    for wanted in (0, -1, 3, 9, 10, 2**63):
+        with pytest.raises(ValueError, match=r"version|integer"):
+            versions.next_version(tmp_path, wanted)
+    (tmp_path / "012").mkdir()
+    with pytest.raises(ValueError, match="leading zeros"):
+        versions.versions(tmp_path)
+
+
+def test_a_failed_export_leaves_nothing_and_a_running_one_no_version(tmp_path):
+    def fail_half_way():
+        with versions.staged(tmp_path / "m") as folder:
+            (folder / "saved_model.pb").touch()
+            assert versions.versions(tmp_path / "m") == []
+            raise RuntimeError("half way")
+
+    with pytest.raises(RuntimeError, match="half way"):
+        fail_half_way()
+    assert list((tmp_path / "m").iterdir()) == []
+
+
+def test_two_exports_at_once_get_two_versions(tmp_path):
+    with versions.staged(tmp_path) as one, versions.staged(tmp_path) as other:
+        (one / "a").touch()
+        (other / "b").touch()
+    assert {path.name: next(path.iterdir()).name for path in tmp_path.iterdir()} == {"1": "b", "2": "a"}
+
+
+# Labels
+
+
+def test_answers_come_from_the_config_or_a_file(tmp_path):
+    from lxmert_tf import LxmertConfig
+
+    config = LxmertConfig(num_qa_labels=2, id2label={0: "no", 1: "yes"})
+    assert read_labels(tmp_path, config) == ["no", "yes"]
+    bare = LxmertConfig(num_qa_labels=2)
+    assert read_labels(tmp_path, bare) is None
+    (tmp_path / "label2ans.json").write_text('["a", "b"]')
+    assert read_labels(tmp_path, bare) == ["a", "b"]
+    (tmp_path / "table.json").write_text('{"x": 1, "y": 0}')
+    assert read_labels(tmp_path, config, tmp_path / "table.json") == ["y", "x"]
+    for text, said in (
+        ('["a"]', "1 answers"),
+        ("[1, 2]", "must be text"),
+        ("3", "list of answers"),
+        ("{", "not a JSON"),
+    ):
+        (tmp_path / "bad.json").write_text(text)
+        with pytest.raises(ValueError, match=said):
+            read_labels(tmp_path, config, tmp_path / "bad.json")
+
+
+# Choices
+
+
+@pytest.mark.slow
+def test_half_precision_softmax_fewer_answers_and_other_batch_sizes(tmp_path):
+    model = write_checkpoint("qa", tmp_path / "qa")
+    options = {"precision": "bfloat16", "probabilities": "softmax", "top_k": 2, "batch_sizes": (1, 3)}
+    export(tmp_path / "qa", tmp_path / "base", "vqa", **options)
+    exact = write_checkpoint("qa", tmp_path / "again")
+    inputs = _inputs(exact.config)
+    wanted = np.asarray(exact(inputs).question_answering_score)
+    with serving(f"vqa={tmp_path / 'base' / 'vqa'}") as running:
+        got = GrpcClient(running["grpc"], "vqa").predict(inputs)
+    assert got["logits"].dtype == np.float32 and got["top_answers"].shape == (3, 2)
+    np.testing.assert_allclose(got["logits"], wanted, rtol=0, atol=0.02 * np.abs(wanted).max())  # 8 bits of mantissa
+    assert np.abs(got["logits"] - wanted).max() > 1e-5 * np.abs(wanted).max()  # it is half precision indeed
+    np.testing.assert_allclose(got["probabilities"].sum(-1), 1, rtol=0, atol=1e-6)
+    weights = (tmp_path / "base" / "vqa" / "1" / "variables" / "variables.data-00000-of-00001").stat().st_size
+    assert weights < 2 * model.count_params() + 60_000
+    assert main(["export", str(tmp_path / "qa"), str(tmp_path / "base"), "--name", "vqa", "--check-only"]) == 0
+
+
+def _inputs(config):
+    from serving_helpers import random_inputs
+
+    return random_inputs(config, 3, 6, 5, seed=2)
+
+
+def test_what_cannot_be_exported_says_why(exports, tmp_path, capsys):
+    shutil.copytree(exports / "qa", tmp_path / "untold")
+    (tmp_path / "untold" / "vocab.txt").unlink()
+    cases = [
+        ([exports / "model", "--name", "m", "--text"], "--text is for models that answer"),
+        ([tmp_path / "untold", "--name", "m", "--text"], "vocab.txt"),
+        ([exports / "qa", "--name", "a/b"], "name"),
+        ([exports / "qa", "--name", "m", "--outputs", "logits"], "outputs must be one of hidden_states, attentions"),
+        ([exports / "qa", "--name", "m", "--batch-sizes", "1,x"], "integers separated by commas"),
+        ([exports / "qa", "--name", "m", "--version", "0"], "version"),
+        ([tmp_path / "nothing", "--name", "m"], "nothing"),
+    ]
+    for (source, *options), said in cases:
+        assert main(["export", str(source), str(tmp_path / "base"), *options]) != 0
+        printed = capsys.readouterr()
+        assert said in printed.err and "Traceback" not in printed.err
+    assert not list((tmp_path / "base").glob("*/*"))
