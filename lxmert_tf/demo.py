@@ -10,8 +10,8 @@ from pathlib import Path
 import numpy as np
 
 from lxmert_tf.data.annotations import Annotation, AnswerTable, read_annotations, read_answers
+from lxmert_tf.data.feature_store import build_features, open_features
 from lxmert_tf.data.synthetic.dataset import write_dataset
-from lxmert_tf.data.vqa import ImageFeatures, encode_questions, vqa_dataset
 
 SHOWN = 3  # questions that the reloaded SavedModel answers
 
@@ -83,18 +83,20 @@ class _Task:
         self.config = LxmertConfig.from_pretrained(data)
         self.tokenizer = LxmertTokenizer.from_pretrained(data)
         self.answers: AnswerTable = read_answers(data / "label2ans.json", data / "ans2label.json")
-        self.features = ImageFeatures.from_tsv(data / "features.tsv")
+        build_features(data / "features.tsv", data / "features.h5")
+        self.features = open_features(data / "features.h5")
         self.train = read_annotations(data / "train.json", self.answers)
         self.valid = read_annotations(data / "valid.json", self.answers)
 
-    def questions(self, annotations: list[Annotation]) -> dict[str, np.ndarray]:
-        return encode_questions(annotations, self.features, self.tokenizer, self.answers)
+    def dataset(self, annotations: list[Annotation], batch_size: int, seed: int | None = None):
+        """Batches of these questions; shuffled if there is a seed."""
+        from lxmert_tf.data.datasets import vqa_dataset
+
+        return vqa_dataset(annotations, self.features, self.tokenizer, self.answers, batch_size, seed=seed)
 
     def inputs(self, annotations: list[Annotation]) -> dict[str, np.ndarray]:
         """Model inputs, without the labels."""
-        encoded = self.questions(annotations)
-        text = {name: encoded[name] for name in ("input_ids", "attention_mask")}
-        return text | self.features.of(encoded["image"])
+        return self.dataset(annotations, len(annotations)).batch(0)[0]
 
     def interesting(self, number: int) -> list[Annotation]:
         """The first held-out question of each of the first few types."""
@@ -110,26 +112,28 @@ def train(task: _Task, epochs: int, batch_size: int, learning_rate: float, seed:
 
     keras.utils.set_random_seed(seed)
     model = TFLxmertForQuestionAnswering(task.config)
-    questions = task.questions(task.train)
-    batches = vqa_dataset(questions, task.features, batch_size, seed=seed)
-    schedule = LinearWarmup(learning_rate, total_steps=epochs * len(batches))
+    dataset = task.dataset(task.train, batch_size, seed)
+    schedule = LinearWarmup(learning_rate, total_steps=epochs * len(dataset))
     model.compile(
         optimizer=keras.optimizers.AdamW(schedule, weight_decay=0.01, global_clipnorm=1.0),
         metrics=["accuracy"],
     )
     print(f"{len(task.train):,} questions, {model.count_params():,} parameters, {len(task.answers)} answers")
     started = time.perf_counter()
-    model.fit(batches, epochs=epochs, verbose="auto")
+    # Every question here has one right answer: its row is the label, and cross entropy the loss.
+    batches = dataset.batches().map(lambda x, y: (x, keras.ops.argmax(y["labels"], axis=-1)))
+    model.fit(batches, epochs=epochs, steps_per_epoch=len(dataset), shuffle=False, verbose="auto")
     print(f"trained in {time.perf_counter() - started:.0f} s")
     return model
 
 
 def report(task: _Task, model) -> dict[str, float]:
     """Prints held-out accuracy per question type beside the most frequent answer of that type; returns it."""
-    questions = task.questions(task.valid)
-    labels = questions.pop("labels")
-    scores = model.predict(vqa_dataset(questions, task.features, 256), verbose=0).question_answering_score
-    right = scores.argmax(-1) == labels
+    dataset = task.dataset(task.valid, 256)
+    scores = model.predict(dataset.batches(0, len(dataset)), verbose=0).question_answering_score
+    right = [
+        task.answers[row] == _answer(annotation) for row, annotation in zip(scores.argmax(-1), task.valid, strict=True)
+    ]
 
     training_answers = defaultdict(Counter)
     for annotation in task.train:
@@ -182,7 +186,6 @@ def answer_elsewhere(task: _Task, model, chosen: list[Annotation], output: Path)
     """Exports the model, answers the chosen questions in a process that has only the SavedModel, and checks them."""
     model.export(output / "saved_model", verbose=False)
     inputs = task.inputs(chosen)
-    inputs["token_type_ids"] = np.zeros_like(inputs["input_ids"])
     arrays, scores = output / "request.npz", output / "response.npy"
     np.savez(arrays, **inputs)
     command = [sys.executable, "-c", ANSWER_WITH_SAVED_MODEL, str(output / "saved_model"), str(arrays), str(scores)]

@@ -109,13 +109,13 @@ def _check_free(directory: Path, overwrite: bool) -> None:
 
 
 def _is_ours(path: Path, directory: Path) -> bool:
-    """Whether `write_dataset` writes such a file or folder; `directory` itself must be a folder."""
+    """Whether `write_dataset` writes such a file or folder, or it is built from them; `directory` must be a folder."""
     where = path.relative_to(directory)
     if path.is_dir():
         return str(where) in (".", "images", *TASKS)
     if where.parent.name == "images":
         return where.match("synthetic_*.png")
-    return where.name in SPLIT_FILES or str(where) in SHARED_FILES
+    return where.name in SPLIT_FILES or str(where) in (*SHARED_FILES, "features.h5")
 
 
 def _write_shared(part: Path, feat_dim: int) -> None:
