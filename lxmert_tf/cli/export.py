@@ -11,19 +11,20 @@ next free integer; it appears whole or not at all.
 
 The signatures are serving_default, and for models that answer questions encode_image and answer_encoded (an image once,
 any number of questions); --text adds answer_text, which takes questions as strings. Each exists a second time without
-masks, as NAME_unmasked.
+masks, as NAME_unmasked. docs/serving.md tells more.
 
 examples:
   lxmert-tf export checkpoint models --name vqa --text --check
   lxmert-tf export unc-nlp/lxmert-vqa-uncased models --name vqa --text --labels trainval_label2ans.json
   lxmert-tf export checkpoint models --name vqa --precision bfloat16 --label canary
+  lxmert-tf export checkpoint vqa.tflite --format litert --sizes 1,20,36
 """
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("model", metavar="MODEL", help="checkpoint of any format: directory, file or Hub id")
-    parser.add_argument("base", metavar="BASE", help="the server's folder of models")
-    parser.add_argument("--name", required=True, help="the model's name on the server")
+    parser.add_argument("base", metavar="BASE", help="the server's folder of models; with --format, the file")
+    parser.add_argument("--name", help="the model's name on the server")
     parser.add_argument("--text", action="store_true", help="add signatures that take questions as strings")
     parser.add_argument("--check", action="store_true", help="then replay every version's warm-up requests and compare")
     parser.add_argument("--check-only", action="store_true", help="check what is there, export nothing")
@@ -43,9 +44,20 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--version", type=int, metavar="N", help="version number; default: the next free one")
     parser.add_argument("--label", default="stable", help="version label put on it (default: %(default)s)")
+    parser.add_argument("--format", choices=["saved_model", "litert", "onnx"], default="saved_model", help="one file")
+    parser.add_argument(
+        "--sizes", default="1,20,36", metavar="B,T,N", help="its examples, tokens and boxes (default: %(default)s)"
+    )
 
 
 def run(args: argparse.Namespace) -> int:
+    if args.format != "saved_model":
+        from lxmert_tf.serving.other_formats import export_file
+
+        print(export_file(args.model, args.base, args.format, _integers("--sizes", args.sizes)))
+        return 0
+    if not args.name:
+        raise ValueError("--name is missing: the model's name on the server.")
     if not args.check_only:
         from lxmert_tf.serving.export import export
 
@@ -59,7 +71,7 @@ def run(args: argparse.Namespace) -> int:
             labels=args.labels,
             top_k=args.top_k,
             probabilities=args.probabilities,
-            batch_sizes=_integers(args.batch_sizes),
+            batch_sizes=_integers("--batch-sizes", args.batch_sizes),
             version=args.version,
             label=args.label,
         )
@@ -75,8 +87,8 @@ def _items(text: str) -> list[str]:
     return [item.strip() for item in text.split(",") if item.strip()]
 
 
-def _integers(text: str) -> list[int]:
+def _integers(option: str, text: str) -> list[int]:
     try:
         return [int(item) for item in _items(text)]
     except ValueError:
-        raise ValueError(f"--batch-sizes must be integers separated by commas, got {text!r}.") from None
+        raise ValueError(f"{option} must be integers separated by commas, got {text!r}.") from None

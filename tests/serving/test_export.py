@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from google.protobuf import text_format
-from serving_helpers import BATCH_SIZES, LABELS, TASKS, serving, write_checkpoint
+from serving_helpers import BATCH_SIZES, LABELS, REL, TASKS, serving, write_checkpoint
 from tensorflow_serving.config import model_server_config_pb2
 
 from lxmert_tf.cli import main
@@ -273,3 +273,39 @@ def test_what_cannot_be_exported_says_why(exports, tmp_path, capsys):
         printed = capsys.readouterr()
         assert said in printed.err and "Traceback" not in printed.err
     assert not list((tmp_path / "base").glob("*/*"))
+
+
+# Other formats
+
+
+@pytest.mark.slow
+def test_a_litert_file_computes_what_keras_computes(tmp_path):
+    import tensorflow as tf
+
+    model = write_checkpoint("qa", tmp_path / "qa")
+    arguments = ["export", str(tmp_path / "qa"), str(tmp_path / "qa.tflite"), "--format", "litert", "--sizes", "3,6,5"]
+    assert main(arguments) == 0
+    with pytest.warns(UserWarning, match="LiteRT"):  # TensorFlow's interpreter has moved to another package
+        interpreter = tf.lite.Interpreter(str(tmp_path / "qa.tflite"))
+    inputs = _inputs(model.config)
+    got = interpreter.get_signature_runner()(**inputs)["question_answering_score"]
+    wanted = np.asarray(model(inputs).question_answering_score)
+    np.testing.assert_allclose(got, wanted, rtol=0, atol=REL * np.abs(wanted).max())
+
+
+def test_files_of_other_formats_that_cannot_be_are_refused(exports, tmp_path, capsys):
+    for path, options, said in (
+        ("a.onnx", ["--format", "litert"], "must end in .tflite"),
+        ("a.tflite", ["--format", "litert", "--sizes", "1,0,3"], "examples, tokens and boxes"),
+    ):
+        assert main(["export", str(exports / "qa"), str(tmp_path / path), *options]) != 0
+        assert said in capsys.readouterr().err
+        assert not (tmp_path / path).exists()
+
+
+def test_onnx_without_its_converter_says_what_to_install(exports, tmp_path, capsys, monkeypatch):
+    import sys
+
+    monkeypatch.setitem(sys.modules, "tf2onnx", None)
+    assert main(["export", str(exports / "qa"), str(tmp_path / "a.onnx"), "--format", "onnx"]) != 0
+    assert "pip install tf2onnx onnx" in capsys.readouterr().err
