@@ -99,14 +99,18 @@ def initialize_answer_head(kernel: np.ndarray, bias: np.ndarray, match: AnswerMa
 
 
 def read_pretraining_answers(path: str | os.PathLike) -> list[str]:
-    """The answers of an `all_ans.json`, `[{"ans": "cat", "dsets": ["vqa"]}, ...]`, in the order of the head's rows.
+    """The answers of a pretrained head, in the order of its rows.
+
+    Args:
+        path: an `all_ans.json`, `[{"ans": "cat", "dsets": ["vqa"]}, ...]`, or a `label2ans.json`.
 
     Raises:
         FileNotFoundError: there is no such file.
         ValueError: it cannot be read or is no such list; the message names the file.
     """
     entries = _read_list(path)
-    return _strings(path, [entry.get("ans") if isinstance(entry, dict) else None for entry in entries], '{"ans": text}')
+    answers = [entry.get("ans") if isinstance(entry, dict) else entry for entry in entries]
+    return _strings(path, answers, '{"ans": text} or text')
 
 
 def read_answers(path: str | os.PathLike) -> list[str]:

@@ -2,7 +2,6 @@
 
 import os
 import shutil
-import tempfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, fields, replace
@@ -11,6 +10,7 @@ from typing import Any
 
 import numpy as np
 
+from conversion.destination import check_apart, check_replaceable, staged, told_by_name, written_as
 from conversion.errors import identical
 from conversion.formats import TIED, Checkpoint, find_weights, read_file
 from conversion.names import HEADS, fit_prefix
@@ -25,11 +25,6 @@ from lxmert_tf.weights import open_source
 
 FORMATS = ("hf-pt", "hf-pt-bin", "hf-tf", "keras", "keras-weights", "original")
 UNITS = {"": 1, "B": 1, "KB": 10**3, "MB": 10**6, "GB": 10**9, "KIB": 2**10, "MIB": 2**20, "GIB": 2**30}
-
-
-# The file formats by what their names end in, and the suffixes that no directory should have.
-TOLD_BY_NAME = {".weights.h5": "keras-weights", ".keras": "keras", ".pth": "original"}
-FILE_SUFFIXES = (".safetensors", ".bin", ".h5", ".keras", ".pth", ".pt")
 
 
 class Differs(ValueError):
@@ -104,8 +99,8 @@ def convert(
     """Converts a checkpoint; the destination appears whole, after it was compared, or not at all.
 
     Args:
-        source: a file, a directory or a Hub id, in any format that `conversion.formats` reads; or a model or a state
-            dict in memory.
+        source: a file, a directory or a Hub id, in any format that `conversion.formats` reads; a model or a state dict
+            in memory; or an opened checkpoint.
         destination: a directory; for "keras-weights" (`.weights.h5`) and "original" (`.pth`) a file, and for "keras"
             one if it is named `*.keras`. Vocabulary files beside the source are copied into a directory.
         to: "hf-pt", "hf-pt-bin", "hf-tf", "keras", "keras-weights" or "original"; by default told by the
@@ -127,24 +122,24 @@ def convert(
         ValueError: a bad argument, a damaged source, or one of another model than its config's.
     """
     destination = Path(os.path.realpath(destination))
-    to = to or next((to for suffix, to in TOLD_BY_NAME.items() if destination.name.endswith(suffix)), "hf-pt")
+    to = to or told_by_name(destination)
     limit = _check_options(to, task, dtype, shard_size)
-    to_file = _written_as(to, destination)
-    _check_destination(destination, to, to_file is not None, overwrite)
+    to_file = written_as(to, destination)
+    check_replaceable(destination, to, to_file is not None, overwrite)
     if config is not None and not isinstance(config, LxmertConfig):
         config = LxmertConfig.from_json_file(config)
     checkpoint = open_source(source, config)
-    _check_apart(source, checkpoint.path, destination)
+    check_apart(source, checkpoint, destination)
     plan = make_plan(checkpoint, task or checkpoint.task, dtype, allow_missing)
     copied = [] if to_file else _beside(checkpoint)
-    with _watched(plan, verify, progress) as plan, _staged(destination) as staged:
+    with _watched(plan, verify, progress) as plan, staged(destination) as place:
         if to_file:
-            write_file(staged, plan.tensors, plan.config, plan.task, to_file)
+            write_file(place, plan.tensors, plan.config, plan.task, to_file)
         else:
-            write_checkpoint(staged, plan.tensors, plan.config, plan.task, to, limit)
+            write_checkpoint(place, plan.tensors, plan.config, plan.task, to, limit)
             for file in copied:
-                shutil.copyfile(file, staged / file.name)
-        nonfinite = _compare(staged, plan, to in DIRECTORY_FORMATS and not to_file) if verify else {}
+                shutil.copyfile(file, place / file.name)
+        nonfinite = _compare(place, plan, to in DIRECTORY_FORMATS and not to_file) if verify else {}
     return Report(
         source=str(checkpoint.path),
         destination=str(destination),
@@ -196,57 +191,13 @@ def _check_options(to: str, task: str | None, dtype: str | None, shard_size: int
     return parse_size(shard_size)
 
 
-def _written_as(to: str, destination: Path) -> str | None:
-    """The format of the single file that is written, or None for a directory."""
-    if to == "keras" and destination.suffix == ".keras":
-        return "keras-archive"
-    if to == "keras-weights" and not destination.name.endswith(".weights.h5"):
-        raise ValueError(f"Keras loads only files named *.weights.h5, got {destination.name}; rename the destination.")
-    if to in DIRECTORY_FORMATS and destination.suffix in FILE_SUFFIXES:
-        raise ValueError(
-            f"{to} is written as a directory, but {destination.name} is the name of a file; choose another."
-        )
-    return to if to in FILE_FORMATS else None
-
-
-def _check_destination(destination: Path, to: str, is_file: bool, overwrite: bool) -> None:
-    empty = not is_file and destination.is_dir() and not any(destination.iterdir())
-    if empty or not destination.exists():
-        return
-    if not overwrite:
-        raise FileExistsError(f"{destination} exists; choose another destination, or overwrite it.")
-    if destination.is_dir() == is_file:
-        kind = "a file" if is_file else "a directory"
-        raise FileExistsError(f"{destination} exists and is not {kind}, as {to} is; choose another destination.")
-    if destination.is_dir():
-        others = sorted(path.name for path in destination.iterdir() if not _is_ours(path))
-        if others:
-            raise FileExistsError(f"{destination} also holds {some(others)}; only a checkpoint alone is overwritten.")
-
-
-def _is_ours(path: Path) -> bool:
-    """Whether a checkpoint's directory has such a file."""
-    patterns = ("model*.safetensors", "pytorch_model*.bin", "*.index.json", "model*.weights.*", "tf_model*.h5")
-    known = path.name in (CONFIG_NAME, *TOKENIZER_FILES) or any(path.match(pattern) for pattern in patterns)
-    return known and path.is_file()
-
-
-def _check_apart(source: Any, weights: Path, destination: Path) -> None:
-    """Neither path may hold the other: writing one would change or remove the other."""
-    if not isinstance(source, str | os.PathLike):
-        return
-    for path in (Path(os.path.realpath(source)), Path(os.path.realpath(weights))):
-        if path == destination or path in destination.parents:
-            raise ValueError(f"The destination {destination} lies inside the source {path}; choose one outside it.")
-        if path.exists() and destination in path.parents:
-            raise ValueError(f"The destination {destination} holds the source {path}; choose another one.")
-
-
 # Reading
 
 
 def _beside(checkpoint: Checkpoint) -> list[Path]:
     """The vocabulary files in the checkpoint's directory."""
+    if checkpoint.format == "memory":
+        return []
     return [path for name in TOKENIZER_FILES if (path := checkpoint.path.parent / name).is_file()]
 
 
@@ -255,34 +206,6 @@ def _watched(plan: Plan, verify: bool, progress: bool) -> Iterator[Plan]:
     """Yields the plan, of which every tensor read moves a bar on."""
     with bar(plan.tensors.nbytes * (2 if verify else 1), progress) as update:
         yield replace(plan, tensors=plan.tensors.watched(update))
-
-
-# Writing
-
-
-@contextmanager
-def _staged(destination: Path) -> Iterator[Path]:
-    """Yields a path on the same disk that takes the destination's place on success and is removed on any error."""
-    destination.parent.mkdir(parents=True, exist_ok=True)
-    folder = Path(tempfile.mkdtemp(prefix=".partial-", dir=destination.parent))
-    try:
-        staged = folder / destination.name
-        yield staged
-        if destination.is_dir():  # a directory cannot be replaced in one step, unless it is empty
-            _swap(staged, destination, folder / f"{destination.name}.old")
-        else:
-            os.replace(staged, destination)
-    finally:
-        shutil.rmtree(folder, ignore_errors=True)
-
-
-def _swap(new: Path, place: Path, old: Path) -> None:
-    os.replace(place, old)
-    try:
-        os.replace(new, place)
-    except OSError:
-        os.replace(old, place)
-        raise
 
 
 # Proof

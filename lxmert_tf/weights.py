@@ -67,6 +67,8 @@ def _open_memory(source, config: LxmertConfig | None) -> Checkpoint:
         arrays = source
     else:
         raise TypeError(f"A source must be a path, a Hub id, a model or a state dict, got {type(source).__name__}.")
+    if not all(isinstance(name, str) for name in arrays):
+        raise TypeError("A state dict must map names to arrays or tensors; one of its names is not text.")
     tensors = Tensors.of(arrays).renamed(canonical)
     return checkpoint_of(Path(type(source).__name__), "memory", tensors, config)
 
@@ -108,10 +110,10 @@ def assign(model, checkpoint: Checkpoint, task: str | None = None, ignore_mismat
     Raises:
         ValueError: tensors are missing other than whole heads, unexpected or misshapen; nothing is assigned then.
     """
-    task = task or _task(model)
+    task = task or task_of_model(model)
     matched = select(checkpoint, task, model.config, ignore_mismatched_sizes)
     tensors = checkpoint.tensors.renamed(lambda name: fit_prefix(name, task))
-    variables = _variables(model)
+    variables = variables_by_path(model)
     for row in matched.loaded:
         variable = variables[row.keras]
         array = contiguous(LAYOUTS[row.layout].forward(tensors[row.torch]))
@@ -121,8 +123,8 @@ def assign(model, checkpoint: Checkpoint, task: str | None = None, ignore_mismat
 
 def state_dict(model, task: str | None = None) -> dict[str, np.ndarray]:
     """A Keras model's weights by upstream's PyTorch names and in PyTorch layout, in the variables' dtype."""
-    task = task or _task(model)
-    variables = _variables(model)
+    task = task or task_of_model(model)
+    variables = variables_by_path(model)
     return {
         row.torch: LAYOUTS[row.layout].inverse(np.asarray(variables[row.keras])) for row in rows(model.config, task)
     }
@@ -144,11 +146,11 @@ def save(
         task: the model's task; by default that of its class.
         max_shard_size: bytes; larger PyTorch checkpoints are split into several files.
     """
-    task = task or _task(model)
+    task = task or task_of_model(model)
     write_checkpoint(directory, state_dict(model, task), model.config, task, format, max_shard_size)
 
 
-def _task(model) -> str:
+def task_of_model(model) -> str:
     """The task of the model's class or, for a subclass, of the nearest base class."""
     names = [base.__name__ for base in type(model).__mro__]
     for name in names:
@@ -159,6 +161,6 @@ def _task(model) -> str:
     return task_of(names[0])
 
 
-def _variables(model) -> Mapping[str, object]:
+def variables_by_path(model) -> Mapping[str, object]:
     """The model's variables by their paths without the root model."""
     return {variable.path.partition("/")[2]: variable for variable in model.variables}

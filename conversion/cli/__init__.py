@@ -6,10 +6,10 @@ cannot be read or written; 130 interrupted. Frameworks are imported only where a
 
 from collections.abc import Sequence
 
-from conversion.cli import convert, diff, inspect, verify
+from conversion.cli import answers, convert, diff, inspect, verify
 from lxmert_tf import command_line
 
-MODULES = (convert, inspect, verify, diff)
+MODULES = (convert, inspect, verify, diff, answers)
 
 DESCRIPTION = "Converts LXMERT checkpoints between PyTorch, TensorFlow and Keras, and tells what is in them."
 EPILOG = """\

@@ -86,6 +86,13 @@ def modules_imported(*arguments: object) -> set[str]:
     return {name.split(".")[0] for name in done.stdout.splitlines()[-1].split()}
 
 
+def place(folder: Path, to: str) -> Path:
+    """A destination of the kind that a format takes."""
+    if to in DIRECTORY_FORMATS:
+        return folder / "out"
+    return folder / ("out.weights.h5" if to == "keras-weights" else "out.pth")
+
+
 def named(to: str, stem: str = "out") -> str:
     """A destination's name that every format of that kind takes."""
     return stem if to in DIRECTORY_FORMATS else f"{stem}.weights.h5"

@@ -7,7 +7,10 @@ from pathlib import Path
 import ml_dtypes
 import numpy as np
 import pytest
+from conversion_helpers import run
+from helpers import GOLDEN
 
+from conversion import answer_heads
 from conversion.answers import (
     AnswerMatch,
     initialize_answer_head,
@@ -16,6 +19,10 @@ from conversion.answers import (
     read_answers,
     read_pretraining_answers,
 )
+from conversion.formats import open_checkpoint
+from conversion.names import rows
+from conversion.writers import write_checkpoint
+from lxmert_tf import LxmertConfig
 
 ROOT = Path(__file__).resolve().parents[2]
 DATA = Path(os.environ.get("LXMERT_TF_DATA", ROOT.parent / "shared" / "data"))
@@ -132,11 +139,12 @@ def test_readers_keep_order_and_spelling(answer_file):
     assert read_answers(answer_file(["Otter", "", "café", "Otter"])) == ["Otter", "", "café", "Otter"]
     entries = [{"ans": "Otter", "dsets": ["vqa"]}, {"ans": "0", "dsets": []}]
     assert read_pretraining_answers(answer_file(entries)) == ["Otter", "0"]
+    assert read_pretraining_answers(answer_file(["Otter", "0"])) == ["Otter", "0"], "a head that was fine-tuned"
 
 
 BAD = {"cut short": '["otter", ', "not text": b"\xff\xfe", "empty": "", "deep": "[" * 100_000}
 BAD_LISTS = {"dict": {"otter": 0}, "no answers": [], "number": 3, "a number in it": ["otter", 3], "null in it": [None]}
-BAD_ENTRIES = {"texts": ["otter"], "no ans": [{"dsets": []}], "ans is a list": [{"ans": ["otter"]}]}
+BAD_ENTRIES = {"no ans": [{"dsets": []}], "ans is a list": [{"ans": ["otter"]}]}
 
 
 @pytest.mark.parametrize(
@@ -192,3 +200,82 @@ def test_found_answers_are_the_same(task):
     assert all(
         pretrained[row] == normalize_answer(answer) for answer, row in zip(target, rows, strict=True) if row >= 0
     )
+
+
+# Checkpoints
+
+
+def head(path) -> tuple[np.ndarray, np.ndarray]:
+    tensors = open_checkpoint(path).tensors
+    return tensors[answer_heads.KERNEL], tensors[answer_heads.BIAS]
+
+
+@pytest.fixture
+def lists(tmp_path) -> list[str]:
+    """Arguments that name the answers of the golden pretraining checkpoint, and those of a new head."""
+    (tmp_path / "all_ans.json").write_text(json.dumps([{"ans": f"answer {i}"} for i in range(11)]))
+    (tmp_path / "label2ans.json").write_text(json.dumps(["The answer 4.", "teal", "answer 0"]))
+    return ["--pretrained", tmp_path / "all_ans.json", "--answers", tmp_path / "label2ans.json"]
+
+
+@pytest.mark.filterwarnings("ignore::UserWarning:torch")
+@pytest.mark.parametrize("source", ["hf_pt_pretraining", "hf_pt_qa", "original/Epoch20_LXRT.pth", "hf_tf_pretraining"])
+def test_a_checkpoint_starts_from_the_pretrained_answers(tmp_path, lists, source):
+    code, out, err = run("answers", GOLDEN / source, tmp_path / "out", *lists)
+    assert (code, err) == (0, "")
+    assert out.splitlines()[-2:] == ["2 answers found among 11, 1 not found", "not found, and zero: teal"]
+    (old_kernel, old_bias), (kernel, bias) = head(GOLDEN / source), head(tmp_path / "out")
+    assert np.array_equal(kernel, [old_kernel[4], np.zeros(64), old_kernel[0]])
+    assert np.array_equal(bias, [old_bias[4], 0, old_bias[0]])
+    checkpoint = open_checkpoint(tmp_path / "out")
+    assert checkpoint.task == "qa" and checkpoint.config.num_qa_labels == 3
+    assert checkpoint.config.id2label == {0: "The answer 4.", 1: "teal", 2: "answer 0"}
+    original = open_checkpoint(GOLDEN / source).tensors
+    others = set(checkpoint.tensors) - {answer_heads.KERNEL, answer_heads.BIAS}
+    assert len(others) == 151 and all(np.array_equal(checkpoint.tensors[name], original[name]) for name in others)
+
+
+def test_the_json_of_answers_and_every_option(tmp_path, lists):
+    source = GOLDEN / "hf_pt_pretraining"
+    code, out, _ = run("answers", source, tmp_path / "x.keras", *lists, "--dtype", "float16", "--json")
+    report = json.loads(out)
+    assert code == 0 and list(report) == ["found", "not_found", "pretrained", "conversion"]
+    assert (report["found"], report["not_found"], report["pretrained"]) == (2, ["teal"], 11)
+    assert report["conversion"]["task"] == "qa" and report["conversion"]["dtypes"] == ["float16"]
+    assert report["conversion"]["verified"]
+
+
+@pytest.mark.parametrize(
+    ("source", "pretrained", "answers", "words"),
+    [
+        ("hf_pt_model", 11, ["answer 1"], "has no answer head to start from"),
+        ("original/nlvr2_BEST.pth", 2, ["answer 1"], "has no answer head to start from"),
+        ("hf_pt_pretraining", 10, ["answer 1"], "has a head of 11 answers, but the list of its answers has 10"),
+        ("hf_pt_pretraining", 11, ["teal"], "None of the answers in"),
+        ("hf_pt_pretraining", 11, {"teal": 0}, "must hold a list of answers"),
+        ("nowhere", 11, ["answer 1"], "no"),
+    ],
+)
+@pytest.mark.filterwarnings("ignore::UserWarning:torch")
+def test_bad_usage_of_answers(tmp_path, source, pretrained, answers, words):
+    (tmp_path / "all_ans.json").write_text(json.dumps([{"ans": f"answer {i}"} for i in range(pretrained)]))
+    (tmp_path / "label2ans.json").write_text(json.dumps(answers))
+    arguments = ["--pretrained", tmp_path / "all_ans.json", "--answers", tmp_path / "label2ans.json"]
+    code, out, err = run("answers", GOLDEN / source, tmp_path / "out", *arguments)
+    assert (code, out, err.count("\n")) == (2, "", 1) and words in err
+    assert not (tmp_path / "out").exists()
+
+
+@real_lists
+@pytest.mark.parametrize(("task", "found", "missing"), [("vqa", 3124, 5), ("gqa", 1736, 106)])
+def test_real_lists_on_a_checkpoint_of_their_size(tmp_path, task, found, missing):
+    config = LxmertConfig.from_pretrained(GOLDEN / "hf_pt_pretraining", num_qa_labels=9500)
+    tensors = {row.torch: np.full(row.shape(config), 0.5, "f4") for row in rows(config, "pretraining")}
+    tensors[answer_heads.BIAS] = np.arange(9500, dtype="f4") + 1
+    write_checkpoint(tmp_path / "source", tensors, config, "pretraining", "hf-pt")
+    lists = ("--pretrained", PRETRAINING, "--answers", LISTS[task])
+    code, out, _ = run("answers", tmp_path / "source", tmp_path / "out.weights.h5", *lists, "--json")
+    report = json.loads(out)
+    assert (code, report["found"], len(report["not_found"])) == (0, found, missing)
+    kernel, bias = head(tmp_path / "out.weights.h5")
+    assert ((bias > 0).sum(), (kernel.any(axis=1)).sum(), len(bias)) == (found, found, found + missing)

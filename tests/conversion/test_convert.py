@@ -11,7 +11,7 @@ import ml_dtypes
 import numpy as np
 import pytest
 import torch
-from conversion_helpers import modules_imported
+from conversion_helpers import modules_imported, place
 from helpers import GOLDEN
 from safetensors.numpy import load_file, save_file
 
@@ -53,13 +53,6 @@ PRETRAINED = GOLDEN / "hf_pt_pretraining"
 DECODER = "cls.predictions.decoder.weight"
 
 pytestmark = pytest.mark.filterwarnings("ignore::UserWarning:torch")
-
-
-def place(folder: Path, to: str) -> Path:
-    """A destination of the kind that a format takes."""
-    if to in DIRECTORY_FORMATS:
-        return folder / "out"
-    return folder / ("out.weights.h5" if to == "keras-weights" else "out.pth")
 
 
 def tensors_of(path: Path, task: str) -> dict[str, np.ndarray]:

@@ -1,0 +1,96 @@
+"""Where a conversion writes to: what it is, that it may be replaced, and how it takes its place whole or not at all."""
+
+import os
+import shutil
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from conversion.formats import Checkpoint
+from conversion.text import some
+from conversion.writers import DIRECTORY_FORMATS, FILE_FORMATS
+from lxmert_tf.configuration import CONFIG_NAME
+from lxmert_tf.hub import TOKENIZER_FILES
+
+# The file formats by what their names end in, and the suffixes that no directory should have.
+TOLD_BY_NAME = {".weights.h5": "keras-weights", ".keras": "keras", ".pth": "original"}
+FILE_SUFFIXES = (".safetensors", ".bin", ".h5", ".keras", ".pth", ".pt")
+
+
+def told_by_name(destination: Path) -> str:
+    """The format that a destination's name tells."""
+    return next((to for suffix, to in TOLD_BY_NAME.items() if destination.name.endswith(suffix)), "hf-pt")
+
+
+def written_as(to: str, destination: Path) -> str | None:
+    """The format of the single file that is written, or None for a directory."""
+    if to == "keras" and destination.suffix == ".keras":
+        return "keras-archive"
+    if to == "keras-weights" and not destination.name.endswith(".weights.h5"):
+        raise ValueError(f"Keras loads only files named *.weights.h5, got {destination.name}; rename the destination.")
+    if to in DIRECTORY_FORMATS and destination.suffix in FILE_SUFFIXES:
+        raise ValueError(
+            f"{to} is written as a directory, but {destination.name} is the name of a file; choose another."
+        )
+    return to if to in FILE_FORMATS else None
+
+
+def check_replaceable(destination: Path, to: str, is_file: bool, overwrite: bool) -> None:
+    empty = not is_file and destination.is_dir() and not any(destination.iterdir())
+    if empty or not destination.exists():
+        return
+    if not overwrite:
+        raise FileExistsError(f"{destination} exists; choose another destination, or overwrite it.")
+    if destination.is_dir() == is_file:
+        kind = "a file" if is_file else "a directory"
+        raise FileExistsError(f"{destination} exists and is not {kind}, as {to} is; choose another destination.")
+    if destination.is_dir():
+        others = sorted(path.name for path in destination.iterdir() if not _is_ours(path))
+        if others:
+            raise FileExistsError(f"{destination} also holds {some(others)}; only a checkpoint alone is overwritten.")
+
+
+def _is_ours(path: Path) -> bool:
+    """Whether a checkpoint's directory has such a file."""
+    patterns = ("model*.safetensors", "pytorch_model*.bin", "*.index.json", "model*.weights.*", "tf_model*.h5")
+    known = path.name in (CONFIG_NAME, *TOKENIZER_FILES) or any(path.match(pattern) for pattern in patterns)
+    return known and path.is_file()
+
+
+def check_apart(source: Any, checkpoint: Checkpoint, destination: Path) -> None:
+    """Neither path may hold the other: writing one would change or remove the other."""
+    paths = [] if checkpoint.format == "memory" else [checkpoint.path]
+    if isinstance(source, str | os.PathLike):
+        paths.append(source)
+    for path in (Path(os.path.realpath(path)) for path in paths):
+        if path == destination or path in destination.parents:
+            raise ValueError(f"The destination {destination} lies inside the source {path}; choose one outside it.")
+        if path.exists() and destination in path.parents:
+            raise ValueError(f"The destination {destination} holds the source {path}; choose another one.")
+
+
+@contextmanager
+def staged(destination: Path) -> Iterator[Path]:
+    """Yields a path on the same disk that takes the destination's place on success and is removed on any error."""
+    destination.parent.mkdir(parents=True, exist_ok=True)
+    folder = Path(tempfile.mkdtemp(prefix=".partial-", dir=destination.parent))
+    try:
+        new = folder / destination.name
+        yield new
+        if destination.is_dir():  # a directory cannot be replaced in one step, unless it is empty
+            _swap(new, destination, folder / f"{destination.name}.old")
+        else:
+            os.replace(new, destination)
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def _swap(new: Path, place: Path, old: Path) -> None:
+    os.replace(place, old)
+    try:
+        os.replace(new, place)
+    except OSError:
+        os.replace(old, place)
+        raise

@@ -1,0 +1,65 @@
+"""Models and state dicts in memory, as sources and as targets."""
+
+import numpy as np
+import pytest
+import torch
+from conversion_helpers import BIAS, CONFIG, PRETRAINED, SOURCES, golden, same
+from helpers import GOLDEN
+
+import lxmert_pt
+import lxmert_tf
+from conversion.convert import convert
+from conversion.diff import diff
+from conversion.memory import load_into, load_state_dict
+from conversion.plan import Incomplete
+from lxmert_tf import LxmertConfig
+
+pytestmark = pytest.mark.filterwarnings("ignore::UserWarning:torch")
+
+
+@pytest.mark.parametrize("source", SOURCES)
+def test_a_state_dict_of_every_format(source):
+    assert same(load_state_dict(SOURCES[source]), golden())
+
+
+def test_a_state_dict_of_another_task_and_dtype():
+    state = load_state_dict(SOURCES["original"], task="qa", dtype="float64", config=CONFIG)
+    assert len(state) == 153 and {array.dtype.name for array in state.values()} == {"float64"}
+    with pytest.raises(Incomplete, match="lacks 6 tensors"):
+        load_state_dict(GOLDEN / "hf_pt_model", task="qa")
+    assert len(load_state_dict(GOLDEN / "hf_pt_model", task="qa", allow_missing=True)) == 153
+
+
+@pytest.mark.parametrize("package", ["lxmert_tf", "lxmert_pt"])
+def test_into_a_model_and_out_of_it(tmp_path, package):
+    config = LxmertConfig.from_json_file(CONFIG)
+    model_class = lxmert_tf.TFLxmertForPreTraining if package == "lxmert_tf" else lxmert_pt.LxmertForPreTraining
+    model = model_class(config)
+    before = load_state_dict(model)
+    with pytest.raises(Incomplete):
+        load_into(model, GOLDEN / "hf_pt_qa")
+    assert same(load_state_dict(model), before)
+    assert not load_into(model, SOURCES["original"]).initialised
+    assert diff(model, PRETRAINED).same
+    convert(model, tmp_path / "x.keras")
+    assert diff(tmp_path / "x.keras", PRETRAINED).same
+
+
+def test_into_a_model_of_another_dtype():
+    model = lxmert_pt.LxmertForQuestionAnswering(LxmertConfig.from_json_file(CONFIG)).to(torch.bfloat16)
+    load_into(model, PRETRAINED)
+    assert {value.dtype for value in model.state_dict().values()} == {torch.bfloat16}
+    assert torch.equal(model.state_dict()[BIAS], torch.from_numpy(golden()[BIAS]).bfloat16())
+
+
+@pytest.mark.parametrize("source", [5, None, ["a"], {1: np.zeros(2)}], ids=str)
+def test_a_source_that_is_none_is_told(tmp_path, source):
+    with pytest.raises(TypeError, match=r"source must be a path|state dict must map names"):
+        convert(source, tmp_path / "out")
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("source", [{}, {"a": np.zeros(2)}, torch.nn.Linear(2, 2)], ids=["empty", "other", "module"])
+def test_weights_of_another_model_are_told(tmp_path, source):
+    with pytest.raises(ValueError, match="not the weights of an LXMERT"):
+        convert(source, tmp_path / "out")
