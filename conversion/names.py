@@ -269,6 +269,15 @@ def rows(config: LxmertConfig, task: str) -> list[Row]:
     return expand(depths, wanted, bare=task == "model")
 
 
+def templates() -> list[Row]:
+    """Every tensor of a backbone with all heads once, with `{i}` for the number of a layer."""
+    blocks = (GLOBALS, *STACKS.values())
+    return [
+        *(row for block in blocks for row in _backbone(block, False)),
+        *(row for block in ALL_HEADS for row in block),
+    ]
+
+
 def expand(depths: Mapping[str, int], heads: Collection[Block], bare: bool) -> list[Row]:
     """The rows of a backbone of these depths ("l_layers", ...) and of `heads`; `bare` has no `lxmert` prefix."""
     layers = [row for stack, depth in depths.items() for i in range(depth) for row in layer(stack, i, bare)]

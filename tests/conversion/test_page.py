@@ -1,0 +1,71 @@
+"""docs/conversion.md: its table of names is the generated one, its recipes run, and its lists are complete."""
+
+import importlib.util
+import json
+import os
+import re
+import shlex
+import shutil
+from pathlib import Path
+
+import pytest
+from conversion_helpers import CONFIG, PRETRAINED, run
+from helpers import GOLDEN
+
+from conversion.cli import MODULES
+from conversion.convert import FORMATS
+from conversion.names import rows, templates
+from lxmert_tf import LxmertConfig
+
+DOCS = Path(__file__).resolve().parents[2] / "docs"
+PAGE = (DOCS / "conversion.md").read_text(encoding="utf-8")
+RECIPES = [
+    line for block in re.findall(r"^```sh\n(.*?)^```$", PAGE, re.DOTALL | re.MULTILINE) for line in block.splitlines()
+]
+
+
+def test_the_table_of_names_is_that_of_the_code():
+    spec = importlib.util.spec_from_file_location("docs_names", DOCS / "names.py")
+    names = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(names)
+    assert names.with_table(PAGE) == PAGE, "run `python docs/names.py`"
+    assert PAGE.count("transposed |") > 30
+
+
+def test_templates_are_every_row():
+    config = LxmertConfig.from_json_file(CONFIG)
+    expanded = {row.torch.format(i=i) for row in templates() for i in range(2)}
+    assert {row.torch for row in rows(config, "pretraining")} <= expanded
+
+
+@pytest.mark.filterwarnings("ignore::UserWarning:torch")
+def test_the_recipes_run_in_order(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "old").mkdir()
+    for name in ("tf_model.h5", "config.json"):
+        shutil.copy(GOLDEN / "hf_tf_pretraining" / name, tmp_path / "old")
+    for name in ("Epoch20_LXRT.pth", "vqa_BEST.pth", "nlvr2_BEST.pth"):
+        shutil.copy(GOLDEN / "original" / name, tmp_path)
+    shutil.copy(PRETRAINED / "config.json", tmp_path)
+    (tmp_path / "all_ans.json").write_text(json.dumps([{"ans": f"answer {i}"} for i in range(11)]))
+    (tmp_path / "label2ans.json").write_text(json.dumps(["answer 3"]))
+    assert len(RECIPES) > 12
+    for line in RECIPES:
+        program, *arguments = shlex.split(line)
+        code, out, err = run(*arguments)
+        assert (program, code, err) == ("lxmert-convert", 0, ""), line
+        assert out
+    assert sorted(os.listdir("for-transformers-4")) == ["config.json", "pytorch_model.bin"]
+
+
+def test_every_format_and_subcommand_has_its_line():
+    assert re.findall(r"^\| `(\S+)` \| (?:`config|one)", PAGE, re.MULTILINE) == list(FORMATS)
+    assert set(re.findall(r"^\| `(\w+) (?:SRC|A)", PAGE, re.MULTILINE)) == {module.NAME for module in MODULES}
+
+
+@pytest.mark.parametrize("command", ["inspect", "convert", "diff"])
+def test_the_keys_of_the_json_are_listed(tmp_path, command):
+    destination = [tmp_path / "out"] if command == "convert" else [PRETRAINED] if command == "diff" else []
+    _, out, _ = run(command, PRETRAINED, *destination, "--json")
+    listed = re.search(rf"^\| `{command}` \| (`path`.*|`source`.*|`a` .*) \|$", PAGE, re.MULTILINE)[1]
+    assert re.findall(r"`(\w+)`", listed) == list(json.loads(out))
