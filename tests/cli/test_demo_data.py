@@ -60,6 +60,11 @@ def test_refuses_what_is_there_unless_told(tmp_path, capsys):
     assert (tmp_path / "set" / "features.tsv").read_bytes() == before
     assert run(tmp_path / "set", *small, "--seed", 1, "--overwrite") == 0
     assert (tmp_path / "set" / "features.tsv").read_bytes() != before
+    assert (
+        main(["features", "build", str(tmp_path / "set" / "features.tsv"), str(tmp_path / "set" / "features.h5")]) == 0
+    )
+    assert run(tmp_path / "set", *small, "--overwrite") == 0  # what is built from the set goes with it
+    assert not (tmp_path / "set" / "features.h5").exists()
     (tmp_path / "set" / "notes.txt").write_text("mine")
     assert run(tmp_path / "set", *small, "--overwrite") == 2
     assert "notes.txt is of no synthetic set" in capsys.readouterr().err

@@ -5,7 +5,10 @@ import itertools
 import json
 import multiprocessing
 import re
+import subprocess
+import sys
 import threading
+import time
 import tracemalloc
 
 import h5py
@@ -391,3 +394,37 @@ def test_memory_does_not_grow_with_the_features(tmp_path):
     finally:
         tracemalloc.stop()
     assert peak < (tmp_path / "a.h5").stat().st_size / 3
+
+
+BUILD = """
+import sys
+from lxmert_tf.data import feature_build
+feature_build.CHECKPOINT = 100_000
+print("begun", flush=True)
+feature_build.build_features(sys.argv[1], sys.argv[2])
+"""
+
+
+@pytest.mark.slow
+def test_builds_killed_at_random_moments_end_in_the_same_file(tmp_path):
+    regions = [make_regions(f"image_{n}", 36, 256, seed=n) for n in range(400)]
+    write_tsv(tmp_path / "a.tsv", regions)
+    build_features(tmp_path / "a.tsv", tmp_path / "whole.h5")
+    command = [sys.executable, "-c", BUILD, tmp_path / "a.tsv", tmp_path / "out.h5"]
+    rng, killed = np.random.default_rng(), 0
+    for _ in range(10):
+        with subprocess.Popen(command, stdout=subprocess.PIPE) as build:
+            build.stdout.readline()
+            time.sleep(rng.uniform(0, 0.15))
+            build.kill()
+        killed += not (tmp_path / "out.h5").exists()
+        if (tmp_path / "out.h5").exists():
+            break
+    assert killed
+    build_features(tmp_path / "a.tsv", tmp_path / "out.h5", overwrite=True)
+    with h5py.File(tmp_path / "out.h5") as one, h5py.File(tmp_path / "whole.h5") as other:
+        assert set(one) == set(other)
+        for name in one:
+            np.testing.assert_array_equal(one[name][:], other[name][:])
+        assert dict(one.attrs) == dict(other.attrs)
+    check(open_features(tmp_path / "out.h5"), regions)
