@@ -260,7 +260,9 @@ def write_answers(label2ans: str | os.PathLike, ans2label: str | os.PathLike, ta
 
 
 def read_all_answers(path: str | os.PathLike) -> AnswerTable:
-    """Reads the answer table of pretraining, `all_ans.json`: a json list of {ans, dsets}, in the order of the rows.
+    """Reads the answer table of pretraining, `all_ans.json`: a json list of {ans, dsets} in the order of the rows.
+
+    A plain list of answers is read too.
 
     Raises:
         ValueError: the file is no such list, or holds an answer twice. The message names the file.

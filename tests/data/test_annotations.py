@@ -305,4 +305,5 @@ def test_bad_all_answers(tmp_path):
     with pytest.raises(ValueError, match=r"all_ans.json: answer 'yes' is in the table twice, at 0 and 1"):
         read_all_answers(path)
     with pytest.raises(ValueError, match=r"all_ans.json must be a list of .*; entry 0 is not"):
-        read_all_answers(write_json(path, ["yes"]))
+        read_all_answers(write_json(path, [3]))
+    assert read_all_answers(write_json(path, ["yes", "no"])).answers == ("yes", "no")  # as label2ans.json has them
