@@ -2,6 +2,7 @@
 
 import io
 import json
+import os
 import pickle
 import warnings
 import zipfile
@@ -22,6 +23,7 @@ from lxmert_tf.configuration import LxmertConfig
 # What is refused because it would fill the memory: more than this many bytes, and this many times its size in the file.
 LARGE, EXPANSION = 2**20, 100
 MAX_HEADER = 100_000_000  # bytes, as in the safetensors library
+ENCRYPTED = 1  # flag of an entry of a zip archive
 # Where training code keeps the state dict in a pickle that holds more.
 STATE_DICTS = ("state_dict", "model_state_dict", "model")
 
@@ -241,6 +243,41 @@ def _read_keras_archive(path: Path) -> Content:
         raise ValueError("its config.json is not that of a saved Keras model")
     task_of(str(saved.get("class_name")))
     config = LxmertConfig.from_dict(saved["config"].get("config"))
-    return replace(
-        _read_h5(h5py.File(archive.open("model.weights.h5"), "r"), path, np.empty(0, np.uint8)), config=config
-    )
+    entry = archive.getinfo("model.weights.h5")
+    plain = entry.compress_type == zipfile.ZIP_STORED and not entry.flag_bits & ENCRYPTED
+    data = _stored(path, entry) if plain else np.frombuffer(archive.read(entry), np.uint8)
+    return replace(_read_h5(h5py.File(_Bytes(data), "r"), path, data), config=config)
+
+
+def _stored(path: Path, entry: zipfile.ZipInfo) -> np.ndarray:
+    """The bytes of an entry that is not compressed, mapped: to seek in a ZipExtFile is to read it again."""
+    data, start = _mapped(path), entry.header_offset
+    name, extra = (int.from_bytes(data[start + at : start + at + 2].tobytes(), "little") for at in (26, 28))
+    content = data[start + 30 + name + extra :][: entry.file_size]
+    if bytes(data[start : start + 4]) != b"PK\3\4" or content.size < entry.file_size:
+        raise ValueError(f"its entry {entry.filename} is cut short or damaged")
+    return content
+
+
+class _Bytes(io.RawIOBase):
+    """Bytes in memory or mapped, as a file to read."""
+
+    def __init__(self, data: np.ndarray):
+        self._data, self._place = data, 0
+
+    def readable(self) -> bool:
+        return True
+
+    def seekable(self) -> bool:
+        return True
+
+    def readinto(self, buffer) -> int:
+        piece = self._data[self._place :][: len(buffer)]
+        memoryview(buffer).cast("B")[: piece.size] = piece.tobytes()
+        self._place += piece.size
+        return piece.size
+
+    def seek(self, offset: int, whence: int = os.SEEK_SET) -> int:
+        base = {os.SEEK_SET: 0, os.SEEK_CUR: self._place, os.SEEK_END: self._data.size}[whence]
+        self._place = base + offset
+        return self._place

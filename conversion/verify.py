@@ -1,5 +1,6 @@
 """Whether two checkpoints are the same model: their weights, and what every block computes in both frameworks."""
 
+import gc
 import os
 from dataclasses import asdict, dataclass, replace
 from typing import Any
@@ -202,6 +203,7 @@ def _run(a: Checkpoint, b: Checkpoint, progress: bool) -> tuple[list[Output], li
         for package, run in available.items():
             for side, checkpoint in (("a", a), ("b", b)):
                 results[side, package] = run(checkpoint, inputs)
+                gc.collect()  # a model refers to itself, and is not gone before
                 update(1)
     pairs = {package: (results["a", package], results["b", package]) for package in available}
     if {"lxmert_tf", "lxmert_pt"} <= set(available):

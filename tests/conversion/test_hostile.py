@@ -500,6 +500,16 @@ def test_two_entries_of_one_name_are_refused(tmp_path, sources, source):
     assert "two entries of the same name" in refusal(path)
 
 
+@pytest.mark.parametrize("field", ["signature", "name length", "extra length"])
+def test_an_entry_that_lies_of_its_place_is_refused(tmp_path, sources, field):
+    content = bytearray(sources["keras archive"].read_bytes())
+    with zipfile.ZipFile(sources["keras archive"]) as archive:
+        start = archive.getinfo("model.weights.h5").header_offset
+    content[start + {"signature": 0, "name length": 27, "extra length": 29}[field]] ^= 0xFF
+    (tmp_path / "x.keras").write_bytes(content)
+    refusal(tmp_path / "x.keras")
+
+
 def test_an_encrypted_archive_is_refused(tmp_path, sources):
     content = bytearray(sources["keras archive"].read_bytes())
     with zipfile.ZipFile(sources["keras archive"]) as archive:
