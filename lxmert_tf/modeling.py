@@ -298,6 +298,11 @@ class TFLxmertForPreTraining(_TaskModel):
     call_labels = ("masked_lm_labels", "obj_labels", "matched_label", "ans", "labels")
     call_inputs = INPUTS
     loss_names = ("masked_lm_loss", "matched_loss", "obj_loss", "attr_loss", "feat_loss", "ans_loss")
+    class_outputs = {  # noqa: RUF012
+        "masked_lm_labels": ("masked_lm", "prediction_logits"),
+        "matched_label": ("matched", "cross_relationship_score"),
+        "ans": ("ans", "question_answering_score"),
+    }
 
     def __init__(self, config: LxmertConfig, **kwargs):
         super().__init__(config, **kwargs)

@@ -33,6 +33,8 @@ class TrainsOnOwnLosses:
 
     call_labels: tuple[str, ...] = ()
     loss_names: tuple[str, ...] = ()
+    # Label of a class -> name for metrics, and the output with the logits; where there are several.
+    class_outputs: dict[str, tuple[str, str]] = {}  # noqa: RUF012 (subclasses replace it)
 
     @property
     def metrics(self):
@@ -55,7 +57,7 @@ class TrainsOnOwnLosses:
 
     def compute_loss(self, x=None, y=None, y_pred=None, sample_weight=None, training=True):
         if self._compile_loss is not None:
-            y, y_pred = select_outputs(y, y_pred)
+            y, y_pred = select_outputs(y, y_pred, self.class_outputs)
             return super().compute_loss(x, y, y_pred, sample_weight, training=training)
         if sample_weight is not None:
             raise ValueError(
@@ -70,10 +72,11 @@ class TrainsOnOwnLosses:
             )
         batch_size = ops.shape(y_pred.to_tuple()[1])[0]
         self.loss_trackers.update(y_pred.losses, batch_size)
-        return loss + sum(self.losses) if self.losses else loss
+        # Divided by the number of replicas, whose gradients are summed.
+        return self._aggregate_additional_loss(loss + sum(self.losses) if self.losses else loss)
 
     def compute_metrics(self, x, y, y_pred, sample_weight=None):
-        y, y_pred = select_outputs(y, y_pred)
+        y, y_pred = select_outputs(y, y_pred, self.class_outputs)
         return super().compute_metrics(x, y, y_pred, sample_weight)
 
     def _with_labels(self, data):
@@ -96,8 +99,11 @@ def as_list(x) -> list:
     return list(x) if isinstance(x, (list, tuple)) else [x]
 
 
-def select_outputs(y, y_pred):
-    """The outputs that `y` has entries for, as a plain dict; or the only output where `y` is a bare tensor."""
+def select_outputs(y, y_pred, class_outputs: dict[str, tuple[str, str]] | None = None):
+    """The outputs that `y` has entries for, as a plain dict; or the only output where `y` is a bare tensor.
+
+    Where `y` holds the call's labels, those of `class_outputs` are given with their logits, under the names there.
+    """
     if not isinstance(y_pred, ModelOutput) or y is None:
         return y, y_pred
     outputs = {name: value for name, value in y_pred.items() if name != "loss"}
@@ -108,4 +114,8 @@ def select_outputs(y, y_pred):
         return {name: y[name] for name in chosen}, chosen
     if len(y) == len(outputs) == 1:  # the label's own name, such as {"labels": ...}
         return next(iter(y.values())), next(iter(outputs.values()))
+    named = {label: each for label, each in (class_outputs or {}).items() if label in y and each[1] in outputs}
+    if named:
+        labels = {name: y[label] for label, (name, _) in named.items()}
+        return labels, {name: outputs[output] for name, output in named.values()}
     return y, outputs

@@ -19,7 +19,7 @@ def add_model_arguments(parser: argparse.ArgumentParser) -> None:
     """What evaluate and predict share."""
     parser.add_argument("--model", required=True, help="model directory, such as RUN/best, checkpoint or Hub id")
     parser.add_argument("--data", nargs="+", required=True, metavar="FILE", help="annotations (json)")
-    parser.add_argument("--features", nargs="+", required=True, metavar="FILE", help="region features")
+    parser.add_argument("--features", required=True, metavar="FILE", help="region features")
     parser.add_argument("--answers", metavar="FILE", help="answer table (default: the model's labels)")
     parser.add_argument("--vocab", metavar="FILE", help="vocab.txt or directory (default: the model's)")
     parser.add_argument("--batch-size", type=int, default=256, help="(default: %(default)s)")

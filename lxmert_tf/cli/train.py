@@ -13,7 +13,7 @@ The same command goes on where an interrupted run was, from its last backup (one
 With TF_CONFIG set, several machines train together. docs/training.md tells more.
 
 examples:
-  lxmert-tf train vqa --train train.json --valid minival.json --features train.h5 val.h5 \\
+  lxmert-tf train vqa --train train.json --valid minival.json --features features.h5 \\
       --init unc-nlp/lxmert-base-uncased --init-answers all_ans.json --answers label2ans.json --output runs/vqa
   lxmert-tf train vqa --train OUT/train.json --valid OUT/valid.json --features OUT/features.h5 --vocab OUT/vocab.txt \\
       --answers OUT/label2ans.json --config OUT/config.json --output RUN --batch-size 64 --epochs 16 \\
@@ -26,7 +26,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     data = parser.add_argument_group("data")
     data.add_argument("--train", nargs="+", required=True, metavar="FILE", help="annotations to train on (json)")
     data.add_argument("--valid", nargs="+", default=[], metavar="FILE", help="annotations to validate on")
-    data.add_argument("--features", nargs="+", required=True, metavar="FILE", help="region features")
+    data.add_argument("--features", required=True, metavar="FILE", help="region features, of all images")
     data.add_argument("--answers", metavar="FILE", help="answer table: label2ans.json or all_ans.json")
     data.add_argument("--vocab", metavar="FILE", help="vocab.txt, or a directory with tokenizer files")
     data.add_argument("--max-length", type=int, help="longest text in tokens (default: 20)")

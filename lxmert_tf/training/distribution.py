@@ -1,10 +1,11 @@
 """Training on several devices of one machine, and on several machines.
 
-`MirroredStrategy` works with Keras 3 as it is. `MultiWorkerMirroredStrategy` does not (keras-team/keras issue 20585),
-for two reasons that `make_fit_work` mends:
+`fit` of Keras 3 fails under `MultiWorkerMirroredStrategy` (keras-team/keras issue 20585), for two reasons that
+`make_fit_work` mends:
 
 1. Before the first step `fit` builds the model from a batch that it averages over the replicas, which fails for batches
-   of several workers. Our models exist when they are constructed, and the metrics are built here.
+   of several workers (and under `MirroredStrategy` costs a batch of data). Our models exist when they are constructed,
+   and the metrics are built here.
 2. The logs of each step are averaged over workers along their first axis, which scalars do not have.
 """
 
@@ -86,7 +87,7 @@ def distribute(strategy, make_batches: Callable, batch_size: int):
 
 
 def make_fit_work(model, batch) -> None:
-    """Prepares a compiled model of a `MultiWorkerMirroredStrategy` for `fit` and `evaluate`, as said above.
+    """Prepares a compiled model of a strategy for `fit` and `evaluate`, as said above.
 
     Args:
         model: created and compiled in the strategy's scope.
@@ -95,7 +96,7 @@ def make_fit_work(model, batch) -> None:
     with model.distribute_strategy.scope():
         model._symbolic_build(data_batch=batch)
     model._maybe_symbolic_build = lambda *args, **kwargs: None
-    for name in ("train_step", "test_step"):
+    for name in ("train_step", "test_step") if is_multi_worker(model.distribute_strategy) else ():
         setattr(model, name, _with_axis(getattr(model, name)))
 
 

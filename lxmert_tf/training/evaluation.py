@@ -23,7 +23,7 @@ class Evaluator:
     Args:
         task: "vqa", "gqa", "nlvr2" or "pretrain".
         model: a model directory, or any checkpoint or Hub id.
-        features: files of region features.
+        features: the file of region features.
         vocab, answers: where the model directory has none of its own.
         batch_size: examples per step.
         max_length: longest text in tokens. Default: as in training, else 20.
@@ -37,7 +37,7 @@ class Evaluator:
         self,
         task: str,
         model: str,
-        features: Sequence[str],
+        features: str,
         vocab: str | None = None,
         answers: str | None = None,
         batch_size: int = 256,
@@ -60,7 +60,7 @@ class Evaluator:
                     f"The answer table must name the {config.num_qa_labels} answers of {model} (--answers), "
                     f"got {'none' if self.answers is None else len(self.answers)}."
                 )
-        self.features = open_features(features if len(features) > 1 else features[0])
+        self.features = open_features(features)
         check_fits(self.model.config, self.tokenizer, self.features)
 
     def dataset(self, paths: Sequence[str], limit: int | None = None):

@@ -47,7 +47,6 @@ def fit(
             steps_per_epoch=steps - position,
             shuffle=False,  # the dataset has done it
             validation_data=None if valid is None else batches(valid, 0, len(valid)),
-            validation_steps=None if valid is None else len(valid),
             callbacks=list(callbacks),
             verbose=verbose,
         )

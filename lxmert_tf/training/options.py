@@ -19,7 +19,7 @@ class TrainOptions:
     Args:
         task: "vqa", "gqa", "nlvr2" or "pretrain".
         train: annotation files, read one after the other.
-        features: files of region features.
+        features: the file of region features; `lxmert-tf features build` makes one of several TSV files.
         output: the run directory.
         valid: annotation files to choose the best checkpoint by; without them the last is the best.
         answers: the answer table: a label2ans.json, or an all_ans.json. Default: the labels of `init` or `config`.
@@ -45,7 +45,7 @@ class TrainOptions:
 
     task: str
     train: tuple[str, ...]
-    features: tuple[str, ...]
+    features: str
     output: str
     valid: tuple[str, ...] = ()
     answers: str | None = None

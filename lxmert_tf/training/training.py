@@ -2,8 +2,8 @@
 
 import json
 import logging
+import re
 import sys
-import time
 from collections.abc import Callable, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
@@ -27,8 +27,9 @@ from lxmert_tf.training.callbacks import (
     NonFiniteGuard,
     Progress,
     TensorBoardLog,
+    TrainingError,
 )
-from lxmert_tf.training.distribution import distribute, is_chief, is_multi_worker, make_fit_work, make_strategy
+from lxmert_tf.training.distribution import distribute, is_chief, make_fit_work, make_strategy
 from lxmert_tf.training.fitting import fit
 from lxmert_tf.training.initialization import freeze, from_checkpoint, with_answers
 from lxmert_tf.training.optimizers import layer_rate_factors, make_optimizer
@@ -73,8 +74,8 @@ def train(options: TrainOptions, command: Sequence[str] | None = None) -> dict[s
 
     strategy = make_strategy()
     chief = strategy is None or is_chief(strategy)
-    say = print if chief and options.verbose != 0 else logger.info
-    files = [*options.train, *options.valid, *options.features, options.answers, options.init_answers, options.config]
+    say = partial(print, flush=True) if chief and options.verbose != 0 else logger.info
+    files = [*options.train, *options.valid, options.features, options.answers, options.init_answers, options.config]
     run = RunDirectory.open(
         options.output, options.fixed(), command or command_line(), [file for file in files if file], write=chief
     )
@@ -109,6 +110,8 @@ class _Run:
         self.recipe: Recipe = options.recipe()
 
     def train(self) -> dict[str, Any]:
+        import tensorflow as tf
+
         options, recipe, path = self.options, self.recipe, self.run.path
         resumed = (path / BACKUP).exists()
         self.config, checkpoint = self._config(resumed)
@@ -142,19 +145,17 @@ class _Run:
             keras.callbacks.LambdaCallback(on_epoch_end=lambda epoch, logs: self._save(path / "last", progress)),
             Backups(backup, progress, options.backup_every),
         ]
-        started = time.perf_counter()
-        fit(
-            self.model,
-            self.inputs.train,
-            recipe.epochs,
-            progress,
-            callbacks,
-            self._batches,
-            self.inputs.valid,
-            verbosity(options.verbose) if self.chief else 0,
-            wait,
-        )
-        logger.info("trained for %.0f s", time.perf_counter() - started)
+        verbose = verbosity(options.verbose) if self.chief else 0
+        try:
+            inputs = self.inputs
+            fit(
+                self.model, inputs.train, recipe.epochs, progress, callbacks, self._batches, inputs.valid, verbose, wait
+            )
+        except tf.errors.OpError as error:
+            raise TrainingError(
+                f"Training stopped in step {progress.step + 1} of {total_steps}: {cause(error)} The last backup is "
+                "intact; once this is mended, the same command goes on from it."
+            ) from error
         return {
             "epochs": len(progress.history),
             "steps": progress.step,
@@ -187,7 +188,7 @@ class _Run:
             answers = tasks.read_answer_table(options.answers) if options.answers else tasks.config_answers(self.config)
             if answers is None:
                 raise ValueError("The answers have no names: give an answer table (--answers label2ans.json).")
-        features = open_features(options.features if len(options.features) > 1 else options.features[0])
+        features = open_features(options.features)
         check_fits(self.config, tokenizer, features)
 
         def read(paths):
@@ -243,7 +244,7 @@ class _Run:
     def _build_metrics(self) -> None:
         """Builds the metrics from one batch, so that a backup finds all of them."""
         batch = next(iter(self.inputs.train.batches(0, 1)))
-        if is_multi_worker(self.strategy):
+        if self.strategy is not None:
             make_fit_work(self.model, batch)
         else:
             self.model._symbolic_build(data_batch=batch)
@@ -281,6 +282,13 @@ class _Run:
                 self.say(f"{lost} {name} answers are not in the answer table")
         if progress.step:
             self.say(f"resumed after step {progress.step} of {recipe.epochs * len(train)}")
+
+
+def cause(error: BaseException) -> str:
+    """What a TensorFlow error says of the Python error behind it, such as one in reading data, as a sentence."""
+    found = re.search(r"\b\w*(Error|Exception): .*", str(error))
+    told = found[0] if found else str(error).partition("\n")[0] or type(error).__name__
+    return told.rstrip(".") + "."
 
 
 def verbosity(verbose: int | str) -> int:

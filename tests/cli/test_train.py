@@ -3,6 +3,7 @@
 import json
 import shutil
 
+import h5py
 import pytest
 
 from lxmert_tf import LxmertConfig, LxmertTokenizer, TFLxmertForQuestionAnswering
@@ -115,3 +116,19 @@ def test_evaluate_without_labels_points_to_predict(data, run, capsys):
     arguments = ["--model", run / "best", "--data", data / "test.json", "--features", data / "features.h5"]
     assert main(["evaluate", "vqa", *map(str, arguments)]) == 2
     assert "no labels to evaluate on; use predict" in capsys.readouterr().err
+
+
+def test_features_that_cannot_be_read_stop_training_with_the_cause(data, tmp_path, capsys):
+    features = shutil.copy(data / "features.h5", tmp_path / "features.h5")
+    last = json.loads((data / "valid.json").read_text())[-1]["img_id"]
+    with h5py.File(features, "r+") as file:
+        place = [name.decode() for name in file["image_ids"][:]].index(last)
+        first, _ = file["pos_boxes"][place]
+        file["image_bb"][first] += 1000
+    arguments = command(data, tmp_path / "run", "--eval-batch-size", "4")  # it is not in the first batch
+    arguments[arguments.index("--features") + 1] = str(features)
+    assert main(arguments) == 2
+    told = capsys.readouterr().err
+    assert "Traceback" not in told
+    assert f"Training stopped in step 5 of 8: ValueError: {features}, image '{last}': a box is not within" in told
+    assert (tmp_path / "run" / "run.json").exists()

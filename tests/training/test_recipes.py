@@ -5,7 +5,7 @@ import pytest
 from lxmert_tf.training.options import TrainOptions
 from lxmert_tf.training.recipes import RECIPES, TASKS
 
-FILES = {"train": ("t.json",), "features": ("f.h5",), "output": "run", "config": "c.json"}
+FILES = {"train": ("t.json",), "features": "f.h5", "output": "run", "config": "c.json"}
 
 
 def test_published_hyper_parameters():

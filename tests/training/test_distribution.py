@@ -1,0 +1,138 @@
+"""Several devices and several processes train as one does: real processes, real gRPC on loopback."""
+
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from lxmert_tf.training import distribution
+
+HERE = Path(__file__).parent
+STEPS = 18
+# float32: the order of additions differs between one device and several
+LOSS, WEIGHT = 1e-5, 2e-5
+
+
+def start(output: Path, *arguments: str, tf_config: dict | None = None) -> subprocess.Popen:
+    """A worker process of its own."""
+    paths = [str(HERE), str(HERE.parent), str(HERE.parents[1])]
+    env = {**os.environ, "PYTHONPATH": os.pathsep.join(paths), "TF_CPP_MIN_LOG_LEVEL": "2", "CUDA_VISIBLE_DEVICES": ""}
+    env.pop("TF_CONFIG", None)
+    if tf_config:
+        env["TF_CONFIG"] = json.dumps(tf_config)
+    output.mkdir(exist_ok=True)
+    command = [sys.executable, str(HERE / "worker.py"), str(output), *arguments]
+    return subprocess.Popen(command, env=env, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+
+
+def finish(*processes: subprocess.Popen, timeout: int = 400) -> None:
+    """Waits for success."""
+    try:
+        for process in processes:
+            text, _ = process.communicate(timeout=timeout)
+            assert process.returncode == 0, text[-3000:]
+    finally:
+        for process in processes:
+            process.kill()
+            process.communicate()
+
+
+def group(output: Path, die_at: int | None = None) -> list[subprocess.Popen]:
+    """Two workers; the second dies at a step if told to."""
+    workers = [f"127.0.0.1:{port}" for port in free_ports(2)]
+    processes = []
+    for index in range(2):
+        arguments = ["--die-at", str(die_at)] if die_at and index == 1 else []
+        task = {"cluster": {"worker": workers}, "task": {"type": "worker", "index": index}}
+        processes.append(start(output, *arguments, tf_config=task))
+    return processes
+
+
+def free_ports(number: int) -> list[int]:
+    sockets = [socket.socket() for _ in range(number)]
+    for each in sockets:
+        each.bind(("127.0.0.1", 0))
+    ports = [each.getsockname()[1] for each in sockets]
+    for each in sockets:
+        each.close()
+    return ports
+
+
+def results(output: Path, worker: int = 0) -> dict[str, np.ndarray]:
+    with np.load(output / f"worker-{worker}.npz") as arrays:
+        return dict(arrays)
+
+
+def weights(found: dict) -> list[np.ndarray]:
+    return [value for name, value in sorted(found.items()) if name.startswith("weight-")]
+
+
+def assert_same_training(found: dict, expected: dict) -> None:
+    assert len(expected["losses"]) == STEPS
+    done = len(found["losses"])
+    np.testing.assert_allclose(found["losses"], expected["losses"][-done:], rtol=0, atol=LOSS)
+    epochs = len(found["val_loss"])
+    np.testing.assert_allclose(found["val_loss"], expected["val_loss"][-epochs:], rtol=0, atol=LOSS)
+    np.testing.assert_allclose(found["val_accuracy"], expected["val_accuracy"][-epochs:], rtol=0, atol=1e-6)
+    for one, other in zip(weights(found), weights(expected), strict=True):
+        np.testing.assert_allclose(one, other, rtol=0, atol=WEIGHT)
+    assert np.ptp(expected["losses"]) > 0.1  # it does train
+
+
+@pytest.fixture(scope="module")
+def alone(tmp_path_factory):
+    """The same training in one process on one device."""
+    output = tmp_path_factory.mktemp("alone")
+    finish(start(output))
+    return results(output)
+
+
+@pytest.mark.slow
+def test_four_devices_train_as_one(tmp_path, alone):
+    finish(start(tmp_path, "--devices", "4"))
+    assert_same_training(results(tmp_path), alone)
+
+
+@pytest.mark.slow
+def test_two_workers_train_as_one_process_and_end_in_the_same_weights(tmp_path, alone):
+    finish(*group(tmp_path))
+    first, second = results(tmp_path, 0), results(tmp_path, 1)
+    assert_same_training(first, alone)
+    for one, other in zip(weights(first), weights(second), strict=True):
+        np.testing.assert_array_equal(one, other)
+
+
+@pytest.mark.slow
+def test_a_group_goes_on_after_one_of_its_workers_was_killed(tmp_path, alone):
+    workers = group(tmp_path, die_at=11)
+    assert workers[1].wait(timeout=400) == -signal.SIGKILL
+    workers[0].kill()  # a supervisor restarts the whole group; until then the other waits for it
+    for worker in workers:
+        worker.communicate()
+    finish(*group(tmp_path))
+    found = results(tmp_path)
+    assert int(found["first"]) == 8  # the last backup: every fourth step, and the end of an epoch, which has six
+    assert_same_training(found, alone)
+    for one, other in zip(weights(found), weights(results(tmp_path, 1)), strict=True):
+        np.testing.assert_array_equal(one, other)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "{",
+        "[]",
+        '{"cluster": {"worker": ["a:1"]}}',
+        '{"cluster": {"worker": ["a:1"]}, "task": {"type": "v", "index": 0}}',
+    ],
+)
+def test_a_tf_config_that_cannot_be_used_is_told(text, monkeypatch):
+    monkeypatch.setenv("TF_CONFIG", text)
+    with pytest.raises(ValueError, match="TF_CONFIG must read"):
+        distribution.make_strategy()
