@@ -86,6 +86,36 @@ def distribute(strategy, make_batches: Callable, batch_size: int):
     return strategy.distribute_datasets_from_function(of_worker)
 
 
+def even_batch_size(batch_size: int, examples: int, strategy) -> int:
+    """The next larger batch size for validation of which every device gets a share, of the last batch too."""
+    replicas = strategy.num_replicas_in_sync if strategy else 1
+    size = -(-batch_size // replicas) * replicas
+    while 0 < examples % size < replicas < examples:
+        size += replicas
+    return size
+
+
+def check_agreement(strategy, step: int) -> None:
+    """Holds all workers to the same step.
+
+    Raises:
+        ValueError: another worker is at another step: it does not see the same run directory.
+    """
+    import tensorflow as tf
+
+    if not is_multi_worker(strategy):
+        return
+
+    def total():
+        return tf.distribute.get_replica_context().all_reduce(tf.distribute.ReduceOp.SUM, tf.constant(step, tf.float32))
+
+    sums = strategy.experimental_local_results(strategy.run(tf.function(total)))
+    if int(sums[0].numpy()) != step * strategy.num_replicas_in_sync:
+        raise ValueError(
+            f"This worker would go on after step {step}, another one elsewhere: all must see the same run directory."
+        )
+
+
 def make_fit_work(model, batch) -> None:
     """Prepares a compiled model of a strategy for `fit` and `evaluate`, as said above.
 

@@ -29,7 +29,14 @@ from lxmert_tf.training.callbacks import (
     TensorBoardLog,
     TrainingError,
 )
-from lxmert_tf.training.distribution import distribute, is_chief, make_fit_work, make_strategy
+from lxmert_tf.training.distribution import (
+    check_agreement,
+    distribute,
+    even_batch_size,
+    is_chief,
+    make_fit_work,
+    make_strategy,
+)
 from lxmert_tf.training.fitting import fit
 from lxmert_tf.training.initialization import freeze, from_checkpoint, with_answers
 from lxmert_tf.training.optimizers import layer_rate_factors, make_optimizer
@@ -131,6 +138,7 @@ class _Run:
             self._build_metrics()
         backup = Backup(path / BACKUP, self.model, write=self.chief)
         progress = Progress(**(backup.restore() or {}))
+        check_agreement(self.strategy, progress.step)
         if self.chief and not resumed:
             self.model.config.save_pretrained(path)
         self._describe(progress, frozen)
@@ -210,7 +218,10 @@ class _Run:
         make_train = partial(dataset, read(options.train), recipe.batch_size, seed=options.seed, drop_remainder=True)
         train, valid, make_valid = make_train(), None, None
         if options.valid:
-            make_valid = partial(dataset, read(options.valid), options.eval_batch_size)
+            annotations = read(options.valid)
+            examples = dataset(annotations, options.eval_batch_size).num_examples
+            self.eval_batch_size = even_batch_size(options.eval_batch_size, examples, self.strategy)
+            make_valid = partial(dataset, annotations, self.eval_batch_size)
             valid = make_valid()
 
         def share(whole, index, count):
@@ -232,14 +243,14 @@ class _Run:
     # Batches
 
     def _batches(self, dataset, first: int, last: int | None):
-        batches = distribute(
-            self.strategy,
-            lambda index, count: self.inputs.share(dataset, index, count).batches(first, last),
-            self.recipe.batch_size if dataset is self.inputs.train else self.options.eval_batch_size,
-        )
-        if self.recipe.loss == "ce" and self.options.task in ("vqa", "gqa"):
-            batches = batches.map(tasks.best_answers)
-        return batches
+        best = self.recipe.loss == "ce" and self.options.task in ("vqa", "gqa")
+
+        def share(index: int, count: int):
+            batches = self.inputs.share(dataset, index, count).batches(first, last)
+            return batches.map(tasks.best_answers) if best else batches
+
+        size = self.recipe.batch_size if dataset is self.inputs.train else self.eval_batch_size
+        return distribute(self.strategy, share, size)
 
     def _build_metrics(self) -> None:
         """Builds the metrics from one batch, so that a backup finds all of them."""

@@ -124,6 +124,17 @@ def test_a_group_goes_on_after_one_of_its_workers_was_killed(tmp_path, alone):
 
 
 @pytest.mark.parametrize(
+    ("examples", "expected"), [(0, 8), (16, 8), (20, 8), (17, 12), (18, 12), (19, 12), (3, 8), (25, 16)]
+)
+def test_every_device_has_a_share_of_the_last_batch(examples, expected):
+    class Strategy:
+        num_replicas_in_sync = 4
+
+    assert distribution.even_batch_size(7, examples, Strategy) == expected
+    assert examples < 4 or not 0 < examples % expected < 4
+
+
+@pytest.mark.parametrize(
     "text",
     [
         "{",

@@ -19,7 +19,7 @@ from training_helpers import MemoryDataset, compiled, small_config
 
 from lxmert_tf.training.backup import Backup
 from lxmert_tf.training.callbacks import Backups, NonFiniteGuard, Progress
-from lxmert_tf.training.distribution import distribute, is_chief, make_fit_work, make_strategy
+from lxmert_tf.training.distribution import check_agreement, distribute, is_chief, make_fit_work, make_strategy
 from lxmert_tf.training.fitting import fit
 
 EPOCHS, BATCH = 3, 8
@@ -46,6 +46,7 @@ def main() -> None:
     parser.add_argument("output", type=Path)
     parser.add_argument("--devices", type=int, default=1)
     parser.add_argument("--die-at", type=int)
+    parser.add_argument("--ahead", type=int, default=0, help="steps by which this worker thinks that it is ahead")
     args = parser.parse_args()
     if args.devices > 1:
         (cpu,) = tf.config.list_physical_devices("CPU")
@@ -67,6 +68,7 @@ def main() -> None:
             make_fit_work(model, next(iter(train.batches(0, 1))))
     backup = Backup(args.output / "backup.safetensors", model, write=chief)
     progress = Progress(**(backup.restore() or {}))
+    check_agreement(strategy, progress.step + args.ahead)
     first = progress.step
     losses = Losses(progress, args.die_at)
     callbacks = [NonFiniteGuard(progress, str), losses, Backups(backup, progress, every=4)]
