@@ -4,15 +4,21 @@ import contextlib
 import fcntl
 import json
 import os
+import shutil
+import socket
 import subprocess
 import sys
+import tempfile
+import time
 from pathlib import Path
 
 import numpy as np
+import pytest
 from keras_helpers import tiny_model
 
 import lxmert_pt
 import lxmert_tf
+from lxmert_tf.serving.client import RestClient, ServingError
 
 SERVER = Path(__file__).parent / "model_server.py"
 LABELS = ["red", "blue", "two", "a café", "no"]
@@ -80,7 +86,7 @@ def build_exports(folder: Path) -> Path:
 
 
 @contextlib.contextmanager
-def serving(*models: str, options: tuple[str, ...] = (), wait: float = 60):
+def serving(*models: str, options: tuple[str, ...] = ()):
     """Runs the loopback server for NAME=FOLDER models; yields {"grpc": "127.0.0.1:PORT", "rest": ..., "pid": ...}."""
     command = [sys.executable, str(SERVER), *(part for model in models for part in ("--model", model)), *options]
     environment = {**os.environ, "TF_CPP_MIN_LOG_LEVEL": "2", "GRPC_VERBOSITY": "ERROR"}
@@ -94,6 +100,52 @@ def serving(*models: str, options: tuple[str, ...] = (), wait: float = 60):
     finally:
         process.terminate()
         process.communicate()
+
+
+@contextlib.contextmanager
+def tensorflow_model_server(*models: str, wait: float = 120):
+    """The same in front of TF Serving itself; skips the test where it is not installed."""
+    if shutil.which("tensorflow_model_server") is None:
+        pytest.skip("tensorflow_model_server is not on the PATH")
+    ports = {"grpc": _free_port(), "rest": _free_port()}
+    configs = [
+        f'config {{ name: "{name}" base_path: "{folder}" model_platform: "tensorflow" '
+        'version_labels { key: "stable" value: 1 } }'
+        for name, folder in (model.split("=", 1) for model in models)
+    ]
+    with tempfile.NamedTemporaryFile("w", suffix=".config") as config:
+        config.write(f"model_config_list {{ {' '.join(configs)} }}")
+        config.flush()
+        command = [
+            "tensorflow_model_server",
+            *(f"--port={ports['grpc']}", f"--rest_api_port={ports['rest']}", f"--model_config_file={config.name}"),
+            "--allow_version_labels_for_unavailable_models=true",
+        ]
+        process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        try:
+            running = {name: f"127.0.0.1:{port}" for name, port in ports.items()}
+            deadline = time.monotonic() + wait
+            while not all(_available(running["rest"], model.split("=", 1)[0]) for model in models):
+                if process.poll() is not None or time.monotonic() > deadline:
+                    raise RuntimeError("tensorflow_model_server does not serve the exports")
+                time.sleep(0.2)
+            yield {**running, "pid": process.pid}
+        finally:
+            process.terminate()
+            process.wait()
+
+
+def _available(address: str, name: str) -> bool:
+    try:
+        return "AVAILABLE" in RestClient(address, name, retries=0, timeout=2).versions().values()
+    except ServingError:
+        return False
+
+
+def _free_port() -> int:
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        return free.getsockname()[1]
 
 
 def random_inputs(config, examples: int, tokens: int, boxes: int, seed: int, images: int | None = None) -> dict:
