@@ -109,7 +109,7 @@ def pretraining_dataset(
     word_mask_rate: float = masking.RATE,
     box_mask_rate: float = masking.RATE,
     mismatch_rate: float = 0.5,
-    predict_all_boxes: bool = False,
+    predict_all_boxes: bool = True,
 ) -> TaskDataset:
     """Sentences and images with parts of both hidden: the pretraining tasks of the paper, section 3.1.
 
@@ -129,8 +129,8 @@ def pretraining_dataset(
         sources: only sentences of these ("mscoco", "vqa", ...); None takes all.
         word_mask_rate, box_mask_rate: share of the word pieces and of the boxes that are chosen.
         mismatch_rate: share of the examples with a sentence of another image.
-        predict_all_boxes: the confidence stays at boxes that were not chosen, so that the classes of all boxes are to
-            be predicted, as in the original's code. Else it is 0 there, as in the paper.
+        predict_all_boxes: whether the classes of all boxes are to be predicted, weighted by their confidence, as in the
+            original's code. Else the confidence is 0 at boxes that were not chosen, as the paper has it.
     """
     if not features.has_labels:
         raise ValueError(

@@ -94,7 +94,7 @@ def test_answers_are_drawn_in_proportion_to_their_scores():
 
 def test_targets_of_a_batch(make, parts):
     store, tokenizer = parts
-    dataset = make()
+    dataset = make(predict_all_boxes=False)
     answers = []
     for step in range(40):
         examples = dataset.examples(step)
@@ -149,9 +149,9 @@ def test_rates_of_zero_hide_nothing(make):
     np.testing.assert_array_equal(x["visual_feats"], features)
 
 
-def test_all_boxes_can_be_predicted_as_in_the_originals_code(make, parts):
+def test_all_boxes_are_predicted_as_in_the_originals_code(make, parts):
     store, _ = parts
-    dataset = make(predict_all_boxes=True)
+    dataset = make()
     _, y = dataset.batch(0)
     found = store.read([example.img_id for example in dataset.examples(0)])
     np.testing.assert_array_equal(y["obj_labels"]["obj"][1], found["objects_conf"])
