@@ -16,6 +16,7 @@ from lxmert_tf.inputs import (
     gather_inputs,
 )
 from lxmert_tf.layers.attention import attention_bias, score_dtype
+from lxmert_tf.layers.common import rows
 from lxmert_tf.layers.embeddings import LxmertEmbeddings
 from lxmert_tf.layers.heads import (
     LxmertPooler,
@@ -24,7 +25,14 @@ from lxmert_tf.layers.heads import (
     LxmertVisualObjHead,
 )
 from lxmert_tf.layers.transformer import LxmertEncoder
-from lxmert_tf.losses import cross_entropy, soft_answer_loss, visual_class_loss, visual_feature_loss
+from lxmert_tf.losses import (
+    IGNORE_INDEX,
+    check_same_shape,
+    cross_entropy,
+    soft_answer_loss,
+    visual_class_loss,
+    visual_feature_loss,
+)
 from lxmert_tf.outputs import (
     TFLxmertForPreTrainingOutput,
     TFLxmertForQuestionAnsweringOutput,
@@ -384,10 +392,12 @@ class TFLxmertForPreTraining(_TaskModel):
             cross_relationship_score=cross_relationship_score,
             question_answering_score=self.answer_head(encoded.pooled_output) if self.config.task_qa else None,
         )
-        losses = self.pretraining_losses(output, encoded.vision_output, inputs)
+        losses = self.pretraining_losses(output, encoded, inputs)
         return self.as_asked(self.finish(output, encoded, losses), return_dict)
 
-    def pretraining_losses(self, output: TFLxmertForPreTrainingOutput, vision_output, labels: dict) -> dict:
+    def pretraining_losses(
+        self, output: TFLxmertForPreTrainingOutput, encoded: TFLxmertModelOutput, labels: dict
+    ) -> dict:
         """Each loss by name, of the tasks that the config switches on and that have labels."""
         config, losses = self.config, {}
         masked_lm_labels = labels["masked_lm_labels"]
@@ -397,16 +407,37 @@ class TFLxmertForPreTraining(_TaskModel):
             masked_lm_labels = labels["labels"]
         if config.task_mask_lm and masked_lm_labels is not None:
             check_labels("masked_lm_labels", masked_lm_labels, config.vocab_size)
-            losses["masked_lm_loss"] = cross_entropy(output.prediction_logits, masked_lm_labels)
+            losses["masked_lm_loss"] = self.masked_lm_loss(encoded.language_output, masked_lm_labels)
         if config.task_matched and labels["matched_label"] is not None:
             check_labels("matched_label", labels["matched_label"], 2)
             losses["matched_loss"] = cross_entropy(output.cross_relationship_score, labels["matched_label"])
         if config.task_obj_predict and labels["obj_labels"] is not None:
-            losses.update(self.visual_losses(vision_output, labels["obj_labels"]))
+            losses.update(self.visual_losses(encoded.vision_output, labels["obj_labels"]))
         if config.task_qa and labels["ans"] is not None:
             check_labels("ans", labels["ans"], config.num_qa_labels)
             losses["ans_loss"] = cross_entropy(output.question_answering_score, labels["ans"])
         return losses
+
+    def masked_lm_loss(self, language_output, labels):
+        """Cross entropy of the hidden words, from the logits of their positions alone if these are few.
+
+        That is a fraction of all logits, which are by far the largest tensor: where no one reads `prediction_logits`,
+        as in `fit`, they are not computed at all. As XLA wants sizes that are known beforehand, room is made for a
+        quarter of the positions; more than that, and all are taken.
+        """
+        check_same_shape(labels, language_output.shape[:-1])
+        hidden, labels = rows(language_output), ops.reshape(ops.convert_to_tensor(labels), (-1,))
+        kept = ops.cast(ops.not_equal(labels, IGNORE_INDEX), "int32")
+        room = ops.shape(labels)[0] // 4 + 1
+        chosen = ops.argsort(-kept)[:room]
+        return ops.cond(
+            ops.sum(kept) <= room,
+            lambda: self._word_loss(ops.take(hidden, chosen, axis=0), ops.take(labels, chosen, axis=0)),
+            lambda: self._word_loss(hidden, labels),
+        )
+
+    def _word_loss(self, hidden, labels):
+        return cross_entropy(self.cls.predictions(hidden, self.lxmert.embeddings.word_embeddings.weight), labels)
 
     def visual_losses(self, vision_output, obj_labels: dict) -> dict:
         """Losses of the masked boxes, for each entry of `obj_labels` that the config switches on."""
@@ -628,13 +659,24 @@ class TFLxmertForVisualReasoning(_TaskModel):
             labels=labels,
         )
         check_inputs(inputs, self.config, images=self.images)
-        flat = {name: self._row_per_image(name, value) for name, value in inputs.items() if name in INPUTS}
-        encoded = self.encode(flat, output_attentions, output_hidden_states, training, pooled_only=True)
+        encoded = self._encode_pairs(inputs, output_attentions, output_hidden_states, training)
         pairs = ops.reshape(encoded.pooled_output, (-1, self.images * self.config.hidden_size))
         logits = self.answer_head(pairs)
         losses = {} if inputs["labels"] is None else {"answer_loss": answer_loss(logits, inputs["labels"])}
         output = TFLxmertForVisualReasoningOutput(logits=logits)
         return self.as_asked(self.finish(output, encoded, losses), return_dict)
+
+    def _encode_pairs(self, inputs: dict, output_attentions, output_hidden_states, training) -> TFLxmertModelOutput:
+        """The backbone's output for each image. Where nothing but that is asked for, a sentence is encoded once."""
+        flat = {name: self._row_per_image(name, value) for name, value in inputs.items() if name in INPUTS}
+        wants_more = self.default("output_attentions", output_attentions) or self.default(
+            "output_hidden_states", output_hidden_states
+        )
+        if training or wants_more:  # dropout differs between the copies of a sentence
+            return self.encode(flat, output_attentions, output_hidden_states, training, pooled_only=True)
+        encoded = self.lxmert.encode_image(*(flat[name] for name in INPUTS if name.startswith("visual")))
+        text = {name: inputs[name] for name in INPUTS if not name.startswith("visual")}
+        return self.lxmert.encode_text(text, **encoded, return_dict=True, pooled_only=True)
 
     def get_qa_logit_layer(self) -> None:
         """None: true and false are not answers of a table that could change."""

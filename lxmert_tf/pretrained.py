@@ -96,9 +96,7 @@ class TFLxmertPreTrainedModel(keras.Model):
         checkpoint = weights.open_source(
             source, config, revision=revision, cache_dir=cache_dir, local_files_only=local_files_only, token=token
         )
-        model = cls(checkpoint.config, dtype=dtype)
-        weights.assign(model, checkpoint, ignore_mismatched_sizes=ignore_mismatched_sizes)
-        return model
+        return weights.model_of(cls, checkpoint, dtype, ignore_mismatched_sizes)
 
     def save_pretrained(self, directory: str | os.PathLike, format: str = "keras") -> None:
         """Writes config.json and the weights.

@@ -70,7 +70,8 @@ class TrainsOnOwnLosses:
                 f"There are no labels to train on: give {', '.join(self.call_labels)} inside x or as y, "
                 "or a loss in compile()."
             )
-        batch_size = ops.shape(y_pred.to_tuple()[1])[0]
+        scores = [value for value in y_pred.to_tuple()[1:] if not isinstance(value, tuple)]
+        batch_size = ops.shape(scores[-1])[0]  # not of the word logits, which need not be computed for it
         self.loss_trackers.update(y_pred.losses, batch_size)
         # Divided by the number of replicas, whose gradients are summed.
         return self._aggregate_additional_loss(loss + sum(self.losses) if self.losses else loss)

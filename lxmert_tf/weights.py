@@ -95,6 +95,27 @@ def select(checkpoint: Checkpoint, task: str, config, ignore_mismatched_sizes: b
     return matched
 
 
+def model_of(model_class, checkpoint: Checkpoint, dtype=None, ignore_mismatched_sizes: bool = False):
+    """A new model with a checkpoint's weights; only what the checkpoint lacks is drawn at random.
+
+    Args:
+        model_class: one of the TFLxmert classes.
+        checkpoint, ignore_mismatched_sizes: as in `assign`.
+        dtype: a Keras dtype or dtype policy.
+    """
+    from lxmert_tf.layers.common import initializer, weights_to_come
+
+    with weights_to_come():
+        model = model_class(checkpoint.config, dtype=dtype)
+    matched = assign(model, checkpoint, ignore_mismatched_sizes=ignore_mismatched_sizes)
+    loaded, variables = {row.keras for row in matched.loaded}, variables_by_path(model)
+    for row in rows(model.config, task_of_model(model)):
+        if row.keras not in loaded and row.keras.endswith(("kernel", "weight")):  # the others start at 0 or 1
+            variable = variables[row.keras]
+            variable.assign(initializer(model.config)(variable.shape, variable.dtype))
+    return model
+
+
 def assign(model, checkpoint: Checkpoint, task: str | None = None, ignore_mismatched_sizes: bool = False) -> Matched:
     """Assigns a checkpoint's tensors to a Keras model's variables, each cast to the variable's dtype.
 

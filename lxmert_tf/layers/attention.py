@@ -3,7 +3,7 @@
 from keras import ops
 
 from lxmert_tf.configuration import LxmertConfig
-from lxmert_tf.layers.common import Block, dense, dropout, layer_norm, matmul
+from lxmert_tf.layers.common import Block, dense, dropout, layer_norm, matmul, rows
 
 
 def attention_bias(mask, dtype: str):
@@ -53,23 +53,43 @@ class LxmertAttention(Block):
         self.value.build(hidden)
 
     def call(self, hidden_states, context, bias=None, training=False):
-        """float[B, Q, H] attends to float[B, K, H] -> float[B, Q, H] and probabilities float[B, A, Q, K]"""
-        query = self._split_heads(self.query(hidden_states))
-        key = self._split_heads(self.key(context))
-        value = self._split_heads(self.value(context))
+        """float[B, Q, H] attends to float[B, K, H] -> rows float[B * Q, H] and probabilities float[B, A, Q, K]"""
+        query = split_heads(self.query(rows(hidden_states)), hidden_states, self.head_size)
+        key = split_heads(self.key(rows(context)), context, self.head_size)
+        value = split_heads(self.value(rows(context)), context, self.head_size)
+        return self.attend(query, key, value, bias, training)
 
+    def both_ways(self, one, other, one_bias=None, other_bias=None, training=False):
+        """Two streams float[B, P, H] and float[B, Q, H] attend to each other: what `call` returns, each way.
+
+        Their queries, keys and values are each one product over the rows of both.
+        """
+        joined = ops.concatenate([rows(one), rows(other)])
+        projected = (self.query(joined), self.key(joined), self.value(joined))
+        first = ops.shape(rows(one))[0]
+        (query, key, value), (other_query, other_key, other_value) = (
+            [split_heads(part, stream, self.head_size) for part in parts]
+            for stream, parts in ((one, [x[:first] for x in projected]), (other, [x[first:] for x in projected]))
+        )
+        return (
+            self.attend(query, other_key, other_value, other_bias, training),
+            self.attend(other_query, key, value, one_bias, training),
+        )
+
+    def attend(self, query, key, value, bias, training):
+        """float[B, A, Q, H / A] and float[B, A, K, H / A] twice -> as `call`"""
         scores = matmul(query, ops.transpose(key, (0, 1, 3, 2))) / self.head_size**0.5  # [B, A, Q, K]
         scores = ops.cast(scores, score_dtype(self.compute_dtype))
         probabilities = softmax(scores if bias is None else scores + bias)
         probabilities = self.dropout(ops.cast(probabilities, self.compute_dtype), training=training)
-
         attended = ops.transpose(matmul(probabilities, value), (0, 2, 1, 3))  # [B, Q, A, H / A]
-        return ops.reshape(attended, ops.shape(hidden_states)), probabilities
+        return ops.reshape(attended, (-1, self.config.hidden_size)), probabilities
 
-    def _split_heads(self, x):  # [B, L, H] -> [B, A, L, H / A]
-        batch, length = ops.shape(x)[:2]
-        x = ops.reshape(x, (batch, length, self.config.num_attention_heads, self.head_size))
-        return ops.transpose(x, (0, 2, 1, 3))
+
+def split_heads(x, stream, head_size: int):
+    """Rows float[B * L, H] of a stream float[B, L, H] -> float[B, A, L, H / A]"""
+    batch, length, hidden = ops.shape(stream)
+    return ops.transpose(ops.reshape(x, (batch, length, hidden // head_size, head_size)), (0, 2, 1, 3))
 
 
 class LxmertAttentionOutput(Block):
@@ -88,8 +108,9 @@ class LxmertAttentionOutput(Block):
         self.LayerNorm.build((None, None, self.config.hidden_size))
 
     def call(self, hidden_states, residual, training=False):
-        """float[B, L, input_size] and float[B, L, H] -> float[B, L, H]"""
-        return self.LayerNorm(self.dropout(self.dense(hidden_states), training=training) + residual)
+        """Rows float[B * L, input_size] and their stream float[B, L, H] -> float[B, L, H]"""
+        added = self.dropout(self.dense(hidden_states), training=training) + rows(residual)
+        return ops.reshape(self.LayerNorm(added), ops.shape(residual))
 
 
 class _AttentionBlock(Block):
@@ -125,3 +146,17 @@ class LxmertCrossAttentionLayer(_AttentionBlock):
 
     def __init__(self, config: LxmertConfig, **kwargs):
         super().__init__(config, "att", **kwargs)
+
+    def both_ways(self, language, vision, language_bias=None, vision_bias=None, training=False):
+        """float[B, T, H] and float[B, N, H] attend to each other -> both, and probabilities float[B, A, T, N]"""
+        (language_rows, probabilities), (vision_rows, _) = self.att.both_ways(
+            language, vision, language_bias, vision_bias, training
+        )
+        joined = ops.concatenate([language_rows, vision_rows])
+        output = self.output_layer(joined, ops.concatenate([rows(language), rows(vision)]), training=training)
+        first = ops.shape(language_rows)[0]
+        return (
+            ops.reshape(output[:first], ops.shape(language)),
+            ops.reshape(output[first:], ops.shape(vision)),
+            probabilities,
+        )

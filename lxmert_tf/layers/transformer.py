@@ -6,7 +6,7 @@ from lxmert_tf.layers.attention import (
     LxmertCrossAttentionLayer,
     LxmertSelfAttentionLayer,
 )
-from lxmert_tf.layers.common import Block, activation, dense
+from lxmert_tf.layers.common import Block, activation, dense, rows
 from lxmert_tf.layers.embeddings import LxmertVisualFeatureEncoder
 
 
@@ -22,8 +22,8 @@ class LxmertIntermediate(Block):
         self.dense.build((None, None, self.config.hidden_size))
 
     def call(self, hidden_states):
-        """float[B, L, H] -> float[B, L, intermediate_size]"""
-        return self.activation(self.dense(hidden_states))
+        """float[B, L, H] -> rows float[B * L, intermediate_size]"""
+        return self.activation(self.dense(rows(hidden_states)))
 
 
 class LxmertOutput(LxmertAttentionOutput):
@@ -82,9 +82,9 @@ class LxmertXLayer(Block):
 
     def call(self, language, vision, language_bias=None, vision_bias=None, training=False):
         """float[B, T, H] and float[B, N, H] -> the same, and language-to-vision probabilities float[B, A, T, N]"""
-        language_crossed, probabilities = self.visual_attention(language, vision, vision_bias, training=training)
-        vision_crossed, _ = self.visual_attention(vision, language, language_bias, training=training)
-
+        language_crossed, vision_crossed, probabilities = self.visual_attention.both_ways(
+            language, vision, language_bias, vision_bias, training
+        )
         language, _ = self.lang_self_att(language_crossed, language_crossed, language_bias, training=training)
         vision, _ = self.visn_self_att(vision_crossed, vision_crossed, vision_bias, training=training)
 

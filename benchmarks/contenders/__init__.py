@@ -1,0 +1,102 @@
+"""The same work by this project and by what a user would pick instead, each in a process and environment of its own."""
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from statistics import median
+
+from benchmarks.common import ROOT, in_turn, peer
+
+HERE = Path(__file__).parent
+QUIET = {"TF_CPP_MIN_LOG_LEVEL": "3", "TF_USE_LEGACY_KERAS": "1", "HF_HUB_OFFLINE": "1", "CUDA_VISIBLE_DEVICES": ""}
+
+# By name: script, variant, and the peer whose environment it runs in, if any.
+CONTENDERS: dict[str, tuple[str, str, str | None]] = {
+    "lxmert-tf, graph": ("ours.py", "graph", None),
+    "lxmert-tf, XLA": ("ours.py", "xla", None),
+    "transformers TF, graph": ("transformers_tf.py", "graph", "transformers4"),
+    "transformers TF, XLA": ("transformers_tf.py", "xla", "transformers4"),
+    "transformers PyTorch, eager": ("transformers_torch.py", "eager", "transformers5"),
+    "transformers PyTorch, compiled": ("transformers_torch.py", "compiled", "transformers5"),
+}
+
+
+class Contender:
+    """A process that has warmed up, and does its work once whenever it is asked.
+
+    Args:
+        name: one of `CONTENDERS`.
+        work: "forward", "training", "pretraining" or "vqa".
+        sizes: the batch size, and what else the work takes.
+
+    Raises:
+        SystemExit: the process failed; with the command that shows why.
+    """
+
+    def __init__(self, name: str, work: str, *sizes: int):
+        script, variant, environment = CONTENDERS[name]
+        python, path = (peer(environment), "") if environment else (sys.executable, str(ROOT))
+        command = [python, str(HERE / script), work, variant, *map(str, sizes)]
+        quiet = QUIET if environment else {k: v for k, v in QUIET.items() if k != "TF_USE_LEGACY_KERAS"}
+        self.process = subprocess.Popen(
+            command,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.DEVNULL,
+            text=True,
+            env={**os.environ, **quiet, "PYTHONPATH": path},
+        )
+        self.name = name
+        self._read()
+
+    def run(self) -> float:
+        """Seconds that one piece of work takes."""
+        self.process.stdin.write("\n")
+        self.process.stdin.flush()
+        return float(self._read())
+
+    def close(self) -> float:
+        """Ends the process; returns the most memory it has held, in MB."""
+        self.process.stdin.close()
+        peak = json.loads(self._read())["peak_mb"]
+        self.process.wait()
+        return peak
+
+    def _read(self) -> str:
+        line = self.process.stdout.readline()
+        if not line:
+            raise SystemExit(
+                f"{self.name} ended with {self.process.wait()}; run {' '.join(self.process.args)} to see why."
+            )
+        return line
+
+
+def contest(names: Sequence[str], rounds: int, together: bool, work: str, *sizes: int) -> dict[str, dict]:
+    """Times contenders in turn: seconds of every round, and peak memory, by name.
+
+    Args:
+        together: whether all processes live at once and take turns, or, where memory is short, one after the other.
+    """
+    if not together:
+        return {name: one for name in names for one in contest([name], rounds, True, work, *sizes).values()}
+    contenders = {name: Contender(name, work, *sizes) for name in names}
+    seconds = in_turn({name: contender.run for name, contender in contenders.items()}, rounds)
+    return {name: {"seconds": seconds[name], "peak_mb": contenders[name].close()} for name in names}
+
+
+def rows(results: Mapping[str, dict], ours: Sequence[str]) -> list[list[str]]:
+    """Rows of a table: name, median, minimum, peak memory, and how many times as long as our best it took."""
+    best = min(median(results[name]["seconds"]) for name in ours)
+    return [
+        [
+            name,
+            f"{1000 * median(one['seconds']):.0f} ms",
+            f"{1000 * min(one['seconds']):.0f} ms",
+            f"{one['peak_mb'] / 1000:.1f} GB",
+            f"{median(one['seconds']) / best:.2f}",
+        ]
+        for name, one in results.items()
+    ]
