@@ -6,6 +6,7 @@ import keras
 from keras import ops
 
 from lxmert_tf.configuration import LxmertConfig
+from lxmert_tf.layers.common import initializer
 from lxmert_tf.model_output import ModelOutput
 
 
@@ -146,10 +147,10 @@ class TFLxmertPreTrainedModel(keras.Model):
         layer = self.get_input_embeddings()
         _check_size("new_num_tokens", new_num_tokens)
         self.config.vocab_size = layer.rows = new_num_tokens
-        layer.weight = resized(layer, layer.weight, new_num_tokens)
+        layer.weight = resized(layer, layer.weight, new_num_tokens, initializer(self.config))
         if hasattr(self, "cls"):
             head = self.cls.predictions
-            head.bias = resized(head, head.bias, new_num_tokens)
+            head.bias = resized(head, head.bias, new_num_tokens, "zeros")
         self._forget_compiled_functions()
         return layer
 
@@ -167,8 +168,8 @@ class TFLxmertPreTrainedModel(keras.Model):
             raise ValueError(f"{type(self).__name__} has no answers to resize.")
         _check_size("num_labels", num_labels)
         self.config.num_qa_labels = layer.units = num_labels
-        layer._kernel = resized(layer, layer._kernel, num_labels, axis=1)
-        layer.bias = resized(layer, layer.bias, num_labels)
+        layer._kernel = resized(layer, layer._kernel, num_labels, initializer(self.config), axis=1)
+        layer.bias = resized(layer, layer.bias, num_labels, "zeros")
         self._forget_compiled_functions()
         return layer
 
@@ -176,17 +177,17 @@ class TFLxmertPreTrainedModel(keras.Model):
         self.train_function = self.test_function = self.predict_function = None
 
 
-def resized(layer: keras.layers.Layer, variable, size: int, axis: int = 0):
+def resized(layer: keras.layers.Layer, variable, size: int, fresh_initializer, axis: int = 0):
     """A variable of `layer` that takes `variable`'s place, with its first `size` entries along `axis`.
 
-    Entries that `variable` does not have come from its initialiser.
+    Entries that `variable` does not have come from `fresh_initializer`; Keras no longer knows the variable's own.
     """
     shape = list(variable.shape)
     shape[axis] = size
     layer._tracker.unlock()  # Keras closes a layer to new variables once it is built
     layer._untrack_variable(variable)
     with layer._open_name_scope():
-        new = layer.add_weight(name=variable.name, shape=shape, initializer=variable._initializer or "zeros")
+        new = layer.add_weight(name=variable.name, shape=shape, initializer=fresh_initializer)
     layer._tracker.lock()
     kept = min(size, variable.shape[axis])
     old, fresh = ops.convert_to_tensor(variable), ops.convert_to_tensor(new)

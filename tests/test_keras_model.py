@@ -381,6 +381,18 @@ def test_resize_token_embeddings_keeps_old_pieces_and_the_tied_decoder():
     assert sorted(variable.path for variable in model.weights) == sorted(paths)
 
 
+def test_new_answers_and_pieces_are_drawn_as_in_a_fresh_model():
+    model = tiny_model()
+    model.resize_num_qa_labels(200)
+    model.resize_token_embeddings(200)
+    new_answers = np.asarray(model.get_qa_logit_layer().kernel)[:, 5:]
+    new_pieces = np.asarray(model.get_input_embeddings().weight)[37:]
+    for drawn in (new_answers, new_pieces):
+        # A normal distribution cut off at two deviations has 0.88 of the deviation.
+        assert abs(drawn.std() / model.config.initializer_range - 0.88) < 0.05
+    assert not np.asarray(model.get_qa_logit_layer().bias)[5:].any()
+
+
 @pytest.mark.parametrize("model_class", [TFLxmertModel, TFLxmertForVisualReasoning], ids=lambda c: c.__name__)
 def test_there_are_no_answers_to_resize(model_class):
     model = tiny_model(model_class)
