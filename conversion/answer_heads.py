@@ -1,6 +1,7 @@
 """Checkpoints for question answering whose head starts from a pretrained one."""
 
 import os
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
@@ -8,8 +9,8 @@ from typing import Any
 from conversion.answers import AnswerMatch, initialize_answer_head, match_answers, read_pretraining_answers
 from conversion.convert import Report, convert
 from conversion.formats import Checkpoint
-from conversion.names import head_of
 from conversion.tensors import Tensors
+from conversion.text import counted, some
 from lxmert_tf.configuration import LxmertConfig
 from lxmert_tf.weights import open_source
 
@@ -42,7 +43,7 @@ class AnswersReport:
         lost = self.match.not_found
         return [
             *self.report.lines(),
-            f"{self.match.found} answers found among {self.match.num_pretrained}, {len(lost)} not found",
+            f"{counted(self.match.found, 'answer')} found among {self.match.num_pretrained}, {len(lost)} not found",
             *([f"not found, and zero: {', '.join(lost)}"] if lost else []),
         ]
 
@@ -60,21 +61,20 @@ def convert_answers(
         **options: of `convert`, except `task` and `allow_missing`.
 
     Raises:
-        ValueError: the source has no head of that many answers, or none is found; or as `convert`.
+        ValueError: the source has no head of that many answers, none is found, or one is named twice; or as `convert`.
     """
-    config = options.pop("config", None)
-    if config is not None and not isinstance(config, LxmertConfig):
-        config = LxmertConfig.from_json_file(config)
     new = read_pretraining_answers(answers)
+    if twice := [answer for answer, count in Counter(new).items() if count > 1]:
+        raise ValueError(f"{answers} must name each answer once, got {some(list(map(repr, twice)))} again.")
     match = match_answers(read_pretraining_answers(pretrained), new)
     if not match.found:
         raise ValueError(f"None of the answers in {answers} is among those in {pretrained}; check which list is which.")
-    checkpoint = fine_tuning_checkpoint(open_source(source, config), match, new)
-    return AnswersReport(match, convert(checkpoint, destination, **options))
+    checkpoint = fine_tuning_checkpoint(open_source(source, options.pop("config", None)), match, new)
+    return AnswersReport(match, convert(checkpoint, destination, task="qa", **options))
 
 
 def fine_tuning_checkpoint(checkpoint: Checkpoint, match: AnswerMatch, answers: Sequence[str]) -> Checkpoint:
-    """A checkpoint for question answering: its encoder, and an answer head that starts from the pretrained one.
+    """The checkpoint with an answer head for question answering that starts from its own one.
 
     Args:
         checkpoint: of pretraining, or fine-tuned on other answers.
@@ -93,11 +93,9 @@ def fine_tuning_checkpoint(checkpoint: Checkpoint, match: AnswerMatch, answers: 
             f"{match.num_pretrained}."
         )
     kernel, bias = initialize_answer_head(tensors[KERNEL], tensors[BIAS], match)
-    others = {name: item for name, item in tensors.stored.items() if head_of(name) in (None, "answer_head")}
     named = {"num_qa_labels": len(answers), "id2label": dict(enumerate(answers)), "label2id": None}
     return replace(
         checkpoint,
-        tensors=Tensors({**others, **Tensors.of({KERNEL: kernel, BIAS: bias}).stored}),
+        tensors=Tensors({**tensors.stored, **Tensors.of({KERNEL: kernel, BIAS: bias}).stored}),
         config=LxmertConfig.from_dict({**checkpoint.config.to_dict(), **named}),
-        task="qa",
     )

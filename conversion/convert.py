@@ -2,7 +2,7 @@
 
 import os
 import shutil
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
@@ -12,12 +12,12 @@ import numpy as np
 
 from conversion.destination import check_apart, check_replaceable, staged, told_by_name, written_as
 from conversion.errors import identical
-from conversion.formats import TIED, Checkpoint, find_weights, read_file
+from conversion.formats import TIED, UNTIED, Checkpoint, find_weights, read_file, untied
 from conversion.names import HEADS, fit_prefix
 from conversion.plan import Plan, make_plan
 from conversion.progress import bar
 from conversion.tensors import DTYPES
-from conversion.text import grouped, some
+from conversion.text import counted, grouped, some
 from conversion.writers import DIRECTORY_FORMATS, FILE_FORMATS, SHARDED_FORMATS, write_checkpoint, write_file
 from lxmert_tf.configuration import CONFIG_NAME, LxmertConfig
 from lxmert_tf.hub import TOKENIZER_FILES
@@ -41,11 +41,14 @@ class Report:
         source, destination: the weights file read; the path written.
         source_format, format: formats before and after.
         source_task, task: tasks before and after.
+        config: "file", "given" or "inferred", as in `conversion.inspect`.
+        config_file: where the config was read from, if it was.
         dtypes: of the tensors written.
         tensors, bytes: how many were written, and their size.
         dropped: PyTorch names that were left out, each with the reason.
         initialised: PyTorch names the source lacks, which have fresh values.
-        nonfinite: PyTorch name to its number of NaN and infinite values; only counted while verifying.
+        nonfinite: PyTorch name to its number of NaN and infinite values in the source; only counted while verifying.
+        overflowed: PyTorch name to its number of values that only the cast made infinite; likewise.
         notes: what else the user should know.
         verified: whether the written tensors were reread and found identical.
     """
@@ -56,12 +59,15 @@ class Report:
     format: str
     source_task: str
     task: str
+    config: str
+    config_file: str | None
     dtypes: list[str]
     tensors: int
     bytes: int
     dropped: dict[str, str]
     initialised: list[str]
     nonfinite: dict[str, int]
+    overflowed: dict[str, int]
     notes: list[str]
     verified: bool
 
@@ -73,12 +79,19 @@ class Report:
         """The report for people."""
         verified = "reread and identical" if self.verified else "not reread"
         return [
-            f"{self.source} ({self.source_format}, {self.source_task})",
-            f"-> {self.destination} ({self.format}, {self.task}): {self.tensors} tensors, {', '.join(self.dtypes)}, "
-            f"{self.bytes:,} bytes, {verified}",
+            f"{self.source} ({self.source_format}, {self.source_task}), config ({self.config_file or self.config})",
+            f"-> {self.destination} ({self.format}, {self.task}): {counted(self.tensors, 'tensor')}, "
+            f"{', '.join(self.dtypes)}, {self.bytes:,} bytes, {verified}",
             *(f"dropped {len(names)}: {some(names)}: {reason}" for reason, names in grouped(self.dropped).items()),
             *([f"initialised {len(self.initialised)}: {some(self.initialised)}"] if self.initialised else []),
-            *(f"warning: {name} holds {count} values that are not finite" for name, count in self.nonfinite.items()),
+            *(
+                f"warning: {name} holds {counted(count, 'value')} that {'is' if count == 1 else 'are'} not finite"
+                for name, count in self.nonfinite.items()
+            ),
+            *(
+                f"warning: {name}: {counted(count, 'value')} overflowed in the cast to {', '.join(self.dtypes)}"
+                for name, count in self.overflowed.items()
+            ),
             *(f"note: {note}" for note in self.notes),
         ]
 
@@ -126,8 +139,6 @@ def convert(
     limit = _check_options(to, task, dtype, shard_size)
     to_file = written_as(to, destination)
     check_replaceable(destination, to, to_file is not None, overwrite)
-    if config is not None and not isinstance(config, LxmertConfig):
-        config = LxmertConfig.from_json_file(config)
     checkpoint = open_source(source, config)
     check_apart(source, checkpoint, destination)
     plan = make_plan(checkpoint, task or checkpoint.task, dtype, allow_missing)
@@ -139,7 +150,7 @@ def convert(
             write_checkpoint(place, plan.tensors, plan.config, plan.task, to, limit)
             for file in copied:
                 shutil.copyfile(file, place / file.name)
-        nonfinite = _compare(place, plan, to in DIRECTORY_FORMATS and not to_file) if verify else {}
+        nonfinite, overflowed = _compare(place, plan, to in DIRECTORY_FORMATS and not to_file) if verify else ({}, {})
     return Report(
         source=str(checkpoint.path),
         destination=str(destination),
@@ -147,12 +158,15 @@ def convert(
         format=to,
         source_task=checkpoint.task,
         task=plan.task,
+        config=checkpoint.config_origin,
+        config_file=checkpoint.config_file and str(checkpoint.config_file),
         dtypes=sorted({item.dtype.name for item in plan.tensors.stored.values()}),
         tensors=len(plan.tensors),
         bytes=plan.tensors.nbytes,
         dropped=plan.dropped,
         initialised=plan.initialised,
         nonfinite=nonfinite,
+        overflowed=overflowed,
         notes=_notes(checkpoint, plan, to_file, copied),
         verified=verify,
     )
@@ -211,8 +225,8 @@ def _watched(plan: Plan, verify: bool, progress: bool) -> Iterator[Plan]:
 # Proof
 
 
-def _compare(path: Path, plan: Plan, with_config: bool) -> dict[str, int]:
-    """Rereads what was written; returns how many values are not finite, by PyTorch name.
+def _compare(path: Path, plan: Plan, with_config: bool) -> tuple[dict[str, int], dict[str, int]]:
+    """Rereads what was written; returns how many values are not finite, and overflowed in the cast, by PyTorch name.
 
     Raises:
         Differs: naming the first tensor that is absent, too much, or not identical.
@@ -222,16 +236,22 @@ def _compare(path: Path, plan: Plan, with_config: bool) -> dict[str, int]:
     strange = (set(written) ^ set(plan.tensors)) - {TIED[0]}
     if strange:
         raise Differs(f"What was written has other tensors than the model: {some(sorted(strange))}; nothing is kept.")
-    nonfinite = {}
+    nonfinite, overflowed = {}, {}
     for row in plan.table:
         array = plan.tensors[row.torch]
         if not identical(array, written[row.torch]):
             raise Differs(f"{row.torch} was reread with other values than were written; nothing is kept.")
-        if count := array.size - int(np.isfinite(array).sum()):
-            nonfinite[row.torch] = count
+        if count := _nonfinite(array):
+            before = _nonfinite(plan.source[row.torch])
+            nonfinite.update({row.torch: before} if before else {})
+            overflowed.update({row.torch: count - before} if count > before else {})
     if with_config:
         _compare_configs(LxmertConfig.from_json_file(path / CONFIG_NAME), plan.config)
-    return nonfinite
+    return nonfinite, overflowed
+
+
+def _nonfinite(array: np.ndarray) -> int:
+    return array.size - int(np.isfinite(array).sum())
 
 
 def _compare_configs(written: LxmertConfig, config: LxmertConfig) -> None:
@@ -241,22 +261,17 @@ def _compare_configs(written: LxmertConfig, config: LxmertConfig) -> None:
 
 
 def _notes(checkpoint: Checkpoint, plan: Plan, to_file: str | None, copied: list[Path]) -> list[str]:
-    notes = []
+    notes = [*checkpoint.notes]
     heads = plan.config.num_attention_heads
     if untied(checkpoint.tensors):
-        notes.append(f"{TIED[0]} is not {TIED[1]}, as it must be in LXMERT; the latter is used for both")
+        notes.append(f"{UNTIED}; the latter is used for both")
     if checkpoint.inferred:
         notes.append(
-            f"the source has no config, which was inferred from shapes; num_attention_heads={heads} is a guess: "
-            "if it is wrong, give the right one with a config"
+            f"{checkpoint.inferred}, so the config is inferred from shapes; num_attention_heads={heads} is a guess: "
+            "if it is wrong, pass config="
         )
     elif to_file in FILE_FORMATS:
         notes.append(f"a single file holds no config; its reader must know num_attention_heads={heads}")
     if copied:
         notes.append(f"copied {', '.join(path.name for path in copied)}")
     return notes
-
-
-def untied(tensors: Mapping[str, np.ndarray]) -> bool:
-    """Whether a decoder has weights of its own, though LXMERT ties it to the word embeddings."""
-    return all(name in tensors for name in TIED) and not identical(tensors[TIED[0]], tensors[TIED[1]])

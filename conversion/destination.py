@@ -61,9 +61,8 @@ def _is_ours(path: Path) -> bool:
 
 def check_apart(source: Any, checkpoint: Checkpoint, destination: Path) -> None:
     """Neither path may hold the other: writing one would change or remove the other."""
-    paths = [] if checkpoint.format == "memory" else [checkpoint.path]
-    if isinstance(source, str | os.PathLike):
-        paths.append(source)
+    paths = [source] if isinstance(source, str | os.PathLike) else []
+    paths += [] if checkpoint.format == "memory" else [checkpoint.path]
     for path in (Path(os.path.realpath(path)) for path in paths):
         if path == destination or path in destination.parents:
             raise ValueError(f"The destination {destination} lies inside the source {path}; choose one outside it.")

@@ -3,13 +3,12 @@
 from dataclasses import asdict, dataclass, fields
 from typing import Any
 
-from conversion.convert import untied
 from conversion.errors import Error, error_between, identical
-from conversion.formats import TIED, Checkpoint
+from conversion.formats import UNTIED, Checkpoint, untied
 from conversion.names import fit_prefix, rows, skip_reason
 from conversion.progress import bar
 from conversion.tensors import Tensors
-from conversion.text import grouped, some
+from conversion.text import counted, grouped, some
 from lxmert_tf.configuration import LxmertConfig
 from lxmert_tf.weights import open_source
 
@@ -80,7 +79,7 @@ class Difference:
         """What differs between the tensors, for people."""
         width = max(map(len, self.values), default=0)
         return [
-            f"{self.compared} tensors compared, {self.compared - len(self.values)} of equal values",
+            f"{counted(self.compared, 'tensor')} compared, {self.compared - len(self.values)} of equal values",
             *(f"{len(names)} only in {side}: {some(names)}" for side, names in self._lacking().items() if names),
             *(f"shape: {name}: {first}, {second}" for name, (first, second) in self.shapes.items()),
             *(
@@ -157,11 +156,14 @@ def _config_difference(a: LxmertConfig, b: LxmertConfig) -> dict[str, tuple[Any,
 
 def _notes(a: Checkpoint, b: Checkpoint) -> list[str]:
     sides = {"a": a, "b": b}
-    inferred = [name for name, checkpoint in sides.items() if checkpoint.inferred]
     return [
-        *(f"{name} has no config, so configs are not compared" for name in inferred),
         *(
-            f"in {name}, {TIED[0]} is not {TIED[1]}, as it must be in LXMERT; it is left aside"
+            f"of {name}: {checkpoint.inferred}, so configs are not compared"
+            for name, checkpoint in sides.items()
+            if checkpoint.inferred
+        ),
+        *(
+            f"in {name}, {UNTIED}; it is left aside"
             for name, checkpoint in sides.items()
             if untied(Tensors(checkpoint.tensors.stored))
         ),

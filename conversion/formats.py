@@ -14,17 +14,22 @@ The format is told by what a file holds, not by its name. Reading is lazy and ne
 import json
 import os
 import reprlib
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from conversion.names import LAYOUTS, Row, canonical, find_task, infer_config, lookup
+import numpy as np
+
+from conversion.errors import identical
+from conversion.names import LAYOUTS, Row, canonical, contradictions, find_task, infer_config, lookup
 from conversion.readers import Content, read_h5, read_pickle, read_safetensors, read_zip, reading
 from conversion.tensors import Stored, Tensors
+from conversion.text import some
 from lxmert_tf.configuration import CONFIG_NAME, LxmertConfig
 
 TIED = ("cls.predictions.decoder.weight", "lxmert.embeddings.word_embeddings.weight")
+UNTIED = f"{TIED[0]} is not {TIED[1]}, as it must be in LXMERT"
 
 # What a directory is searched for, first to last, and the format each is written in.
 WEIGHT_FILES = {
@@ -52,7 +57,9 @@ class Checkpoint:
         tensors: by upstream's PyTorch names, in PyTorch layout; a bare backbone has no `lxmert.` prefix.
         config: from the config.json beside the file or in it, else inferred from the shapes.
         task: "model", "pretraining", "qa" or "visual-reasoning", told by the heads.
-        inferred: whether the config is told from the shapes, with a guess for what they do not tell.
+        config_file: where the config was read from, if it was.
+        inferred: why the config is told from the shapes, with a guess for what they do not tell; "" if it is not.
+        notes: what else its user should know.
     """
 
     path: Path
@@ -60,40 +67,100 @@ class Checkpoint:
     tensors: Tensors
     config: LxmertConfig
     task: str
-    inferred: bool = False
+    config_file: Path | None = None
+    inferred: str = ""
+    notes: tuple[str, ...] = ()
+
+    @property
+    def config_origin(self) -> str:
+        """Where the config is from: "file", "given" or "inferred"."""
+        return "inferred" if self.inferred else "file" if self.config_file else "given"
+
+    @property
+    def contradiction(self) -> str:
+        """In which sizes the config is not the tensors' own, or ""."""
+        return _contradiction(self.config_file or "the config", self.config, self.tensors.shapes)
 
 
 # Opening
 
 
-def open_checkpoint(path: str | os.PathLike, config: LxmertConfig | None = None) -> Checkpoint:
+def open_checkpoint(path: str | os.PathLike, config: LxmertConfig | str | os.PathLike | None = None) -> Checkpoint:
     """Opens a checkpoint file, or the preferred one of a directory (see `WEIGHT_FILES`).
+
+    The config.json of a directory is its checkpoint's; one that lies beside a single file may be another's, and is
+    used only where it is an LXMERT config of the tensors' sizes.
 
     Args:
         path: a file or a directory.
-        config: in place of the checkpoint's own, which is not read then.
+        config: a config or its JSON file, in place of the checkpoint's own, which is not read then.
 
     Raises:
         FileNotFoundError: there is no such path, no checkpoint in the directory, or no shard an index names.
         ValueError: the file is damaged, or holds no LXMERT weights; the message names it.
     """
-    path = find_weights(Path(path))
+    source, path = Path(path), find_weights(Path(path))
     format, tensors, own_config = read_file(path)
-    config_file = path.parent / CONFIG_NAME
-    config = config or own_config
-    if config is None and config_file.is_file():
-        config = LxmertConfig.from_json_file(config_file)
-    return checkpoint_of(path, format, tensors, config)
+    beside, notes = path.parent / CONFIG_NAME, _others(source, path)
+    if isinstance(config, LxmertConfig):
+        return checkpoint_of(path, format, tensors, config, notes=notes)
+    if config is not None:
+        return checkpoint_of(path, format, tensors, LxmertConfig.from_json_file(config), Path(config), notes=notes)
+    if own_config is not None:
+        return checkpoint_of(path, format, tensors, own_config, path)
+    if not beside.is_file():
+        return checkpoint_of(path, format, tensors, None, notes=notes)
+    if source.is_dir():
+        return checkpoint_of(path, format, tensors, LxmertConfig.from_json_file(beside), beside, notes=notes)
+    if ignored := _why_ignored(beside, tensors):
+        return checkpoint_of(path, format, tensors, None, why=ignored)
+    return checkpoint_of(path, format, tensors, LxmertConfig.from_json_file(beside), beside)
 
 
-def checkpoint_of(path: Path, format: str, tensors: Tensors, config: LxmertConfig | None) -> Checkpoint:
-    """A checkpoint of tensors; without a config, one is inferred from their shapes."""
+def checkpoint_of(
+    path: Path,
+    format: str,
+    tensors: Tensors,
+    config: LxmertConfig | None,
+    config_file: Path | None = None,
+    why: str = f"there is no {CONFIG_NAME}",
+    notes: tuple[str, ...] = (),
+) -> Checkpoint:
+    """A checkpoint of tensors; without a config, one is inferred from their shapes, and `why` tells the user why."""
     task = find_task(tensors.shapes)
     if config is not None:
-        return Checkpoint(path, format, tensors, config, task)
+        return Checkpoint(path, format, tensors, config, task, config_file, notes=notes)
     with reading(path):
         config = infer_config(tensors.shapes)
-    return Checkpoint(path, format, tensors, config, task, inferred=True)
+    return Checkpoint(path, format, tensors, config, task, inferred=why, notes=notes)
+
+
+def _why_ignored(file: Path, tensors: Tensors) -> str:
+    """Why the config beside a single file is not that file's, or ""."""
+    try:
+        config = LxmertConfig.from_json_file(file)
+    except (TypeError, ValueError, OSError) as error:
+        return f"{str(error).splitlines()[0].removesuffix('.')}; it is ignored"
+    if "x_layers" not in (values := json.loads(file.read_text(encoding="utf-8"))) and "model_type" not in values:
+        return f"{file} is not an LXMERT config and is ignored"
+    contradiction = _contradiction(file, config, tensors.shapes)
+    return contradiction and f"{contradiction}; it is ignored"
+
+
+def _contradiction(source: Path | str, config: LxmertConfig, shapes: Mapping[str, Any]) -> str:
+    sizes = [f"{name}={given}, the tensors {told}" for name, (given, told) in contradictions(config, shapes).items()]
+    return f"{source} says {some(sizes, 2)}" if sizes else ""
+
+
+def _others(source: Path, path: Path) -> tuple[str, ...]:
+    """A note if a directory holds weights in several formats."""
+    found = [name for name in WEIGHT_FILES if source.is_dir() and (source / name).is_file() and name != path.name]
+    return (f"{source} also holds {some(found)}; {path.name} is used",) if found else ()
+
+
+def untied(tensors: Mapping[str, np.ndarray]) -> bool:
+    """Whether a decoder has weights of its own, though LXMERT ties it to the word embeddings."""
+    return all(name in tensors for name in TIED) and not identical(tensors[TIED[0]], tensors[TIED[1]])
 
 
 def find_weights(path: Path) -> Path:

@@ -1,12 +1,15 @@
 """What a checkpoint is: format, class, sizes, and every tensor, compared with the table of names."""
 
+import os
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
 
+from conversion.formats import UNTIED, Checkpoint, untied
 from conversion.names import ARCHITECTURES, Shape, fit_prefix, rows, skip_reason
-from conversion.tensors import Stored
-from conversion.text import grouped, some
+from conversion.tensors import DTYPES, SAFETENSORS_TYPES, Stored
+from conversion.text import counted, grouped, some
+from lxmert_tf.configuration import LxmertConfig
 from lxmert_tf.weights import open_source
 
 SIZES = (
@@ -46,13 +49,16 @@ class Inspection:
         format: "hf-pt", "hf-pt-bin", "hf-tf", "keras" or "original".
         class_name: the PyTorch class of its model.
         task: "model", "pretraining", "qa" or "visual-reasoning".
-        config: "file" if it is in or beside the checkpoint, "inferred" if it is told from the shapes.
+        config: "file" if it was read from one, "inferred" if it is told from the shapes, "given" if it was passed.
+        config_file: where it was read from, if it was.
         sizes: depths and widths, by config field. Inferred ones of absent heads are defaults.
         tensors: the table, in the order of the file.
         unknown: PyTorch names its model does not have.
         missing: PyTorch names of its model that it lacks.
         misshapen: PyTorch name to the shape found and the shape expected.
+        unusable: PyTorch name of its model to a dtype that is not converted.
         skipped: PyTorch names it has that are never loaded, each with the reason.
+        notes: what else the user should know.
     """
 
     path: str
@@ -60,17 +66,20 @@ class Inspection:
     class_name: str
     task: str
     config: str
+    config_file: str | None
     sizes: dict[str, int]
     tensors: list[Tensor]
     unknown: list[str]
     missing: list[str]
     misshapen: dict[str, list[list[int]]]
+    unusable: dict[str, str]
     skipped: dict[str, str]
+    notes: list[str]
 
     @property
     def complete(self) -> bool:
-        """Whether the model has all its tensors, each in its shape, and no others."""
-        return not (self.unknown or self.missing or self.misshapen)
+        """Whether the model has all its tensors, each in its shape and of a dtype that is converted, and no others."""
+        return not (self.unknown or self.missing or self.misshapen or self.unusable)
 
     @property
     def bytes(self) -> int:
@@ -83,47 +92,68 @@ class Inspection:
 
     def lines(self) -> list[str]:
         """The inspection for people."""
-        width = max(len(tensor.name) for tensor in self.tensors)
+        width = max((len(tensor.name) for tensor in self.tensors), default=0)
+        config = f"{self.config} {self.config_file}" if self.config_file else self.config
         return [
             f"{self.path}: {self.format}, {self.class_name} ({self.task})",
-            f"config ({self.config}): {', '.join(f'{name}={size}' for name, size in self.sizes.items())}",
+            f"config ({config}): {', '.join(f'{name}={size}' for name, size in self.sizes.items())}",
             *(f"  {t.name:{width}}  {t.dtype:8}  {t.bytes:>12,}  {t.shape}" for t in self.tensors),
-            f"{len(self.tensors)} tensors, {self.bytes:,} bytes",
+            f"{counted(self.tensors, 'tensor')}, {self.bytes:,} bytes",
             *(f"skipped {len(names)}: {some(names)}: {reason}" for reason, names in grouped(self.skipped).items()),
             *(f"unknown: {name}" for name in self.unknown),
             *(f"missing: {name}" for name in self.missing),
             *(f"misshapen: {name} {found}, expected {wanted}" for name, (found, wanted) in self.misshapen.items()),
+            *(f"unusable: {name} is {dtype}, not one of {', '.join(DTYPES)}" for name, dtype in self.unusable.items()),
+            *(f"note: {note}" for note in self.notes),
         ]
 
 
-def inspect(source: Any) -> Inspection:
-    """Inspects a checkpoint, without reading its tensors.
+def inspect(source: Any, config: LxmertConfig | str | os.PathLike | None = None) -> Inspection:
+    """Inspects a checkpoint; of its tensors it reads at most a decoder's, to tell whether it is tied.
 
     Args:
         source: a file, a directory or a Hub id; or a model or a state dict in memory.
+        config: a config or its JSON file, in place of the checkpoint's own.
 
     Raises:
         FileNotFoundError: there is no such checkpoint.
         ValueError: it is damaged, or without a config and so incomplete that none can be inferred.
     """
-    checkpoint = open_source(source)
+    checkpoint = open_source(source, config)
     config, task = checkpoint.config, checkpoint.task
     wanted = {row.torch: row.shape(config) for row in rows(config, task)}
-    shapes = {fit_prefix(name, task): shape for name, shape in checkpoint.tensors.shapes.items()}
+    tensors = {fit_prefix(name, task): item for name, item in checkpoint.tensors.stored.items()}
+    shapes = {name: item.shape for name, item in tensors.items()}
     skipped = {name: reason for name in shapes if (reason := skip_reason(name))}
     return Inspection(
         path=str(checkpoint.path),
         format=checkpoint.format,
         class_name=ARCHITECTURES[task],
         task=task,
-        config="inferred" if checkpoint.inferred else "file",
+        config=checkpoint.config_origin,
+        config_file=checkpoint.config_file and str(checkpoint.config_file),
         sizes={name: getattr(config, name) for name in SIZES},
-        tensors=[_describe(fit_prefix(name, task), item) for name, item in checkpoint.tensors.stored.items()],
+        tensors=[_describe(name, item) for name, item in tensors.items()],
         unknown=sorted(set(shapes) - set(wanted) - set(skipped)),
         missing=sorted(set(wanted) - set(shapes)),
         misshapen=_misshapen(shapes, wanted),
+        unusable={
+            name: item.dtype.name
+            for name, item in tensors.items()
+            if name in wanted and item.dtype not in SAFETENSORS_TYPES
+        },
         skipped=skipped,
+        notes=_notes(checkpoint),
     )
+
+
+def _notes(checkpoint: Checkpoint) -> list[str]:
+    return [
+        *checkpoint.notes,
+        *([checkpoint.contradiction] if checkpoint.contradiction else []),
+        *([f"{checkpoint.inferred}, so the config is inferred from shapes"] if checkpoint.inferred else []),
+        *([UNTIED] if untied(checkpoint.tensors) else []),
+    ]
 
 
 def _describe(name: str, item: Stored) -> Tensor:

@@ -27,8 +27,6 @@ def load_state_dict(
     Raises:
         Incomplete, FileNotFoundError, ValueError: as `conversion.convert.convert`.
     """
-    if config is not None and not isinstance(config, LxmertConfig):
-        config = LxmertConfig.from_json_file(config)
     checkpoint = open_source(source, config)
     plan = make_plan(checkpoint, task or checkpoint.task, dtype, allow_missing)
     return {name: np.array(array) for name, array in plan.tensors.items()}

@@ -469,17 +469,32 @@ def infer_config(shapes: Mapping[str, Shape]) -> LxmertConfig:
     task = find_task(shapes)
     shapes = {fit_prefix(name, "qa"): shape for name, shape in shapes.items()}
     depths = {stack: _depth(stack, shapes) for stack in STACKS}
-    fields: dict[str, int] = {}
-    for row in expand(depths, ALL_HEADS, bare=False):
-        is_head = head_of(row.torch) is not None
-        if row.torch not in shapes and not is_head:
+    for row in expand(depths, (), bare=False):
+        if row.torch not in shapes:
             raise ValueError(f"There is no tensor {row.torch}, so these are not the weights of an LXMERT model.")
-        if not (is_head and task == "visual-reasoning"):
-            fields.update(zip(row.sizes, shapes.get(row.torch, ()), strict=False))
-    fields = {name: size for name, size in fields.items() if isinstance(name, str) and "*" not in name}
-    hidden = fields["hidden_size"]
+    sizes = {name: told[-1] for name, told in _sizes_told(shapes).items()}
+    hidden = sizes["hidden_size"]
     heads = {"num_attention_heads": hidden // 64 if hidden % 64 == 0 else 1}
-    return LxmertConfig(**fields, **heads, **depths, **_switches(task, shapes))
+    return LxmertConfig(**sizes, **heads, **_switches(task, shapes))
+
+
+def contradictions(config: LxmertConfig, shapes: Mapping[str, Shape]) -> dict[str, tuple[int, int]]:
+    """The sizes in which no tensor agrees with a config: field to the config's and to the tensors'."""
+    given = {name: getattr(config, name) for name in _sizes_told(shapes)}
+    return {name: (given[name], told[-1]) for name, told in _sizes_told(shapes).items() if given[name] not in told}
+
+
+def _sizes_told(shapes: Mapping[str, Shape]) -> dict[str, list[int]]:
+    """Config field to its value in every tensor that tells it."""
+    task = find_task(shapes)
+    shapes = {fit_prefix(name, "qa"): shape for name, shape in shapes.items()}
+    depths = {stack: _depth(stack, shapes) for stack in STACKS}
+    told = {stack: [depth] for stack, depth in depths.items()}
+    for row in expand(depths, () if task == "visual-reasoning" else ALL_HEADS, bare=False):
+        for name, size in zip(row.sizes, shapes.get(row.torch, ()), strict=False):
+            if isinstance(name, str) and "*" not in name:
+                told.setdefault(name, []).append(size)
+    return told
 
 
 def _depth(stack: str, shapes: Collection[str]) -> int:

@@ -6,10 +6,11 @@ from dataclasses import dataclass
 import numpy as np
 
 from conversion.formats import Checkpoint
-from conversion.names import Row, fit_prefix, head_of, match, rows
+from conversion.names import ARCHITECTURES, Row, fit_prefix, head_of, match, rows
 from conversion.tensors import DTYPES, SAFETENSORS_TYPES, Stored, Tensors
-from conversion.text import some
+from conversion.text import counted, some
 from lxmert_tf.configuration import LxmertConfig
+from lxmert_tf.weights import misfit
 
 
 class Incomplete(ValueError):
@@ -25,6 +26,7 @@ class Plan:
     Args:
         table: the model's rows.
         tensors: by PyTorch name, in PyTorch layout, each read or made when it is asked for.
+        source: the same before they are cast.
         config, task: the model's.
         dropped: PyTorch names of the source that are left out, each with the reason.
         initialised: PyTorch names that the source lacks, which get fresh values.
@@ -32,6 +34,7 @@ class Plan:
 
     table: list[Row]
     tensors: Tensors
+    source: Tensors
     config: LxmertConfig
     task: str
     dropped: dict[str, str]
@@ -53,21 +56,23 @@ def make_plan(checkpoint: Checkpoint, task: str, dtype: str | None, allow_missin
     try:
         matched = match({**shapes, **holes}, task, config)
     except ValueError as error:
-        raise ValueError(f"{checkpoint.path}: {error}") from None
+        raise ValueError(misfit(checkpoint, error)) from None
     missing = sorted({*holes, *matched.missing})
     if missing and not allow_missing:
+        told = checkpoint.contradiction
         raise Incomplete(
-            f"{checkpoint.path} lacks {len(missing)} tensors of a {task} model: {some(missing)}; "
-            "choose another task, or allow missing tensors to have them initialised."
+            f"{checkpoint.path} lacks {counted(missing, 'tensor')} of {ARCHITECTURES[task]}: {some(missing)}; "
+            f"{f'{told}; ' if told else ''}choose another task, or have them initialised with allow_missing=True."
         )
-    tensors = _prepared(checkpoint, task, table, missing, DTYPES.get(dtype))
-    return Plan(table, tensors, config, task, matched.unused, missing)
+    source = _prepared(checkpoint, task, table, missing, DTYPES.get(dtype))
+    tensors = source if dtype is None else source.cast(DTYPES[dtype])
+    return Plan(table, tensors, source, config, task, matched.unused, missing)
 
 
 def _prepared(
     checkpoint: Checkpoint, task: str, table: list[Row], missing: list[str], dtype: np.dtype | None
 ) -> Tensors:
-    """The model's tensors, in `dtype` if given, fresh where the checkpoint lacks them."""
+    """The model's tensors, fresh in `dtype` where the checkpoint lacks them."""
     source = checkpoint.tensors.renamed(lambda name: fit_prefix(name, task)).stored
     known = (source[row.torch].dtype for row in table if row.torch in source)
     fresh_dtype = next((dtype for dtype in known if dtype in SAFETENSORS_TYPES), np.dtype("float32"))
@@ -81,14 +86,9 @@ def _prepared(
         if item.dtype not in SAFETENSORS_TYPES:
             kinds = ", ".join(DTYPES)
             raise ValueError(f"{checkpoint.path}: {row.torch} must be one of {kinds}, got {item.dtype}.")
-        return item if dtype is None else Stored(shape, dtype, lambda: _cast(item.read(), dtype))
+        return item
 
     return Tensors({row.torch: prepared(row) for row in table})
-
-
-def _cast(array: np.ndarray, dtype: np.dtype) -> np.ndarray:
-    with np.errstate(over="ignore", invalid="ignore"):  # values beyond the range become inf, which is reported
-        return array.astype(dtype, copy=False)
 
 
 def initial(row: Row, config: LxmertConfig) -> np.ndarray:

@@ -9,6 +9,7 @@ import zipfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from functools import cache, partial
 from pathlib import Path
 from typing import Any
 
@@ -161,9 +162,39 @@ def read_zip(path: Path) -> Content:
             raise ValueError("it is a zip archive without model.weights.h5 (Keras) or data.pkl (PyTorch)")
         if any(entry.compress_type != zipfile.ZIP_STORED for entry in entries):
             raise ValueError("its entries are compressed, as PyTorch never saves them; unpack it, or save it again")
-        for name in pickles:
-            archive.read(name)  # compares its checksum, which PyTorch does not
-    return read_pickle(path, mmap=True)
+        _check_entries(path, pickles)
+    names = [entry.filename for entry in entries if entry.filename not in pickles]
+    return _checked(read_pickle(path, mmap=True), path, names)
+
+
+def _checked(content: Content, path: Path, entries: list[str]) -> Content:
+    """The same, but compares these entries of the archive with their checksums before the first tensor is read."""
+    check = cache(lambda: _check_entries(path, entries))
+
+    def read(item: Stored) -> np.ndarray:
+        with reading(path):
+            check()
+        return item.read()
+
+    stored = {name: replace(item, read=partial(read, item)) for name, item in content.stored.items()}
+    return replace(content, stored=stored)
+
+
+def _check_entries(path: Path, names: list[str]) -> None:
+    """Reads entries of an archive in pieces and compares their checksums, which neither PyTorch nor a mapping does.
+
+    Takes about a second per gigabyte. A checksum of 0 is none: `torch.serialization.set_crc32_options` leaves them out.
+    """
+    with zipfile.ZipFile(path) as archive:
+        for entry in map(archive.getinfo, names):
+            if not entry.CRC:
+                continue
+            with archive.open(entry) as content:
+                try:
+                    while content.read(LARGE):
+                        pass
+                except zipfile.BadZipFile as error:
+                    raise ValueError(f"its entry {entry.filename} is damaged: it fails its checksum (CRC)") from error
 
 
 def read_pickle(path: Path, mmap: bool = False) -> Content:
@@ -218,6 +249,9 @@ def _read_h5(file: h5py.File, path: Path, data: np.ndarray) -> Content:
     }
     if not any(attribute.startswith("layer_names") for attribute in file.attrs):
         return Content("keras", "h5_path", stored)
+    for name in file:
+        if not isinstance(file.get(name, getlink=True), h5py.HardLink):
+            raise ValueError(f"its group {name} is a link, which is refused: it must hold its tensors itself")
     # Keras 2: the group of a top layer, the root model, then the name; or, in a shard of `transformers`, only the name.
     whole = any("weight_names" in attribute for group in file.values() for attribute in group.attrs)
     return Content("hf-tf", "tf", {name.split("/", 2)[-1] if whole else name: item for name, item in stored.items()})
@@ -246,7 +280,8 @@ def _read_keras_archive(path: Path) -> Content:
     entry = archive.getinfo("model.weights.h5")
     plain = entry.compress_type == zipfile.ZIP_STORED and not entry.flag_bits & ENCRYPTED
     data = _stored(path, entry) if plain else np.frombuffer(archive.read(entry), np.uint8)
-    return replace(_read_h5(h5py.File(_Bytes(data), "r"), path, data), config=config)
+    content = replace(_read_h5(h5py.File(_Bytes(data), "r"), path, data), config=config)
+    return _checked(content, path, [entry.filename]) if plain else content
 
 
 def _stored(path: Path, entry: zipfile.ZipInfo) -> np.ndarray:

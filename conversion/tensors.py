@@ -82,6 +82,16 @@ class Tensors(Mapping[str, np.ndarray]):
             stored[rename(name)] = tensor
         return Tensors(stored)
 
+    def cast(self, dtype: np.dtype) -> "Tensors":
+        """The same tensors in another dtype; values beyond its range become infinite."""
+
+        def read(item: Stored) -> np.ndarray:
+            with np.errstate(over="ignore", invalid="ignore"):
+                return item.read().astype(dtype, copy=False)
+
+        stored = self.stored.items()
+        return Tensors({name: Stored(item.shape, dtype, partial(read, item)) for name, item in stored})
+
     def watched(self, update: Callable[[int], Any]) -> "Tensors":
         """The same tensors; `update` is told the bytes of each one that is read."""
 

@@ -1,6 +1,6 @@
 """Long lists of names in short sentences."""
 
-from collections.abc import Hashable, Mapping, Sequence
+from collections.abc import Hashable, Mapping, Sequence, Sized
 from typing import TypeVar
 
 Key = TypeVar("Key", bound=Hashable)
@@ -10,6 +10,12 @@ def some(names: Sequence[str], most: int = 4) -> str:
     """The first names, and how many more there are."""
     shown = ", ".join(names[:most])
     return f"{shown} and {len(names) - most} more" if len(names) > most else shown
+
+
+def counted(things: Sized | int, noun: str) -> str:
+    """How many there are of what: "1 tensor", "2 tensors"."""
+    count = things if isinstance(things, int) else len(things)
+    return f"{count:,} {noun}{'' if count == 1 else 's'}"
 
 
 def grouped(reasons: Mapping[str, Key]) -> dict[Key, list[str]]:

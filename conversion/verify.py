@@ -13,7 +13,7 @@ from conversion.errors import Error, error_between
 from conversion.formats import Checkpoint
 from conversion.names import head_of, match
 from conversion.progress import bar
-from conversion.text import some
+from conversion.text import counted, some
 from lxmert_tf.configuration import LxmertConfig
 from lxmert_tf.weights import open_source
 
@@ -124,10 +124,14 @@ class Verification:
     def _verdict(self) -> list[str]:
         first, weights = self.first_divergence, self.differing_weights
         if self.equal:
-            outputs = f"{len(self.outputs)} outputs in {' and '.join(self.packages)}"
-            return [f"equal within {self.max_error:g}: {self.weights.compared} tensors, {outputs}"]
+            outputs = f"{counted(self.outputs, 'output')} in {' and '.join(self.packages)}"
+            return [f"equal within {self.max_error:g}: {counted(self.weights.compared, 'tensor')}, {outputs}"]
         return [
-            *([f"{len(weights)} tensors differ by more than {self.max_error:g}: {some(weights)}"] if weights else []),
+            *(
+                [f"differing by more than {self.max_error:g}: {counted(weights, 'tensor')}: {some(weights)}"]
+                if weights
+                else []
+            ),
             *([f"{first.block} is the first block that diverges, in {first.name}"] if first else []),
             "different" if self.outputs else "different; not run",
         ]
@@ -162,8 +166,6 @@ def verify(
     """
     if not max_error >= 0:
         raise ValueError(f"max_error must be at least 0, got {max_error}.")
-    if config is not None and not isinstance(config, LxmertConfig):
-        config = LxmertConfig.from_json_file(config)
     first, second = open_source(a, config), open_source(b, config)
     first, second = _with_guesses_of(first, second), _with_guesses_of(second, first)
     weights = difference(first, second, progress)
@@ -185,7 +187,7 @@ def _notes(a: Checkpoint, b: Checkpoint) -> list[str]:
         notes.append(f"the tasks differ ({a.task}, {b.task}), so only what both have is compared")
     if a.inferred and b.inferred:
         heads = a.config.num_attention_heads
-        notes.append(f"num_attention_heads={heads} is a guess; if it is wrong, give the right one with a config")
+        notes.append(f"num_attention_heads={heads} is a guess; if it is wrong, pass config=")
     return notes
 
 

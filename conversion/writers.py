@@ -63,7 +63,7 @@ def write_checkpoint(
     name = next(name for name, written_as in WEIGHT_FILES.items() if written_as == format)
     path = Path(directory) / name
     _refuse_to_be_hidden(path, format)
-    if max_shard_size is None:
+    if max_shard_size is None or tensors.nbytes <= max_shard_size:
         with replacing(path) as temporary:
             WRITERS[format](temporary, tensors, table, task)
         _remove_shards(path)

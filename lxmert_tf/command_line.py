@@ -71,6 +71,7 @@ def run(parser: Parser, arguments: Sequence[str] | None = None) -> int:
         The exit code: the subcommand's own; after a user's error, which is told in one sentence on stderr, its
         `exit_code` if it has one, else 2; 130 when interrupted, 141 when nobody reads the output any more.
     """
+    _open_standard_streams()
     args = parser.parse_args(arguments)
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")  # TensorFlow's start-up notes are no output of ours
     try:
@@ -88,6 +89,16 @@ def run(parser: Parser, arguments: Sequence[str] | None = None) -> int:
             raise
         print(f"{parser.prog} {args.subcommand}: error: {sentence(error)}", file=sys.stderr)
         return getattr(error, "exit_code", 2)
+
+
+def _open_standard_streams() -> None:
+    """Opens to nowhere what the caller has closed: else a file gets its number, and what is printed goes into it."""
+    if sys.stdout is None or sys.stderr is None:
+        while (number := os.open(os.devnull, os.O_RDWR)) < 3:
+            pass
+        os.close(number)
+        nowhere = open(os.devnull, "w")  # noqa: SIM115 (open until the end)
+        sys.stdout, sys.stderr = sys.stdout or nowhere, sys.stderr or nowhere
 
 
 @contextmanager

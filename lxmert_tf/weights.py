@@ -26,14 +26,14 @@ HUB_FILES = (
 )
 
 
-def open_source(source, config: LxmertConfig | None = None, **hub_options) -> Checkpoint:
+def open_source(source, config: LxmertConfig | str | os.PathLike | None = None, **hub_options) -> Checkpoint:
     """Opens a checkpoint from a file, a directory, a Hub id or memory.
 
     Args:
         source: a path or a Hub id; a model of `lxmert_tf`, `lxmert_pt` or upstream; a state dict, by PyTorch names
             and in PyTorch layout; or an opened checkpoint. Of a repository on the Hub only the files of the preferred
             format are fetched.
-        config: in place of the checkpoint's own, which is not read then.
+        config: a config or its JSON file, in place of the checkpoint's own, which is not read then.
         **hub_options: `revision`, `cache_dir`, `local_files_only`, `token`, as `lxmert_tf.hub.fetch` takes them.
 
     Raises:
@@ -41,10 +41,17 @@ def open_source(source, config: LxmertConfig | None = None, **hub_options) -> Ch
         ValueError: the checkpoint is damaged or of another model.
         TypeError: the source is nothing of the above.
     """
-    if isinstance(source, Checkpoint):
-        return source if config is None else replace(source, config=config, inferred=False)
-    if not isinstance(source, str | os.PathLike):
-        return _open_memory(source, config)
+    if isinstance(source, str | os.PathLike):
+        return _open_path(source, config, hub_options)
+    file = None
+    if isinstance(config, str | os.PathLike):
+        file, config = Path(config), LxmertConfig.from_json_file(config)
+    if not isinstance(source, Checkpoint):
+        source = _open_memory(source, config)
+    return source if config is None else replace(source, config=config, config_file=file, inferred="")
+
+
+def _open_path(source: str | os.PathLike, config: LxmertConfig | str | os.PathLike | None, hub_options) -> Checkpoint:
     for files in HUB_FILES:
         path = fetch(source, [CONFIG_NAME, *TOKENIZER_FILES, *files], **hub_options)
         try:
@@ -70,7 +77,15 @@ def _open_memory(source, config: LxmertConfig | None) -> Checkpoint:
     if not all(isinstance(name, str) for name in arrays):
         raise TypeError("A state dict must map names to arrays or tensors; one of its names is not text.")
     tensors = Tensors.of(arrays).renamed(canonical)
-    return checkpoint_of(Path(type(source).__name__), "memory", tensors, config)
+    return checkpoint_of(Path(type(source).__name__), "memory", tensors, config, why="no config is given")
+
+
+def misfit(checkpoint: Checkpoint, error: ValueError) -> str:
+    """What `match` says, with the checkpoint's path and what its config says otherwise than the tensors."""
+    head, *details = str(error).splitlines()
+    if checkpoint.contradiction:
+        head = f"{head.removesuffix('.')}: {checkpoint.contradiction}."
+    return "\n".join([f"{checkpoint.path}: {head}", *details])
 
 
 def select(checkpoint: Checkpoint, task: str, config, ignore_mismatched_sizes: bool = False) -> Matched:
@@ -82,13 +97,13 @@ def select(checkpoint: Checkpoint, task: str, config, ignore_mismatched_sizes: b
     try:
         matched = match(checkpoint.tensors.shapes, task, config, ignore_mismatched_sizes)
     except ValueError as error:
-        raise ValueError(f"{checkpoint.path}: {error}") from None
+        raise ValueError(misfit(checkpoint, error)) from None
     if checkpoint.inferred:
         logger.warning(
-            "There is no %s with %s: the config is inferred from the tensors, with num_attention_heads=%d assumed; "
+            "%s: %s, so the config is inferred from the tensors, with num_attention_heads=%d assumed; "
             "if that is not right, pass config=.",
-            CONFIG_NAME,
             checkpoint.path,
+            checkpoint.inferred,
             config.num_attention_heads,
         )
     logger.log(logging.WARNING if matched.missing else logging.INFO, "%s: %s", checkpoint.path, matched.summary())

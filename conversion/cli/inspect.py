@@ -17,12 +17,13 @@ exit codes: 0 a whole model, 1 tensors are missing, unknown or misshapen, 2 bad 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_source(parser)
+    parser.add_argument("--config", metavar="FILE", help="config.json in place of the source's")
     add_json(parser)
 
 
 def run(args: argparse.Namespace) -> int:
     from conversion.inspect import inspect
 
-    inspection = inspect(args.source)
+    inspection = inspect(args.source, args.config)
     show(inspection, args.json)
     return 0 if inspection.complete else 1

@@ -188,8 +188,9 @@ def test_values_that_are_not_finite_are_counted_and_kept(tmp_path):
     report = convert(tmp_path / "model.safetensors", tmp_path / "out", config=CONFIG)
     assert report.nonfinite == {"lxmert.pooler.dense.bias": 2}
     half = convert(tmp_path / "model.safetensors", tmp_path / "half", config=CONFIG, dtype="float16")
-    assert half.nonfinite == {"lxmert.pooler.dense.bias": 3}
-    assert "warning: lxmert.pooler.dense.bias holds 3 values that are not finite" in half.lines()
+    assert (half.nonfinite, half.overflowed) == ({"lxmert.pooler.dense.bias": 2}, {"lxmert.pooler.dense.bias": 1})
+    assert "warning: lxmert.pooler.dense.bias holds 2 values that are not finite" in half.lines()
+    assert "warning: lxmert.pooler.dense.bias: 1 value overflowed in the cast to float16" in half.lines()
 
 
 def test_a_decoder_of_its_own_is_told(tmp_path):
@@ -391,8 +392,8 @@ def test_convert_tells_what_it_did(tmp_path, capsys):
     assert run(*arguments) == 0
     report = json.loads(capsys.readouterr().out)
     assert list(report) == [
-        *("source", "destination", "source_format", "format", "source_task", "task", "dtypes", "tensors", "bytes"),
-        *("dropped", "initialised", "nonfinite", "notes", "verified"),
+        *("source", "destination", "source_format", "format", "source_task", "task", "config", "config_file"),
+        *("dtypes", "tensors", "bytes", "dropped", "initialised", "nonfinite", "overflowed", "notes", "verified"),
     ]
     assert (report["dtypes"], report["tensors"], report["verified"]) == (["bfloat16"], 170, False)
     assert run("convert", GOLDEN / "hf_pt_model", tmp_path / "new", "--task", "qa") == 1

@@ -52,7 +52,7 @@ def test_errors_of_special_values(a, b, expected):
 def test_the_same_weights_are_the_same_in_every_format(format):
     report = diff(PRETRAINED, SOURCES[format])
     assert report.same and report.compared == len(golden())
-    assert ("b has no config, so configs are not compared" in report.notes) == (format == "original")
+    assert ("of b: there is no config.json, so configs are not compared" in report.notes) == (format == "original")
 
 
 def test_names_shapes_dtypes_values_and_config_are_told(tmp_path):
