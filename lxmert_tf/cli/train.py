@@ -36,9 +36,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     subset.add_argument("--limit", type=int, metavar="N", help="the first N images of each set only")
 
     start = parser.add_argument_group("model")
-    source = start.add_mutually_exclusive_group(required=True)
-    source.add_argument("--config", metavar="FILE", help="train a model of this config.json from scratch")
-    source.add_argument("--init", metavar="CHECKPOINT", help="start from a checkpoint of any format, or a Hub id")
+    start.add_argument(
+        "--config",
+        metavar="FILE",
+        help="train a model of this config.json from scratch; with --init in place of the checkpoint's own config",
+    )
+    start.add_argument("--init", metavar="CHECKPOINT", help="start from a checkpoint of any format, or a Hub id")
     start.add_argument("--init-answers", metavar="FILE", help="answer table of that checkpoint, such as all_ans.json")
     start.add_argument(
         "--load-answers",

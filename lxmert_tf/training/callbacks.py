@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import keras
+import numpy as np
 
 from lxmert_tf.files import write_text
 from lxmert_tf.training.backup import Backup
@@ -75,7 +76,9 @@ class Backups(keras.callbacks.Callback):
 
 
 class NonFiniteGuard(keras.callbacks.Callback):
-    """Stops when a gradient is not finite, or counts it where the optimiser skips such updates.
+    """Stops when the loss or a gradient is not finite, or counts it where the optimiser skips such updates.
+
+    With float16 the loss scale may make gradients infinite: Keras then skips the update, and only the loss counts here.
 
     Args:
         progress: where training is.
@@ -96,7 +99,7 @@ class NonFiniteGuard(keras.callbacks.Callback):
             self.before = [variable.numpy() for variable in self.model.metrics_variables]
 
     def on_train_batch_end(self, batch, logs=None):
-        if self._count() == self.seen:
+        if self._count() == self.seen and np.isfinite((logs or {}).get("loss", 0.0)).all():
             return
         self.seen = self._count()
         step = self.progress.step

@@ -47,6 +47,7 @@ def from_checkpoint(
         answers: the answers to train for, in order; None for a task without.
         init_answers: those of the checkpoint's head; by default the labels in its config.
         load_answers: whether the answer head starts from the checkpoint's; rows without a counterpart start at zero.
+            That of NLVR2 is started from a checkpoint of NLVR2 only.
         dtype: a Keras dtype policy.
 
     Raises:
@@ -55,8 +56,11 @@ def from_checkpoint(
     tensors = checkpoint.tensors
     if answers is None:
         config = LxmertConfig.from_dict({**config.to_dict(), "num_qa_labels": checkpoint.config.num_qa_labels})
-        if any(name.startswith(HEAD) for name in tensors) and not _same_head(model_class, config, tensors):
+        if not (load_answers and checkpoint.task == "visual-reasoning"):
             tensors = _without_head(tensors)
+    elif checkpoint.task == "visual-reasoning":
+        logger.warning("%s answers no questions: the answer head is initialised.", checkpoint.path)
+        tensors = _without_head(tensors)
     elif KERNEL in tensors:
         tensors = _fitted_head(checkpoint, list(answers), init_answers, load_answers)
     model = model_class(config, dtype=dtype)
@@ -120,13 +124,6 @@ def _fitted_head(
     logger.warning("%d of %d answers start from the checkpoint's head.", match.found, len(answers))
     kernel, bias = initialize_answer_head(tensors[KERNEL], tensors[BIAS], match)
     return Tensors({**tensors.stored, **Tensors.of({KERNEL: kernel, BIAS: bias}).stored})
-
-
-def _same_head(model_class, config: LxmertConfig, tensors: Tensors) -> bool:
-    """Whether a task without an answer table (NLVR2) can take the checkpoint's head as it is."""
-    hidden = config.hidden_size * getattr(model_class, "images", 1)
-    first = tensors.shapes.get("answer_head.logit_fc.0.weight")
-    return first == (2 * config.hidden_size, hidden) and tensors.shapes[KERNEL][0] == 2
 
 
 def _without_head(tensors: Tensors) -> Tensors:

@@ -24,7 +24,8 @@ class TrainOptions:
         valid: annotation files to choose the best checkpoint by; without them the last is the best.
         answers: the answer table: a label2ans.json, or an all_ans.json. Default: the labels of `init` or `config`.
         vocab: a vocab.txt or a directory with tokenizer files. Default: that of `init`.
-        config: config.json of a model to train from scratch.
+        config: config.json of a model to train from scratch; with `init` in place of the checkpoint's own, such as for
+            a .pth file, which has none.
         init: checkpoint of any format, or Hub id, to start from.
         init_answers: the answer table of the checkpoint's head, where its config does not name them.
         load_answers: whether the answer head starts from the checkpoint's. Default: the recipe's.
@@ -82,8 +83,10 @@ class TrainOptions:
     def __post_init__(self):
         if self.task not in TASKS:
             raise ValueError(f"task must be one of {', '.join(TASKS)}, got {self.task!r}.")
-        if (self.config is None) == (self.init is None):
-            raise ValueError("Give either a config to train from scratch (--config) or a checkpoint (--init).")
+        if self.config is None and self.init is None:
+            raise ValueError("Give a config to train from scratch (--config) or a checkpoint (--init).")
+        if self.init_answers is not None and self.init is None:
+            raise ValueError("init_answers names the answers of a checkpoint, but there is none (--init).")
         if self.precision not in PRECISIONS:
             raise ValueError(f"precision must be one of {', '.join(PRECISIONS)}, got {self.precision!r}.")
         for name in ("eval_batch_size", "backup_every", "early_stopping", "limit"):
@@ -94,13 +97,14 @@ class TrainOptions:
             raise ValueError("early_stopping needs a validation set (--valid).")
         if self.loss == "ce" and self.task not in ("vqa", "gqa"):
             raise ValueError("loss can be chosen for vqa and gqa only.")
-        self.recipe()  # raises on values out of range
+        if self.recipe().accumulate > 1 and self.skip_nan:  # making the recipe raises on values out of range
+            raise ValueError("skip_nan cannot go with accumulate: drop one of them.")
 
     def recipe(self) -> Recipe:
         """The task's recipe, `FROM_SCRATCH` where there is no checkpoint, and these options in place."""
         names = set(Recipe.__dataclass_fields__) & set(self.__dataclass_fields__)
         changes = {name: getattr(self, name) for name in names}
-        if self.config is not None:
+        if self.init is None:
             changes |= {name: value for name, value in FROM_SCRATCH.items() if changes[name] is None}
         if self.clip == 0:
             changes["clip"] = float("inf")

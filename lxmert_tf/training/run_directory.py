@@ -21,7 +21,7 @@ from typing import Any
 
 from lxmert_tf.files import write_text
 
-RUN = "run.json"
+RUN, LOCK = "run.json", ".lock"
 PACKAGES = ("lxmert-tf", "tensorflow", "keras", "numpy", "tokenizers", "h5py", "safetensors")
 HASHED = 2**30  # bytes; of larger files, the region features, only the size is kept
 
@@ -63,7 +63,7 @@ class RunDirectory:
         path = Path(path)
         prints = {str(file): fingerprint(file) for file in files}
         if not (path / RUN).exists():
-            if path.exists() and (not path.is_dir() or any(path.iterdir())):
+            if path.exists() and (not path.is_dir() or any(file.name != LOCK for file in path.iterdir())):
                 raise FileExistsError(f"{path} is not empty and holds no run; name a new directory.")
             record = {
                 "options": options,
@@ -90,6 +90,11 @@ class RunDirectory:
         self.record["result"] = result
         self.write()
 
+    def forget_unless_begun(self) -> None:
+        """Takes run.json away if there is nothing else: what failed before it began may be started otherwise."""
+        if all(file.name in (RUN, LOCK) for file in self.path.iterdir()):
+            (self.path / RUN).unlink(missing_ok=True)
+
     @property
     def result(self) -> dict[str, Any] | None:
         """What came out, once the run is finished."""
@@ -101,7 +106,7 @@ class RunDirectory:
         Raises:
             FileExistsError: another process has it.
         """
-        file = open(self.path / ".lock", "a")  # noqa: SIM115 (held as long as the run lasts)
+        file = open(self.path / LOCK, "a")  # noqa: SIM115 (held as long as the run lasts)
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:

@@ -80,6 +80,11 @@ def train(options: TrainOptions, command: Sequence[str] | None = None) -> dict[s
     import tensorflow as tf
 
     strategy = make_strategy()
+    if strategy is not None and strategy.num_replicas_in_sync > 1 and options.recipe().accumulate > 1:
+        raise ValueError(
+            f"accumulate works on one device only, and there are {strategy.num_replicas_in_sync}: drop it, or show "
+            "TensorFlow one (CUDA_VISIBLE_DEVICES=0)."
+        )
     chief = strategy is None or is_chief(strategy)
     say = partial(print, flush=True) if chief and options.verbose != 0 else logger.info
     files = [*options.train, *options.valid, options.features, options.answers, options.init_answers, options.config]
@@ -95,7 +100,12 @@ def train(options: TrainOptions, command: Sequence[str] | None = None) -> dict[s
             tf.config.experimental.enable_op_determinism()
         if options.precision == "float64":
             keras.config.set_floatx("float64")
-        result = _Run(options, run, strategy, chief, say).train()
+        try:
+            result = _Run(options, run, strategy, chief, say).train()
+        except BaseException:
+            if chief:
+                run.forget_unless_begun()
+            raise
         if chief:
             run.finish(result)
             (run.path / BACKUP).unlink(missing_ok=True)
@@ -181,8 +191,9 @@ class _Run:
         options = self.options
         if resumed:
             return LxmertConfig.from_pretrained(self.run.path), None
-        checkpoint = weights.open_source(options.init) if options.init else None
-        config = checkpoint.config if checkpoint else LxmertConfig.from_pretrained(options.config)
+        config = LxmertConfig.from_pretrained(options.config) if options.config else None
+        checkpoint = weights.open_source(options.init, config) if options.init else None
+        config = config or checkpoint.config
         if options.dropout is not None:
             rates = {"hidden_dropout_prob": options.dropout, "attention_probs_dropout_prob": options.dropout}
             config = LxmertConfig.from_dict({**config.to_dict(), **rates})
@@ -237,7 +248,9 @@ class _Run:
         if checkpoint is None:
             return model_class(config, dtype=options.precision)
         init_answers = tasks.read_answer_table(options.init_answers).answers if options.init_answers else None
-        load_answers = self.recipe.load_answers if options.load_answers is None else options.load_answers
+        load_answers = options.load_answers
+        if load_answers is None:  # what NLVR2 does not load are answers; the head of another NLVR2 model it keeps
+            load_answers = self.recipe.load_answers or names is None
         return from_checkpoint(model_class, checkpoint, config, names, init_answers, load_answers, options.precision)
 
     # Batches

@@ -18,8 +18,8 @@ def dataset():
     return data
 
 
-def run(data, directory, skip: bool):
-    model = compiled(CONFIG, data, epochs=1, skip_nan=skip, eager=True)
+def run(data, directory, skip: bool, dtype: str | None = None):
+    model = compiled(CONFIG, data, epochs=1, dtype=dtype, skip_nan=skip, eager=True)
     progress = Progress()
     backup = Backup(directory / "backup.safetensors", model)
     guard = NonFiniteGuard(progress, lambda step: ", ".join(str(e.question_id) for e in data.examples(step)), skip)
@@ -48,3 +48,12 @@ def test_skipped_steps_are_counted_and_leave_weights_and_metrics_as_they_were(tm
     assert row["skipped"] == 1
     assert np.isfinite(row["loss"])
     assert 0 <= row["accuracy"] <= 1
+
+
+def test_a_loss_that_is_not_finite_counts_where_keras_scales_the_loss(tmp_path):
+    with pytest.raises(TrainingError, match="step 3 is not finite"):
+        run(dataset(), tmp_path, skip=False, dtype="mixed_float16")
+    model, progress = run(dataset(), tmp_path, skip=True, dtype="mixed_float16")
+    assert hasattr(model.optimizer, "inner_optimizer")
+    assert progress.skipped == [BAD]
+    assert np.isfinite(progress.history[0]["loss"])

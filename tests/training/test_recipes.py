@@ -42,8 +42,9 @@ def test_published_hyper_parameters():
         ({"precision": "int8"}, "precision must be one of"),
         ({"backup_every": 0}, "backup_every must be at least 1"),
         ({"early_stopping": 2}, "early_stopping needs a validation set"),
-        ({"init": "c.h5"}, "either a config .* or a checkpoint"),
-        ({"config": None}, "either a config .* or a checkpoint"),
+        ({"config": None}, "Give a config .* or a checkpoint"),
+        ({"init_answers": "all_ans.json"}, "names the answers of a checkpoint, but there is none"),
+        ({"skip_nan": True, "accumulate": 2}, "skip_nan cannot go with accumulate"),
     ],
 )
 def test_options_out_of_range_are_named(changes, message):
@@ -66,6 +67,8 @@ def test_from_scratch_takes_another_optimiser_unless_told():
     assert (TrainOptions("vqa", **FILES).recipe().optimizer, TrainOptions("vqa", **FILES).recipe().clip) == ("adamw", 1)
     tuned = TrainOptions("vqa", **{**FILES, "config": None}, init="checkpoint").recipe()
     assert (tuned.optimizer, tuned.clip) == ("bertadam", 5)
+    told = TrainOptions("vqa", **FILES, init="checkpoint").recipe()  # whatever its config
+    assert (told.optimizer, told.clip) == ("bertadam", 5)
     assert TrainOptions("vqa", **FILES, optimizer="bertadam").recipe().optimizer == "bertadam"
 
 
