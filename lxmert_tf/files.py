@@ -2,7 +2,7 @@
 
 import os
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -12,8 +12,14 @@ def replacing(path: str | os.PathLike) -> Iterator[Path]:
     """Yields a temporary path beside `path`; on success it takes `path`'s place, on any error it is removed.
 
     The temporary name keeps `path`'s suffixes, which some writers insist on. Missing directories are made.
+
+    Raises:
+        FileExistsError: `path` is a directory, a device or a pipe, which no file takes the place of.
     """
     path = Path(path)
+    if path.exists() and not path.is_file():
+        kind = "a directory" if path.is_dir() else "a device or a pipe"
+        raise FileExistsError(f"{path} is {kind}, which is not replaced by a file; name another file.")
     path.parent.mkdir(parents=True, exist_ok=True)
     handle, name = tempfile.mkstemp(prefix=".partial-", suffix="-" + path.name, dir=path.parent)
     os.close(handle)
@@ -32,6 +38,19 @@ def write_text(path: str | os.PathLike, text: str) -> None:
     """Writes `text` to `path` in UTF-8, whole or not at all."""
     with replacing(path) as temporary:
         temporary.write_text(text, encoding="utf-8")
+
+
+def check_apart(output: str | os.PathLike, inputs: Iterable[str | os.PathLike | None]) -> None:
+    """Holds what is to be written apart from what is read; inputs that are None or not there are passed over.
+
+    Raises:
+        ValueError: `output` is one of `inputs`, by whatever name.
+    """
+    if not os.path.exists(output):
+        return
+    for path in inputs:
+        if path is not None and os.path.exists(path) and os.path.samefile(output, path):
+            raise ValueError(f"{os.fspath(output)} would be overwritten, but it is read, too; name another output.")
 
 
 def _umask() -> int:

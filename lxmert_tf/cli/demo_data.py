@@ -31,7 +31,9 @@ examples:
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("output", metavar="OUT", help="directory to write to")
     parser.add_argument("--task", choices=[*TASKS, "all"], default="vqa", help="whose sentences (default: %(default)s)")
-    parser.add_argument("--images", type=int, default=2000, help="pictures to draw (default: %(default)s)")
+    parser.add_argument(
+        "--images", type=int, default=2000, help="pictures to draw, 10 or more, 100 for nlvr2 (default: %(default)s)"
+    )
     parser.add_argument("--boxes", type=int, default=10, help="boxes per picture (default: %(default)s)")
     parser.add_argument("--dim", type=int, default=64, help="values per region feature (default: %(default)s)")
     parser.add_argument("--seed", type=int, default=0, help="another seed, another set (default: %(default)s)")

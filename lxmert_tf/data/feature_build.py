@@ -5,6 +5,7 @@ a journal beside them tells how far they are written, so that a build that was k
 end does the library write again: the images' names and places.
 """
 
+import errno
 import fcntl
 import hashlib
 import json
@@ -20,13 +21,17 @@ import numpy as np
 from tqdm import tqdm
 
 from lxmert_tf.data.feature_layout import LABELS, PIXELS, read_layout
-from lxmert_tf.data.region_features import RegionFeatures, parse_line
+from lxmert_tf.data.region_features import RegionFeatures, numbered_lines, parse_line
 from lxmert_tf.data.stored_rows import FileRows, hdf5_rows
+from lxmert_tf.files import check_apart
 
 FORMAT = "lxmert-tf region features 1"
 BLOCK = 512  # boxes that lie together in the file: 4 MB of float32[2048]
 CHECKPOINT = 256_000_000  # bytes of TSV after which the journal is written; about a second's work is lost at most
 DTYPES = ("float32", "float16")
+
+# After these a build may go on from what it has written; after any other Exception, which is a bug, nothing is kept.
+EXPECTED = (ValueError, OSError, MemoryError)
 
 
 @dataclass
@@ -75,9 +80,10 @@ def build_features(
         progress: show a bar.
 
     Raises:
-        ValueError: a line is bad and not to be skipped, or an option is.
+        ValueError: a line is bad and not to be skipped, `out` is one of the sources, or an option is bad.
         FileExistsError: `out` is there, and neither to be replaced nor to be added to.
         FileNotFoundError: a source is not there, or nothing to append to.
+        OSError: `out` cannot be written.
         BlockingIOError: another process builds the same file.
     """
     paths = [Path(source) for source in ([sources] if isinstance(sources, str | os.PathLike) else sources)]
@@ -89,23 +95,26 @@ def build_features(
     for path in paths:
         if path.suffix in (".h5", ".hdf5", ".npz"):
             raise ValueError(f"{path} is no TSV file; HDF5 and npz files are read as they are")
+    check_apart(out, paths)
     if append and not out.exists():
         raise FileNotFoundError(f"there is no {out} to append to; leave --append out to build it")
     if out.exists() and not (append or overwrite):
         raise FileExistsError(f"{out} is there already; append to it (--append) or overwrite it (--overwrite)")
-    out.parent.mkdir(parents=True, exist_ok=True)
     plan = {
         "format": FORMAT,
         "sources": [_fingerprint(path) for path in paths],
         "base": _fingerprint(out) if append else None,
         "dtype": dtype,
     }
-    with _locked(out.with_name(out.name + ".partial.journal")) as journal:
+    with _locked(out) as journal:
         build = _Build(out, journal, plan, skip_bad)
         try:
             build.run(paths, extractor, progress)
-        except BaseException:
-            build.keep_if_worth_it()
+        except BaseException as error:
+            if isinstance(error, Exception) and not isinstance(error, EXPECTED):
+                build.discard()
+            else:
+                build.keep_if_worth_it()
             raise
         finally:
             build.close()
@@ -113,12 +122,22 @@ def build_features(
 
 
 @contextmanager
-def _locked(path: Path) -> Iterator[Any]:
-    with open(path, "a+b") as file:
+def _locked(out: Path) -> Iterator[Any]:
+    """The journal beside `out`, which no other process writes to meanwhile."""
+    path = out.with_name(out.name + ".partial.journal")
+    if out.exists() and not out.is_file():
+        raise FileExistsError(f"{out} is no regular file, and none takes its place; name another file")
+    try:
+        out.parent.mkdir(parents=True, exist_ok=True)
+        opened = open(path, "a+b")  # noqa: SIM115 (closed below)
+    except OSError as error:
+        code = errno.ENOTDIR if error.errno == errno.EEXIST else error.errno  # mkdir's, of a file among the parents
+        raise OSError(code, f"Cannot be written ({os.strerror(code)})", os.fspath(out)) from error
+    with opened as file:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
-            raise BlockingIOError(f"another process is building {path.name.removesuffix('.partial.journal')}") from None
+            raise BlockingIOError(f"another process is building {out.name}") from None
         try:
             yield file
         finally:
@@ -191,7 +210,7 @@ class _Build:
         except OSError:  # a full disk: the last checkpoint counts
             return
         if self.noted == (self.base_images, 0):
-            self._remove()
+            self.discard()
 
     def _take_base(self) -> None:
         descriptor = os.open(self.out, os.O_RDONLY)
@@ -261,9 +280,8 @@ class _Build:
                 self.place = _Place(index)
             _skip(file, digest, self.place.offset)
             last = self.place.offset
-            for line in file:
-                digest.update(line)
-                self.place.line += 1
+            for number, line in numbered_lines(_digested(file, digest), self.place.line + 1):
+                self.place.line = number
                 self._take(line, path)
                 self.place.offset += len(line)
                 bar.update(len(line))
@@ -321,11 +339,12 @@ class _Build:
         os.replace(self.partial, self.out)
         self.report.images = len(self.images)
         self.report.added = len(self.images) - self.base_images
-        self._remove()
+        self.discard()
 
-    def _remove(self) -> None:
+    def discard(self) -> None:
+        """Removes what lies beside the finished file."""
         self.partial.unlink(missing_ok=True)
-        os.unlink(self.journal.name)
+        Path(self.journal.name).unlink(missing_ok=True)
 
 
 class _Room:
@@ -412,6 +431,12 @@ def _write_index(path: Path, images: list[tuple[str, int, int, int]], provenance
         file.create_dataset("img_w", data=np.array(widths, np.int32))
         file.create_dataset("pos_boxes", data=np.stack([ends - counts, ends], axis=1))
         file.attrs["provenance"] = json.dumps(provenance)
+
+
+def _digested(file, digest) -> Iterator[bytes]:
+    for line in file:
+        digest.update(line)
+        yield line
 
 
 def _skip(file, digest, size: int) -> None:

@@ -7,7 +7,7 @@ import numpy as np
 from tqdm import tqdm
 
 from lxmert_tf.data.feature_store import FeatureStore, open_features
-from lxmert_tf.data.region_features import parse_line
+from lxmert_tf.data.region_features import numbered_lines, parse_line
 
 TOGETHER = 64  # images read at once
 
@@ -48,7 +48,7 @@ def _check_tsv(path: str, progress: bool) -> Iterator[str]:
         open(path, "rb", buffering=1 << 20) as file,
         tqdm(total=size, unit="B", unit_scale=True, disable=not progress) as bar,
     ):
-        for number, line in enumerate(file, start=1):
+        for number, line in numbered_lines(file):
             try:
                 regions = parse_line(line, path, number, seen, feat_dim)
             except ValueError as error:

@@ -29,6 +29,7 @@ FIELDS = (
     "features",
 )
 LARGEST = 1e6  # a feature above this is none: float64 read as float32 gives such numbers
+LARGEST_SIDE = 2**31 - 1  # pixels; the built file keeps sizes as int32
 ROUNDING = 1e-5  # how far a box may pass the edge of its picture, as a share of its side: float32 rounding
 
 
@@ -108,11 +109,23 @@ def read_tsv(path: str | os.PathLike) -> Iterator[RegionFeatures]:
     seen: set[str] = set()
     feat_dim = None
     with open(path, "rb", buffering=1 << 20) as file:
-        for number, line in enumerate(file, start=1):
+        for number, line in numbered_lines(file):
             regions = parse_line(line, os.fspath(path), number, seen, feat_dim)
             seen.add(regions.img_id)
             feat_dim = regions.features.shape[1]
             yield regions
+
+
+def numbered_lines(lines: Iterable[bytes], first: int = 1) -> Iterator[tuple[int, bytes]]:
+    """(number, line) of each line, counted from `first`; blank lines at the end are left out."""
+    blank = []
+    for number, line in enumerate(lines, first):
+        if not line.strip():
+            blank.append((number, line))
+            continue
+        yield from blank
+        blank.clear()
+        yield number, line
 
 
 def parse_line(
@@ -166,6 +179,8 @@ def write_tsv(path: str | os.PathLike, regions: Iterable[RegionFeatures]) -> Non
 
 
 def _parse(fields: list[bytes]) -> RegionFeatures:
+    if not any(field.strip() for field in fields):
+        raise ValueError("the line is blank, which only lines at the end may be; is something missing here?")
     if len(fields) != len(FIELDS):
         raise ValueError(f"expected {len(FIELDS)} tab-separated fields ({', '.join(FIELDS)}), got {len(fields)}")
     raw = dict(zip(FIELDS, fields, strict=True))
@@ -219,8 +234,10 @@ def _check(regions: RegionFeatures) -> None:
     """Raises ValueError unless the parts of one image fit together."""
     if not regions.img_id or any(mark in regions.img_id for mark in "\t\r\n"):
         raise ValueError("img_id must be a name without tab or line break")
-    if not (regions.img_h >= 1 and regions.img_w >= 1):
-        raise ValueError(f"img_h and img_w must be above 0, got {regions.img_h} and {regions.img_w}")
+    for name in ("img_h", "img_w"):
+        side = getattr(regions, name)
+        if not 1 <= side <= LARGEST_SIDE:
+            raise ValueError(f"{name} must be above 0 and at most {LARGEST_SIDE}, got {side}")
     if np.ndim(regions.features) != 2 or not np.size(regions.features):
         raise ValueError(f"features must have the shape [N, D], N and D above 0, got {np.shape(regions.features)}")
     num_boxes = len(regions.features)

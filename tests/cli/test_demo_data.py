@@ -74,9 +74,9 @@ def test_refuses_what_is_there_unless_told(tmp_path, capsys):
 @pytest.mark.parametrize(
     ("arguments", "complaint"),
     [
-        (("--images", 3), "num_images must be at least 10, got 3"),
-        (("--task", "nlvr2", "--images", 20), "num_images must be at least 100, got 20"),
-        (("--boxes", 2), "boxes must be at least 5, got 2"),
+        (("--images", 3), "num_images (--images) must be at least 10, got 3"),
+        (("--task", "nlvr2", "--images", 20), "num_images (--images) must be at least 100 for nlvr2"),
+        (("--boxes", 2), "boxes (--boxes) must be at least 5, got 2"),
     ],
 )
 def test_what_is_too_small_is_named(tmp_path, capsys, arguments, complaint):

@@ -1,6 +1,7 @@
 """`lxmert-tf features`: build, info, check, and what each refuses."""
 
 import json
+import os
 
 import pytest
 from data_helpers import make_regions
@@ -76,6 +77,54 @@ def test_bad_lines(tsv, tmp_path, capsys):
     assert printed.out == f"{tmp_path / 'bad.h5'}: 5 images, 25 boxes; 2 bad lines skipped\n"
     assert printed.err.count("skipped: ") == 2
     assert "line 7, image 'image_2': this img_id is in the file already" in printed.err
+
+
+def test_a_side_beyond_int32_is_a_bad_line(tsv, tmp_path, capsys):
+    fields = tsv.read_bytes().split(b"\t")
+    fields[1] = b"99999999999"
+    tsv.write_bytes(b"\t".join(fields))
+    assert run("build", tsv, tmp_path / "a.h5") == 2
+    assert f"{tsv}, line 1, image 'image_0': img_h must be above 0 and at most 2147483647" in capsys.readouterr().err
+    assert [path.name for path in tmp_path.iterdir()] == ["a.tsv"]
+
+
+def test_blank_lines_are_passed_over_at_the_end_only(tsv, tmp_path, capsys):
+    whole = tsv.read_bytes()
+    tsv.write_bytes(whole + b"\n \r\n\n")
+    assert run("build", tsv, tmp_path / "a.h5") == 0
+    assert run("check", tsv) == 0
+    assert len(open_features(tmp_path / "a.h5")) == 5
+    tsv.write_bytes(b"\n" + whole)
+    assert run("build", tsv, tmp_path / "b.h5") == 2
+    assert f"{tsv}, line 1, image '': the line is blank" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("option", ["--overwrite", "--append"])
+def test_no_build_onto_its_own_source(tsv, tmp_path, capsys, option):
+    before = tsv.read_bytes()
+    (tmp_path / "link.tsv").symlink_to(tsv)
+    for out in (tsv, tmp_path / "link.tsv"):
+        assert run("build", tsv, out, option) == 2
+        assert f"{out} would be overwritten, but it is read, too" in capsys.readouterr().err
+    assert tsv.read_bytes() == before
+    assert {path.name for path in tmp_path.iterdir()} == {"a.tsv", "link.tsv"}
+
+
+def test_a_place_that_cannot_be_written_is_named_as_it_was_given(tsv, tmp_path, capsys):
+    os.mkfifo(tmp_path / "pipe.h5")
+    for out in (tsv / "a.h5", tsv / "deep" / "a.h5", tmp_path / "pipe.h5"):
+        assert run("build", tsv, out, "--overwrite") == 2
+        error = capsys.readouterr().err
+        assert str(out) in error
+        assert ".partial" not in error
+    assert (tmp_path / "pipe.h5").is_fifo()
+
+
+def test_a_bug_leaves_nothing_behind(tsv, tmp_path, monkeypatch):
+    monkeypatch.setattr("lxmert_tf.data.feature_build._write_index", lambda *_: 1 / 0)
+    with pytest.raises(ZeroDivisionError):
+        run("build", tsv, tmp_path / "a.h5")
+    assert [path.name for path in tmp_path.iterdir()] == ["a.tsv"]
 
 
 @pytest.mark.parametrize(

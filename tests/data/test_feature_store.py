@@ -229,7 +229,7 @@ def test_what_another_source_or_a_torn_file_left_is_not_gone_on_from(folder, reg
 
 def test_two_builds_of_one_file_do_not_meet(folder, tmp_path):
     with (
-        feature_build._locked(tmp_path / "out.h5.partial.journal"),
+        feature_build._locked(tmp_path / "out.h5"),
         pytest.raises(BlockingIOError, match=r"another process is building out\.h5"),
     ):
         build_features(folder / "features.tsv", tmp_path / "out.h5")

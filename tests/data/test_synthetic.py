@@ -483,12 +483,13 @@ def test_size_of_real_features(tmp_path):
     ("arguments", "complaint"),
     [
         ({"task": "coco"}, "task must be one of vqa, gqa, nlvr2, pretrain or all, got 'coco'"),
-        ({"num_images": 9}, "num_images must be at least 10, got 9"),
-        ({"task": "nlvr2"}, "num_images must be at least 100, got 10"),
-        ({"task": "all"}, "num_images must be at least 100, got 10"),
-        ({"boxes": 4}, "boxes must be at least 5, got 4"),
-        ({"feat_dim": 0}, "feat_dim must be at least 1, got 0"),
-        ({"seed": -1}, "seed must be at least 0, got -1"),
+        ({"num_images": 9}, r"num_images \(--images\) must be at least 10, got 9"),
+        ({"task": "nlvr2"}, r"num_images \(--images\) must be at least 100 for nlvr2, .* got 10"),
+        ({"task": "nlvr2", "num_images": 9}, r"num_images \(--images\) must be at least 10, got 9"),
+        ({"task": "all"}, r"num_images \(--images\) must be at least 100 for nlvr2, .* got 10"),
+        ({"boxes": 4}, r"boxes \(--boxes\) must be at least 5, got 4"),
+        ({"feat_dim": 0}, r"feat_dim \(--dim\) must be at least 1, got 0"),
+        ({"seed": -1}, r"seed \(--seed\) must be at least 0, got -1"),
     ],
 )
 def test_bad_arguments(tmp_path, arguments, complaint):

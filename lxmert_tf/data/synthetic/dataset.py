@@ -67,14 +67,19 @@ def write_dataset(
     if task not in (*TASKS, "all"):
         raise ValueError(f"task must be one of {', '.join(TASKS)} or all, got {task!r}")
     tasks = TASKS if task == "all" else (task,)
-    for name, value, least in (
-        ("num_images", num_images, nlvr2.LEAST_IMAGES if "nlvr2" in tasks else 10),
-        ("boxes", boxes, MAX_SHAPES),
-        ("feat_dim", feat_dim, 1),
-        ("seed", seed, 0),
+    if "nlvr2" in tasks and 10 <= num_images < nlvr2.LEAST_IMAGES:
+        raise ValueError(
+            f"num_images (--images) must be at least {nlvr2.LEAST_IMAGES} for nlvr2, whose pairs are formed among the "
+            f"pictures of one split, got {num_images}"
+        )
+    for name, option, value, least in (
+        ("num_images", "--images", num_images, 10),
+        ("boxes", "--boxes", boxes, MAX_SHAPES),
+        ("feat_dim", "--dim", feat_dim, 1),
+        ("seed", "--seed", seed, 0),
     ):
         if value < least:
-            raise ValueError(f"{name} must be at least {least}, got {value}")
+            raise ValueError(f"{name} ({option}) must be at least {least}, got {value}")
     pillow()  # says now if it is not there
     directory = Path(directory)
     _check_free(directory, overwrite)
