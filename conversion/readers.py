@@ -63,7 +63,7 @@ def reading(path: Path) -> Iterator[None]:
 
 
 def _first_line(error: Exception) -> str:
-    return (str(error).splitlines() or [type(error).__name__])[0][:500]
+    return (str(error).splitlines() or ["it is cut short or damaged"])[0][:500]  # an EOFError says nothing
 
 
 def _lazy(path: Path, shape: Shape, dtype: np.dtype, read: Callable[[], np.ndarray]) -> Stored:
