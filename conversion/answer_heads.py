@@ -88,9 +88,9 @@ def fine_tuning_checkpoint(checkpoint: Checkpoint, match: AnswerMatch, answers: 
     if not {KERNEL, BIAS} <= set(tensors) or checkpoint.task == "visual-reasoning":
         raise ValueError(f"{checkpoint.path} has no answer head to start from; use one of pretraining with task_qa.")
     if tensors.shapes[BIAS] != (match.num_pretrained,):
+        head = counted(tensors.shapes[BIAS][0], "answer")
         raise ValueError(
-            f"{checkpoint.path} has a head of {tensors.shapes[BIAS][0]} answers, but the list of its answers has "
-            f"{match.num_pretrained}."
+            f"{checkpoint.path} has a head of {head}, but the list of its answers has {match.num_pretrained}."
         )
     kernel, bias = initialize_answer_head(tensors[KERNEL], tensors[BIAS], match)
     named = {"num_qa_labels": len(answers), "id2label": dict(enumerate(answers)), "label2id": None}

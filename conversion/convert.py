@@ -134,6 +134,8 @@ def convert(
         FileNotFoundError: there is no such source.
         ValueError: a bad argument, a damaged source, or one of another model than its config's.
     """
+    if not os.fspath(destination):
+        raise ValueError("The name of the destination is empty; give a file or a directory.")
     destination = Path(os.path.realpath(destination))
     to = to or told_by_name(destination)
     limit = _check_options(to, task, dtype, shard_size)

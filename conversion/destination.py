@@ -1,10 +1,11 @@
 """Where a conversion writes to: what it is, that it may be replaced, and how it takes its place whole or not at all."""
 
+import fcntl
 import os
 import shutil
 import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ from conversion.writers import DIRECTORY_FORMATS, FILE_FORMATS
 from lxmert_tf.configuration import CONFIG_NAME
 from lxmert_tf.hub import TOKENIZER_FILES
 
+LOCK, OLD = ".lock", ".old"  # in the folder of a run: its lock, and the end of the name of what is replaced
 # The file formats by what their names end in, and the suffixes that no directory should have.
 TOLD_BY_NAME = {".weights.h5": "keras-weights", ".keras": "keras", ".pth": "original"}
 FILE_SUFFIXES = (".safetensors", ".bin", ".h5", ".keras", ".pth", ".pt")
@@ -30,6 +32,8 @@ def written_as(to: str, destination: Path) -> str | None:
         return "keras-archive"
     if to == "keras-weights" and not destination.name.endswith(".weights.h5"):
         raise ValueError(f"Keras loads only files named *.weights.h5, got {destination.name}; rename the destination.")
+    if to == "original" and destination.suffix in (".safetensors", ".h5", ".keras"):
+        raise ValueError(f"{destination.name} is the name of a file of another format than original; name it *.pth.")
     if to in DIRECTORY_FORMATS and destination.suffix in FILE_SUFFIXES:
         raise ValueError(
             f"{to} is written as a directory, but {destination.name} is the name of a file; choose another."
@@ -41,8 +45,10 @@ def check_replaceable(destination: Path, to: str, is_file: bool, overwrite: bool
     empty = not is_file and destination.is_dir() and not any(destination.iterdir())
     if empty or not destination.exists():
         return
+    if not (destination.is_dir() or destination.is_file()):
+        raise FileExistsError(f"{destination} exists but is not a regular file; choose another destination.")
     if not overwrite:
-        raise FileExistsError(f"{destination} exists; choose another destination, or overwrite it.")
+        raise FileExistsError(f"{destination} exists; choose another destination, or replace it with overwrite=True.")
     if destination.is_dir() == is_file:
         kind = "a file" if is_file else "a directory"
         raise FileExistsError(f"{destination} exists and is not {kind}, as {to} is; choose another destination.")
@@ -72,18 +78,47 @@ def check_apart(source: Any, checkpoint: Checkpoint, destination: Path) -> None:
 
 @contextmanager
 def staged(destination: Path) -> Iterator[Path]:
-    """Yields a path on the same disk that takes the destination's place on success and is removed on any error."""
+    """Yields a path on the same disk that takes the destination's place on success and is removed on any error.
+
+    What runs that were killed have left beside the destination is removed, too.
+    """
     destination.parent.mkdir(parents=True, exist_ok=True)
+    _remove_dead(destination.parent)
     folder = Path(tempfile.mkdtemp(prefix=".partial-", dir=destination.parent))
     try:
-        new = folder / destination.name
-        yield new
-        if destination.is_dir():  # a directory cannot be replaced in one step, unless it is empty
-            _swap(new, destination, folder / f"{destination.name}.old")
-        else:
-            os.replace(new, destination)
+        with _locked(folder):
+            yield folder / destination.name
+            _put(folder / destination.name, destination)
     finally:
         shutil.rmtree(folder, ignore_errors=True)
+
+
+@contextmanager
+def _locked(folder: Path) -> Iterator[None]:
+    """Holds a lock in the folder that ends with this process, however it ends."""
+    new = folder / f"{LOCK}.new"
+    with open(new, "wb") as file:
+        with suppress(OSError):  # a file system without locks: the folder of a killed run then stays
+            fcntl.flock(file, fcntl.LOCK_EX)
+            new.rename(folder / LOCK)  # only now others may try it
+        yield
+
+
+def _remove_dead(parent: Path) -> None:
+    """Removes the folders of runs that are over: nobody holds their locks. What they were replacing is kept."""
+    for lock in parent.glob(f".partial-*/{LOCK}"):
+        with suppress(OSError), open(lock, "r+b") as file:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            if not any(lock.parent.glob(f"*{OLD}")):
+                shutil.rmtree(lock.parent, ignore_errors=True)
+
+
+def _put(new: Path, destination: Path) -> None:
+    """Puts what is in the folder of a run in the destination's place."""
+    if destination.is_dir():  # a directory cannot be replaced in one step, unless it is empty
+        _swap(new, destination, new.with_name(f"{new.name}{OLD}"))
+    else:
+        os.replace(new, destination)
 
 
 def _swap(new: Path, place: Path, old: Path) -> None:

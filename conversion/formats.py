@@ -25,8 +25,9 @@ from conversion.errors import identical
 from conversion.names import LAYOUTS, Row, canonical, contradictions, find_task, infer_config, lookup
 from conversion.readers import Content, read_h5, read_pickle, read_safetensors, read_zip, reading
 from conversion.tensors import Stored, Tensors
-from conversion.text import some
+from conversion.text import counted, some
 from lxmert_tf.configuration import CONFIG_NAME, LxmertConfig
+from lxmert_tf.files import absent
 
 TIED = ("cls.predictions.decoder.weight", "lxmert.embeddings.word_embeddings.weight")
 UNTIED = f"{TIED[0]} is not {TIED[1]}, as it must be in LXMERT"
@@ -171,8 +172,10 @@ def find_weights(path: Path) -> Path:
     """
     if path.is_file():
         return path
+    if not path.exists():
+        raise FileNotFoundError(absent(path))
     if not path.is_dir():
-        raise FileNotFoundError(f"There is no file or directory {str(path)!r}.")
+        raise ValueError(f"{path} exists but is not a regular file.")
     for name in WEIGHT_FILES:
         if (path / name).is_file():
             return path / name
@@ -268,7 +271,7 @@ def _read_index(path: Path) -> Content:
         stored.update(content.stored)
     lost = sorted(name for name in index["weight_map"] if not _is_held(name, spelling, stored))
     if lost:
-        raise ValueError(f"its files lack {len(lost)} tensors of its weight_map, first {lost[0]}")
+        raise ValueError(f"its files lack {counted(lost, 'tensor')} of its weight_map, first {lost[0]}")
     if twice:
         raise ValueError(f"two of its files hold the same tensor: {twice[0]}")
     return Content(format, spelling, stored)

@@ -11,7 +11,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from conversion.text import grouped, some
+from conversion.text import counted, grouped, some
 from lxmert_tf.configuration import LxmertConfig
 
 Shape = tuple[int, ...]
@@ -389,7 +389,7 @@ class Matched:
         missing = f" ({', '.join(self.missing)})" if self.missing else ""
         unused = "; ".join(f"{some(names, 3)}: {reason}" for reason, names in grouped(self.unused).items())
         return (
-            f"{len(self.loaded)} tensors loaded, {len(self.missing)} missing and initialised{missing}, "
+            f"{counted(self.loaded, 'tensor')} loaded, {len(self.missing)} missing and initialised{missing}, "
             f"{len(self.unused)} unused{f' ({unused})' if unused else ''}"
         )
 

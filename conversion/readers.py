@@ -29,6 +29,9 @@ ENCRYPTED = 1  # flag of an entry of a zip archive
 STATE_DICTS = ("state_dict", "model_state_dict", "model")
 
 
+DAMAGED = "cut short or damaged; download or copy it again"
+
+
 @dataclass(frozen=True)
 class Content:
     """What is in a file.
@@ -46,20 +49,35 @@ class Content:
     config: LxmertConfig | None = None
 
 
+class Unreadable(ValueError):
+    """A file is damaged or holds no LXMERT weights; the message begins with its path."""
+
+
 @contextmanager
 def reading(path: Path) -> Iterator[None]:
-    """Turns whatever a library says of a damaged file into one ValueError that names it."""
+    """Turns whatever a library says of a damaged file into one `Unreadable` that names it."""
     try:
         yield
     except (FileNotFoundError, ImportError):
         raise
+    except Unreadable as error:  # of the file itself, or of a shard
+        raise error if str(error).startswith(f"{path} ") else Unreadable(f"{path}: {error}") from error
     except Exception as error:  # of whatever type: the libraries that parse the file raise nearly all there are
-        refused = isinstance(error, RuntimeError) and "weights_only" in str(error)
-        if refused or isinstance(error, pickle.UnpicklingError):  # PyTorch's own words advise to run the code
-            reason = "is damaged or holds more than tensors, which is refused: loading it would run code from it"
-        else:
-            reason = f"cannot be read as an LXMERT checkpoint: {_first_line(error)}"
-        raise ValueError(f"{path} {reason}") from error
+        raise Unreadable(f"{path} {_reason(error)}") from error
+
+
+def _reason(error: Exception) -> str:
+    """Why a file is not read; where a library met what it did not expect, not in its own words."""
+    text = _first_line(error)
+    if "truncated" in text:
+        return f"is {DAMAGED}"
+    refused = isinstance(error, RuntimeError) and "weights_only" in str(error)
+    if refused or isinstance(error, pickle.UnpicklingError):  # PyTorch's own words advise to run the code
+        return "is damaged or holds more than tensors, which is refused: loading it would run code from it"
+    of_the_system = isinstance(error, OSError) and error.errno is not None
+    if of_the_system or isinstance(error, ValueError | TypeError | MemoryError):
+        return f"cannot be read as an LXMERT checkpoint: {text}"
+    return f"is {DAMAGED}"
 
 
 def _first_line(error: Exception) -> str:
@@ -155,6 +173,8 @@ def read_zip(path: Path) -> Content:
             raise ValueError("it has two entries of the same name")
         for entry in entries:
             _refuse_bomb(entry.filename, entry.file_size, entry.compress_size)
+            if entry.flag_bits & ENCRYPTED:
+                raise ValueError(f"its entry {entry.filename} is encrypted; unpack it, or save it without a password")
         if "model.weights.h5" in names:
             return _read_keras_archive(path)
         pickles = [name for name in names if name.endswith("data.pkl")]
@@ -278,7 +298,7 @@ def _read_keras_archive(path: Path) -> Content:
     task_of(str(saved.get("class_name")))
     config = LxmertConfig.from_dict(saved["config"].get("config"))
     entry = archive.getinfo("model.weights.h5")
-    plain = entry.compress_type == zipfile.ZIP_STORED and not entry.flag_bits & ENCRYPTED
+    plain = entry.compress_type == zipfile.ZIP_STORED
     data = _stored(path, entry) if plain else np.frombuffer(archive.read(entry), np.uint8)
     content = replace(_read_h5(h5py.File(_Bytes(data), "r"), path, data), config=config)
     return _checked(content, path, [entry.filename]) if plain else content

@@ -7,7 +7,7 @@ only inside `run`, so that `--help` answers at once.
 import argparse
 import os
 import sys
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from types import ModuleType
 
@@ -60,12 +60,13 @@ def add_subcommand(subparsers, module: ModuleType) -> None:
     subparser.set_defaults(run=module.run)
 
 
-def run(parser: Parser, arguments: Sequence[str] | None = None) -> int:
+def run(parser: Parser, arguments: Sequence[str] | None = None, tell: Callable[[str], str] = str) -> int:
     """Runs one subcommand.
 
     Args:
         parser: of `make_parser`.
         arguments: the command line without the program's name. Default: the process's own.
+        tell: puts an error of the library into the words of the command line.
 
     Returns:
         The exit code: the subcommand's own; after a user's error, which is told in one sentence on stderr, its
@@ -74,6 +75,9 @@ def run(parser: Parser, arguments: Sequence[str] | None = None) -> int:
     _open_standard_streams()
     args = parser.parse_args(arguments)
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")  # TensorFlow's start-up notes are no output of ours
+    os.environ.setdefault("HF_HUB_VERBOSITY", "error")  # nor is the Hub's advice
+    if not sys.stderr.isatty():
+        os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
     try:
         code = args.run(args)
         sys.stdout.flush()  # a closed pipe is noticed here, not at exit
@@ -87,7 +91,7 @@ def run(parser: Parser, arguments: Sequence[str] | None = None) -> int:
     except ERRORS as error:
         if args.traceback:
             raise
-        print(f"{parser.prog} {args.subcommand}: error: {sentence(error)}", file=sys.stderr)
+        print(f"{parser.prog} {args.subcommand}: error: {tell(sentence(error))}", file=sys.stderr)
         return getattr(error, "exit_code", 2)
 
 

@@ -53,6 +53,14 @@ def check_apart(output: str | os.PathLike, inputs: Iterable[str | os.PathLike | 
             raise ValueError(f"{os.fspath(output)} would be overwritten, but it is read, too; name another output.")
 
 
+def absent(path: str | os.PathLike) -> str:
+    """What to tell the user of a path at which there is nothing."""
+    path = os.fspath(path)
+    if os.path.islink(path):
+        return f"{path!r} is a link to {os.readlink(path)!r}, where there is nothing."
+    return f"There is no file or directory {path!r}."
+
+
 def _umask() -> int:
     mask = os.umask(0)
     os.umask(mask)

@@ -3,8 +3,12 @@
 import os
 from pathlib import Path
 
+from lxmert_tf.files import absent
+
 # What lies beside the weights and belongs to them.
 TOKENIZER_FILES = ("vocab.txt", "tokenizer.json", "tokenizer_config.json", "special_tokens_map.json")
+
+WEIGHT_SUFFIXES = (".safetensors", ".h5", ".keras", ".pth", ".pt", ".bin", ".json")
 
 HUB_OPTIONS = ("revision", "cache_dir", "local_files_only", "token")
 
@@ -30,15 +34,16 @@ def fetch(
     Raises:
         FileNotFoundError: neither a local path nor a repository that can be reached; the message says which was tried.
     """
-    path = Path(source)
-    if path.exists():
-        return path
     name = os.fspath(source)
-    if name.count("/") > 1 or name.startswith((".", "/", "~")) or path.suffix in (".h5", ".keras", ".pth", ".bin"):
-        raise FileNotFoundError(f"There is no file or directory {name!r}.")
+    if not name:
+        raise FileNotFoundError("The name of the source is empty; give a file, a directory or a Hub id.")
+    if os.path.exists(name):
+        return Path(source)
+    if _is_path(name):
+        raise FileNotFoundError(absent(name))
 
     from huggingface_hub import snapshot_download
-    from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
+    from huggingface_hub.errors import HfHubHTTPError, HFValidationError
 
     try:
         return Path(
@@ -53,7 +58,36 @@ def fetch(
         )
     except HFValidationError as error:
         raise FileNotFoundError(f"{name!r} is neither a local path nor a Hub id of the form owner/name.") from error
-    except (HfHubHTTPError, LocalEntryNotFoundError, OSError) as error:
+    except (HfHubHTTPError, OSError) as error:
         where = "the local cache" if local_files_only else "the Hub"
         at = f" at revision {revision!r}" if revision else ""
-        raise FileNotFoundError(f"No local path {name!r}, and {where} did not give it{at}: {error}") from error
+        why = "it is not there" if local_files_only else _why_not_given(error)
+        raise FileNotFoundError(f"No local path {name!r}, and {where} did not give it{at}: {why}.") from error
+
+
+def _is_path(name: str) -> bool:
+    """Whether a name that does not exist is meant as a path: an id of the Hub is "owner/name"."""
+    first, *rest = name.split("/")
+    if name.startswith((".", "/", "~")) or name.endswith(("/", *WEIGHT_SUFFIXES)) or "\\" in name or len(rest) > 1:
+        return True
+    return os.path.islink(name) or (bool(rest) and os.path.lexists(first))  # of a folder that is here
+
+
+def _why_not_given(error: Exception) -> str:
+    """What huggingface_hub says in paragraphs, in a few words."""
+    from huggingface_hub.errors import (
+        GatedRepoError,
+        LocalEntryNotFoundError,
+        RepositoryNotFoundError,
+        RevisionNotFoundError,
+    )
+
+    if isinstance(error, GatedRepoError):
+        return "its owner must first allow you to read it"
+    if isinstance(error, RepositoryNotFoundError):
+        return "it has no such repository, or does not show it to you"
+    if isinstance(error, RevisionNotFoundError):
+        return "its repository has no such revision"
+    if isinstance(error, LocalEntryNotFoundError):
+        return "it cannot be reached, and the local cache does not hold it"
+    return (str(error).splitlines() or [type(error).__name__])[0].removesuffix(".")

@@ -13,6 +13,7 @@ from conversion.names import LAYOUTS, Matched, canonical, fit_prefix, match, row
 from conversion.tensors import Tensors, contiguous
 from conversion.writers import write_checkpoint
 from lxmert_tf.configuration import CONFIG_NAME, LxmertConfig
+from lxmert_tf.files import absent
 from lxmert_tf.hub import TOKENIZER_FILES, fetch
 
 logger = logging.getLogger("lxmert_tf")
@@ -52,6 +53,8 @@ def open_source(source, config: LxmertConfig | str | os.PathLike | None = None, 
 
 
 def _open_path(source: str | os.PathLike, config: LxmertConfig | str | os.PathLike | None, hub_options) -> Checkpoint:
+    if "/" not in (name := os.fspath(source)) and name and not os.path.lexists(name):
+        raise FileNotFoundError(f"{absent(name).removesuffix('.')}, and a Hub id has the form owner/name.")
     for files in HUB_FILES:
         path = fetch(source, [CONFIG_NAME, *TOKENIZER_FILES, *files], **hub_options)
         try:

@@ -94,8 +94,8 @@ def place(folder: Path, to: str) -> Path:
 
 
 def named(to: str, stem: str = "out") -> str:
-    """A destination's name that every format of that kind takes."""
-    return stem if to in DIRECTORY_FORMATS else f"{stem}.weights.h5"
+    """A destination's name that a format takes."""
+    return stem if to in DIRECTORY_FORMATS else f"{stem}.weights.h5" if to == "keras-weights" else f"{stem}.pth"
 
 
 def golden() -> dict[str, np.ndarray]:

@@ -1,6 +1,7 @@
 """What `lxmert-convert` tells: what is damaged, dropped, overflowed and unusable, and what to do, in one sentence."""
 
 import json
+import os
 import subprocess
 import sys
 import zipfile
@@ -13,6 +14,7 @@ import torch
 from conversion_helpers import BIAS, CONFIG, KERNEL, PRETRAINED, SOURCES, converted, golden, refusal, run, same, saved
 
 from conversion.convert import convert
+from conversion.destination import staged
 from conversion.tensors import to_torch
 
 pytestmark = pytest.mark.filterwarnings("ignore::UserWarning:torch")
@@ -133,3 +135,120 @@ def test_closed_standard_streams_do_no_harm(tmp_path, closed):
     done = subprocess.run(["sh", "-c", script, "sh", *map(str, command)], capture_output=True, text=True, check=False)
     assert (done.returncode, done.stderr) == (0, "")
     assert same(converted(tmp_path / "out"), golden())
+
+
+# What to do
+
+
+@pytest.mark.parametrize(
+    ("arguments", "option"),
+    [
+        (["convert", PRETRAINED, "{}"], "replace it with --overwrite."),
+        (["convert", PRETRAINED, "{}/x", "--task", "visual-reasoning"], "have them initialised with --allow-missing."),
+        (["convert", PRETRAINED, "{}/x", "--shard-size", "many"], "--shard-size must be a number of bytes"),
+        (["convert", PRETRAINED, "{}/x", "--to", "keras", "--shard-size", "1GB"], "--shard-size splits only"),
+        (["verify", PRETRAINED, PRETRAINED, "--max-error", "-1"], "--max-error must be at least 0"),
+    ],
+    ids=lambda value: value if isinstance(value, str) else "",
+)
+def test_errors_name_options_of_the_command_line(tmp_path, arguments, option):
+    (tmp_path / "mine.txt").write_text("mine")
+    code, out, err = run(*(str(argument).format(tmp_path) for argument in arguments))
+    assert (code in (1, 2), out, err.count("\n")) == (True, "", 1) and option in err, err
+
+
+def test_notes_and_misfits_name_options_of_the_command_line(tmp_path):
+    for options in ([], ["--json"]):
+        out = run("convert", SOURCES["original"], tmp_path / f"out{len(options)}", *options)[1]
+        assert "if it is wrong, give it with --config" in out
+    err = run("convert", saved(tmp_path / "source", golden(), vocab_size=98), tmp_path / "no")[2]
+    assert "misshapen" in err and "ignore_mismatched_sizes" not in err
+
+
+def test_one_tensor_is_not_called_tensors(tmp_path):
+    tensors = golden()
+    del tensors[BIAS]
+    err = run("convert", saved(tmp_path / "source", tensors), tmp_path / "out")[2]
+    assert f"lacks 1 tensor of LxmertForPreTraining: {BIAS};" in err
+
+
+# Names
+
+
+@pytest.mark.parametrize("name", ["", "lxmert-bas", "runs/lxmert-bas", "lxmert/", "dangling", "some\\dir", "a/x.bin"])
+def test_a_mistyped_path_is_never_looked_for_on_the_hub(tmp_path, monkeypatch, name):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("huggingface_hub.snapshot_download", lambda *_, **__: pytest.fail("asked the Hub"))
+    (tmp_path / "runs").mkdir()
+    (tmp_path / "dangling").symlink_to("nowhere")
+    told = {
+        "": "The name of the source is empty",
+        "dangling": "'dangling' is a link to 'nowhere', where there is nothing",
+    }
+    for command in (["inspect", name], ["convert", name, "out"]):
+        code, out, err = run(*command)
+        assert (code, out, err.count("\n")) == (2, "", 1)
+        assert told.get(name, f"There is no file or directory {name!r}") in err
+
+
+def test_a_hub_that_cannot_be_reached_is_told_in_one_sentence():
+    command = [sys.executable, "-m", "conversion", "inspect", "someone/lxmert"]
+    environment = {**os.environ, "HF_ENDPOINT": "http://127.0.0.1:9", "HF_HUB_DISABLE_XET": "1"}
+    done = subprocess.run(command, capture_output=True, text=True, check=False, env=environment)
+    assert (done.returncode, done.stdout, done.stderr.count("\n")) == (2, "", 1), done.stderr
+    assert "No local path 'someone/lxmert', and the Hub did not give it: it cannot be reached" in done.stderr
+
+
+def test_what_is_no_regular_file_is_told(tmp_path):
+    for command in (["inspect", "/dev/null"], ["convert", PRETRAINED, "/dev/null", "--to", "original", "--overwrite"]):
+        code, out, err = run(*command)
+        assert (code, out, err.count("\n")) == (2, "", 1) and "/dev/null exists but is not a regular file" in err
+    assert not Path("/dev/null").is_file()
+    assert "The name of the destination is empty" in run("convert", PRETRAINED, "")[2]
+
+
+@pytest.mark.parametrize("name", ["x.safetensors", "x.weights.h5", "x.keras"])
+def test_the_original_format_is_not_written_under_the_name_of_another(tmp_path, name):
+    code, _, err = run("convert", PRETRAINED, tmp_path / name, "--to", "original")
+    assert code == 2 and f"{name} is the name of a file of another format" in err and not list(tmp_path.iterdir())
+
+
+# Cut short
+
+
+@pytest.mark.parametrize("source", ["hf-pt", "hf-pt-bin", "hf-tf", "original", "keras", "keras archive", "legacy"])
+@pytest.mark.parametrize("kept", [0.1, 0.5, 0.99])
+def test_a_file_that_is_cut_short_is_told_in_our_words(tmp_path, sources, source, kept):
+    path = tmp_path / "weights"
+    if source == "legacy":
+        torch.save({BIAS: torch.arange(5000.0)}, path, _use_new_zipfile_serialization=False)
+    content = path.read_bytes() if source == "legacy" else sources[source].read_bytes()
+    path.write_bytes(content[: int(kept * len(content))])
+    line = refusal(path)
+    assert f"{path} is cut short or damaged; download or copy it again" in line or "cut short or damaged (" in line, (
+        line
+    )
+
+
+def test_a_shard_that_is_cut_short_is_named_once(tmp_path):
+    convert(PRETRAINED, tmp_path / "out", to="hf-pt-bin", shard_size="100KB")
+    shard = sorted((tmp_path / "out").glob("*.bin"))[1]
+    shard.write_bytes(shard.read_bytes()[:5000])
+    line = refusal(tmp_path / "out")
+    assert line.endswith(f".index.json: {shard} is cut short or damaged; download or copy it again\n")
+
+
+def test_the_folder_of_a_run_that_goes_on_is_left_alone(tmp_path):
+    with staged(tmp_path / "first") as first:
+        first.write_text("first")
+        convert(PRETRAINED, tmp_path / "second")
+    assert (tmp_path / "first").read_text() == "first"
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["first", "second"]
+
+
+def test_of_what_killed_runs_left_only_what_they_were_replacing_stays(tmp_path):
+    for name, kept in ((".partial-a", "x"), (".partial-b", "x.old")):
+        (tmp_path / name / kept).mkdir(parents=True)
+        (tmp_path / name / ".lock").write_bytes(b"")
+    convert(PRETRAINED, tmp_path / "out")
+    assert sorted(path.name for path in tmp_path.iterdir()) == [".partial-b", "out"]
