@@ -60,8 +60,10 @@ def reading(path: Path) -> Iterator[None]:
         yield
     except (FileNotFoundError, ImportError):
         raise
-    except Unreadable as error:  # of the file itself, or of a shard
-        raise error if str(error).startswith(f"{path} ") else Unreadable(f"{path}: {error}") from error
+    except Unreadable as error:
+        if str(error).startswith(f"{path} "):
+            raise
+        raise Unreadable(f"{path}: {error}") from error  # of a shard
     except Exception as error:  # of whatever type: the libraries that parse the file raise nearly all there are
         raise Unreadable(f"{path} {_reason(error)}") from error
 

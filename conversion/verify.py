@@ -15,7 +15,7 @@ from conversion.names import head_of, match
 from conversion.progress import bar
 from conversion.text import counted, some
 from lxmert_tf.configuration import LxmertConfig
-from lxmert_tf.weights import open_source
+from lxmert_tf.weights import misfit, open_source
 
 # What shapes do not tell, and a checkpoint without a config takes from the other's.
 GUESSED = ("num_attention_heads", "hidden_act", "layer_norm_eps")
@@ -195,10 +195,13 @@ def _run(a: Checkpoint, b: Checkpoint, progress: bool) -> tuple[list[Output], li
     """What both compute, the packages they ran in, and why not in others."""
     try:
         inputs = example_inputs(a.config, b.config)
-        for checkpoint in (a, b):
-            match(checkpoint.tensors.shapes, checkpoint.task, checkpoint.config)
     except ValueError as error:
         return [], [], [f"not run: {str(error).splitlines()[0]}"]
+    for checkpoint in (a, b):
+        try:
+            match(checkpoint.tensors.shapes, checkpoint.task, checkpoint.config)
+        except ValueError as error:
+            return [], [], [f"not run: {misfit(checkpoint, error).splitlines()[0]}"]
     available = frameworks()
     results = {}
     with bar(2 * len(available), progress, unit="run") as update:

@@ -85,6 +85,12 @@ def test_a_depth_that_contradicts_the_tensors_is_told_beside_what_is_missing(tmp
     assert code == 1 and f"{source / 'config.json'} says l_layers=3, the tensors 2" in err
 
 
+def test_verify_names_file_and_field_of_a_config_that_contradicts_the_tensors(tmp_path):
+    source = saved(tmp_path / "source", golden(), l_layers=3)
+    code, out, _ = run("verify", source, source)
+    assert code == 1 and "note: not run: " in out and f"{source / 'config.json'} says l_layers=3, the tensors 2" in out
+
+
 def test_inspect_takes_a_config(tmp_path):
     config = saved(tmp_path / "other", golden(), num_attention_heads=2) / "config.json"
     code, out, _ = run("inspect", SOURCES["original"], "--config", config)
