@@ -122,6 +122,11 @@ def quiet_start() -> Iterator[None]:
         os.close(nowhere)
 
 
+def count(number: int, noun: str, plural: str | None = None) -> str:
+    """The number with its noun, such as "1 image" or "1,200 images"."""
+    return f"{number:,} {noun if number == 1 else plural or noun + 's'}"
+
+
 def sentence(error: BaseException) -> str:
     """What went wrong on one line, with the first details if there are many."""
     if isinstance(error, OSError) and error.strerror and error.filename is not None:

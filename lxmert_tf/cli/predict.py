@@ -3,6 +3,7 @@
 import argparse
 
 from lxmert_tf.cli.evaluate import add_model_arguments, make_evaluator
+from lxmert_tf.command_line import count
 from lxmert_tf.files import check_apart
 
 NAME = "predict"
@@ -24,5 +25,5 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     check_apart(args.output, [*args.data, args.features, args.answers, args.vocab, args.model])
     number = make_evaluator(args).write_predictions(args.data, args.output, args.limit)
-    print(f"{number} predictions in {args.output}")
+    print(f"{count(number, 'prediction')} in {args.output}")
     return 0

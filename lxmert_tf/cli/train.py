@@ -29,7 +29,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     data.add_argument("--features", required=True, metavar="FILE", help="region features, of all images")
     data.add_argument("--answers", metavar="FILE", help="answer table: label2ans.json or all_ans.json")
     data.add_argument("--vocab", metavar="FILE", help="vocab.txt, or a directory with tokenizer files")
-    data.add_argument("--max-length", type=int, help="longest text in tokens (default: 20)")
+    data.add_argument(
+        "--max-length", type=int, help="longest text in tokens, at most what the config has positions for (default: 20)"
+    )
     subset = data.add_mutually_exclusive_group()
     subset.add_argument("--tiny", dest="limit", action="store_const", const=SUBSETS["tiny"], help="512 images only")
     subset.add_argument("--fast", dest="limit", action="store_const", const=SUBSETS["fast"], help="5000 images only")

@@ -321,14 +321,15 @@ class _Check:
     def __call__(self, number: int, entry: Any) -> Any:
         try:
             if not isinstance(entry, dict):
-                raise ValueError(f"a {self.what} must be a json object, got {type(entry).__name__}")
+                raise ValueError(f"a {self.what} must be a json object, got {_kind(entry)}")
             annotation = self.parse(entry)
             name = getattr(annotation, self.key)
             if name in self.seen:
                 raise ValueError(f"this {self.key} is in the file already; every {self.what} must be there once")
         except ValueError as error:
             name = entry.get(self.key) if isinstance(entry, dict) else None
-            raise ValueError(f"{self.path}, entry {number}, {self.what} {name!r}: {error}") from error
+            where = f"{self.path}, entry {number}" + ("" if name is None else f", {self.what} {name!r}")
+            raise ValueError(f"{where}: {error}") from error
         self.seen.add(name)
         return annotation
 
@@ -336,7 +337,8 @@ class _Check:
 def _annotation(entry: dict) -> Annotation:
     question_id = entry.get("question_id")
     if isinstance(question_id, bool) or not isinstance(question_id, int | str) or question_id == "":
-        raise ValueError(f"question_id must be a number or text, got {question_id!r}")
+        got = "nothing" if question_id is None else repr(question_id)
+        raise ValueError(f"question_id must be a number or text, got {got}")
     img_id = _img_id(entry)
     _check_texts(entry, "sent")
     for key in ("answer_type", "question_type"):
@@ -391,7 +393,8 @@ def _labels(annotation: Annotation | PretrainingAnnotation) -> Iterator[Label]:
 def _check_texts(entry: dict, *keys: str) -> None:
     for key in keys:
         if not isinstance(entry.get(key), str) or not entry[key].strip():
-            raise ValueError(f"{key} must be text that is not empty, got {entry.get(key)!r}")
+            got = "nothing" if entry.get(key) is None else repr(entry[key])
+            raise ValueError(f"{key} must be text that is not empty, got {got}")
         _check_characters(key, entry[key])
 
 
@@ -445,8 +448,14 @@ def _read_json(path: str | os.PathLike, kind: type, what: str) -> Any:
     except (ValueError, RecursionError) as error:  # json.JSONDecodeError, UnicodeDecodeError; too deeply nested
         raise ValueError(f"{os.fspath(path)}: not json: {error}") from error
     if not isinstance(value, kind):
-        raise ValueError(f"{os.fspath(path)}: expected {what}, got {type(value).__name__}")
+        raise ValueError(f"{os.fspath(path)}: expected {what}, got {_kind(value)}")
     return value
+
+
+def _kind(value: Any) -> str:
+    """What JSON calls a value of this type."""
+    names = {bool: "true or false", int: "a number", float: "a number", str: "text", list: "a list", dict: "an object"}
+    return names.get(type(value), "null")
 
 
 def _short(value: Any) -> str:

@@ -30,6 +30,7 @@ def open_features(path: str | os.PathLike) -> "FeatureStore":
 
     Raises:
         FileNotFoundError: there is no such file.
+        IsADirectoryError: `path` is a directory.
         ValueError: the file is a TSV, is damaged, or has another layout.
     """
     return FeatureStore(path)
@@ -58,6 +59,8 @@ class FeatureStore:
                 f"{self.path} is not finished: run the same lxmert-tf features build again, which goes on from "
                 f"{self.path}.partial"
             )
+        if os.path.isdir(self.path):
+            raise IsADirectoryError(f"{self.path} is a directory; region features are a file, HDF5 or npz")
         self._descriptor = os.open(self.path, os.O_RDONLY)
         try:
             layout = read_layout(self.path, self._descriptor)

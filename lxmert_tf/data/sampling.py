@@ -42,10 +42,7 @@ class Sampler:
         self.steps = steps if drop_remainder or not left else steps + 1
         self.full = drop_remainder or not left
         if not self.steps:
-            raise ValueError(
-                f"there are {size} examples, too few for a batch of {self.global_batch}; "
-                "use a smaller batch, or keep the remainder"
-            )
+            raise ValueError(f"examples: {size}, too few for a batch of {self.global_batch}; use a smaller batch")
         if not self.full and left < count:
             raise ValueError(
                 f"the last batch has {left} examples for {count} workers; drop the remainder, or use another batch size"

@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 
+from lxmert_tf.command_line import count
 from lxmert_tf.data.annotations import Annotation, AnswerTable, Label, NLVR2Annotation
 from lxmert_tf.data.feature_store import FeatureStore, UnknownImageError
 from lxmert_tf.data.sampling import Sampler
@@ -226,9 +227,9 @@ def labelled(annotations: Sequence[Annotation | NLVR2Annotation]) -> bool:
 def report_unknown(unknown: Counter[str], answers: AnswerTable) -> None:
     if unknown:
         logger.warning(
-            "%d labels name %d answers that are not among the %d of the answer table, most often %r: left out.",
-            unknown.total(),
-            len(unknown),
+            "%s for %s that the answer table of %d does not hold, most often %r: left out.",
+            count(unknown.total(), "label"),
+            count(len(unknown), "answer"),
             len(answers),
             unknown.most_common(1)[0][0],
         )

@@ -14,6 +14,7 @@ from lxmert_tf.data.feature_store import open_features
 from lxmert_tf.files import replacing
 from lxmert_tf.metrics import Consistency, sentence_groups
 from lxmert_tf.training import tasks
+from lxmert_tf.training.run_directory import RUN
 from lxmert_tf.training.training import TRAINING, check_fits, read_tokenizer, verbosity
 
 
@@ -45,6 +46,8 @@ class Evaluator:
         precision: str = "float32",
     ):
         self.task, self.batch_size = task, batch_size
+        if (Path(model) / RUN).exists():
+            raise ValueError(f"{model} is a run directory; give one of its models, such as {Path(model) / 'best'}.")
         about = _read_about(Path(model) / TRAINING)
         if about.get("task", task) not in (task, *({"vqa", "gqa"} if task in ("vqa", "gqa") else ())):
             raise ValueError(f"{model} was trained for {about['task']}, not for {task}.")

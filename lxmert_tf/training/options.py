@@ -93,6 +93,10 @@ class TrainOptions:
             value = getattr(self, name)
             if value is not None and value < 1:
                 raise ValueError(f"{name} must be at least 1, got {value}.")
+        if not 0 <= self.seed < 2**32:
+            raise ValueError(f"seed must be at least 0 and below 2**32, got {self.seed}.")
+        if self.clip is not None and not self.clip >= 0:
+            raise ValueError(f"clip must be above 0, or 0 for none, got {self.clip}.")
         if self.early_stopping is not None and not self.valid:
             raise ValueError("early_stopping needs a validation set (--valid).")
         if self.loss == "ce" and self.task not in ("vqa", "gqa"):

@@ -15,13 +15,14 @@ import os
 import platform
 import sys
 from collections.abc import Iterable, Sequence
+from contextlib import suppress
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
 from lxmert_tf.files import write_text
 
-RUN, LOCK = "run.json", ".lock"
+RUN, BACKUP, LOCK = "run.json", "backup.safetensors", ".lock"
 PACKAGES = ("lxmert-tf", "tensorflow", "keras", "numpy", "tokenizers", "h5py", "safetensors")
 HASHED = 2**30  # bytes; of larger files, the region features, only the size is kept
 
@@ -33,10 +34,14 @@ class RunDirectory:
         path: the directory.
         options: the run's options, JSON values.
         record: the content of run.json.
+
+    Attributes:
+        begun: whether run.json is written; until then the directory may become another run's.
     """
 
-    def __init__(self, path: Path, record: dict[str, Any]):
-        self.path, self.record = path, record
+    def __init__(self, path: Path, record: dict[str, Any], begun: bool = False):
+        self.path, self.record, self.begun = path, record, begun
+        self._made = not path.exists()
 
     @classmethod
     def open(
@@ -45,16 +50,16 @@ class RunDirectory:
         options: dict[str, Any],
         command: Sequence[str],
         files: Iterable[str],
-        write: bool = True,
     ) -> "RunDirectory":
-        """The run in `path`, begun if there is none.
+        """The run in `path`, or one that `begin` writes there.
+
+        One that ended before its first backup is none: nothing of it is worth going on from.
 
         Args:
-            path: the directory; made if missing.
+            path: the directory; it need not be there.
             options: JSON values; those of a run that is there must be the same.
             command: the command line, kept for whoever wants to repeat the run.
             files: input files, of which checksums are kept.
-            write: whether this process begins the run on disk (in a group of workers, the chief).
 
         Raises:
             FileExistsError: `path` holds something else, or a process is at work on it.
@@ -62,25 +67,29 @@ class RunDirectory:
         """
         path = Path(path)
         prints = {str(file): fingerprint(file) for file in files}
-        if not (path / RUN).exists():
-            if path.exists() and (not path.is_dir() or any(file.name != LOCK for file in path.iterdir())):
-                raise FileExistsError(f"{path} is not empty and holds no run; name a new directory.")
-            record = {
-                "options": options,
-                "command": list(command),
-                "directory": os.getcwd(),
-                "versions": versions(),
-                "files": prints,
-                "result": None,
-            }
-            run = cls(path, record)
-            if write:
-                run.write()
-            return run
-        run = cls(path, _read(path / RUN))
-        run._check_same("options", options, "give the same options, or another directory")
-        run._check_same("files", prints, "a run goes on only with the files that it began with")
-        return run
+        if (path / RUN).exists():
+            run = cls(path, _read(path / RUN), begun=True)
+            if run.result is not None or (path / BACKUP).exists():
+                run._check_same("options", options, "give the same options, or another directory")
+                run._check_same("files", prints, "a run goes on only with the files that it began with")
+                return run
+        elif path.exists() and (not path.is_dir() or any(file.name != LOCK for file in path.iterdir())):
+            raise FileExistsError(f"{path} is not empty and holds no run; name a new directory.")
+        record = {
+            "options": options,
+            "command": list(command),
+            "directory": os.getcwd(),
+            "versions": versions(),
+            "files": prints,
+            "result": None,
+        }
+        return cls(path, record)
+
+    def begin(self) -> None:
+        """Writes run.json, unless the run goes on."""
+        if not self.begun:
+            self.write()
+            self.begun = True
 
     def write(self) -> None:
         write_text(self.path / RUN, json.dumps(self.record, indent=2, ensure_ascii=False) + "\n")
@@ -91,9 +100,13 @@ class RunDirectory:
         self.write()
 
     def forget_unless_begun(self) -> None:
-        """Takes run.json away if there is nothing else: what failed before it began may be started otherwise."""
-        if all(file.name in (RUN, LOCK) for file in self.path.iterdir()):
-            (self.path / RUN).unlink(missing_ok=True)
+        """Leaves no trace of a run that failed before it began."""
+        if self.begun:
+            return
+        (self.path / LOCK).unlink(missing_ok=True)
+        if self._made:
+            with suppress(OSError):  # something else has come in meanwhile
+                self.path.rmdir()
 
     @property
     def result(self) -> dict[str, Any] | None:
@@ -106,6 +119,7 @@ class RunDirectory:
         Raises:
             FileExistsError: another process has it.
         """
+        self.path.mkdir(parents=True, exist_ok=True)
         file = open(self.path / LOCK, "a")  # noqa: SIM115 (held as long as the run lasts)
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)

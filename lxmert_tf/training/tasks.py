@@ -37,18 +37,24 @@ def has_answers(task: str) -> bool:
     return task != "nlvr2"
 
 
-def read(task: str, paths: Sequence[str | os.PathLike], limit: int | None = None) -> list:
+def read(task: str, paths: Sequence[str | os.PathLike], limit: int | None = None, purpose: str | None = None) -> list:
     """The annotations of one or several files, in order.
 
     Args:
         task: whose files they are.
         paths: json files.
         limit: only the annotations of so many images, the first that are named.
+        purpose: "train" or "validate", for which there must be labels; None if they may be absent.
 
     Raises:
-        ValueError: a file cannot be read as one of the task, or two files share an id.
+        ValueError: a file cannot be read as one of the task, has no labels where it must, or two files share an id.
     """
-    annotations = [annotation for path in paths for annotation in READERS[task](path)]
+    annotations = []
+    for path in paths:
+        content = READERS[task](path)
+        if purpose and task != "pretrain":
+            _check_labelled(path, content, purpose)
+        annotations += content
     if not annotations:
         raise ValueError(f"{', '.join(map(os.fspath, paths))}: there is nothing in it.")
     if len(paths) > 1:
@@ -102,6 +108,13 @@ def metrics(task: str) -> Any:
     if task == "pretrain":
         return {name: AnswerAccuracy(ignore=True) for name in ("matched", "masked_lm", "ans")}
     return [AnswerAccuracy()]
+
+
+def _check_labelled(path: str | os.PathLike, annotations: list, purpose: str) -> None:
+    bare = sum(annotation.label is None for annotation in annotations)
+    if bare:
+        share = "there are no labels" if bare == len(annotations) else f"{bare:,} of {len(annotations):,} have no label"
+        raise ValueError(f"{os.fspath(path)}: {share} to {purpose} on.")
 
 
 def _of_first_images(annotations: list, limit: int) -> list:

@@ -1,7 +1,9 @@
 """A whole training run, from files to checkpoints: what `lxmert-tf train` does."""
 
+import errno
 import json
 import logging
+import os
 import re
 import sys
 from collections.abc import Callable, Sequence
@@ -14,9 +16,10 @@ from typing import Any
 import keras
 
 from lxmert_tf import LxmertConfig, LxmertTokenizer, weights
+from lxmert_tf.command_line import count
 from lxmert_tf.data.annotations import AnswerTable
 from lxmert_tf.data.feature_store import open_features
-from lxmert_tf.files import write_text
+from lxmert_tf.files import check_apart, write_text
 from lxmert_tf.training import tasks
 from lxmert_tf.training.backup import Backup
 from lxmert_tf.training.callbacks import (
@@ -42,11 +45,11 @@ from lxmert_tf.training.initialization import freeze, from_checkpoint, with_answ
 from lxmert_tf.training.optimizers import layer_rate_factors, make_optimizer
 from lxmert_tf.training.options import TrainOptions
 from lxmert_tf.training.recipes import Recipe
-from lxmert_tf.training.run_directory import RunDirectory, command_line
+from lxmert_tf.training.run_directory import BACKUP, RunDirectory, command_line
 
 logger = logging.getLogger("lxmert_tf")
 
-BACKUP, TRAINING = "backup.safetensors", "training.json"
+TRAINING = "training.json"
 SHOWN_IDS = 64
 
 
@@ -88,8 +91,9 @@ def train(options: TrainOptions, command: Sequence[str] | None = None) -> dict[s
     chief = strategy is None or is_chief(strategy)
     say = partial(print, flush=True) if chief and options.verbose != 0 else logger.info
     files = [*options.train, *options.valid, options.features, options.answers, options.init_answers, options.config]
+    check_apart(options.output, [*files, options.vocab, options.init])
     run = RunDirectory.open(
-        options.output, options.fixed(), command or command_line(), [file for file in files if file], write=chief
+        options.output, options.fixed(), command or command_line(), [file for file in files if file]
     )
     with run.lock() if chief else nullcontext():
         if run.result is not None:
@@ -117,7 +121,7 @@ def summary(result: dict[str, Any]) -> str:
     """The result in a sentence."""
     skipped = f", {len(result['skipped'])} skipped" if result["skipped"] else ""
     best = "" if result["best"] is None else f" with {result['monitor']} {result['best']:.4f}"
-    done = f"{result['epochs']} epochs, {result['steps']} steps{skipped}"
+    done = f"{count(result['epochs'], 'epoch')}, {count(result['steps'], 'step')}{skipped}"
     return f"{done}; the best is epoch {result['best_epoch']}{best}."
 
 
@@ -150,6 +154,7 @@ class _Run:
         progress = Progress(**(backup.restore() or {}))
         check_agreement(self.strategy, progress.step)
         if self.chief and not resumed:
+            self.run.begin()
             self.model.config.save_pretrained(path)
         self._describe(progress, frozen)
         wait = DataWait() if self.strategy is None else None
@@ -210,8 +215,13 @@ class _Run:
         features = open_features(options.features)
         check_fits(self.config, tokenizer, features)
 
-        def read(paths):
-            return tasks.read(options.task, paths, options.limit)
+        if recipe.max_length > self.config.max_position_embeddings:
+            self.say(
+                f"Texts are cut to {self.config.max_position_embeddings} tokens, the config's max_position_embeddings."
+            )
+
+        def read(paths, purpose):
+            return tasks.read(options.task, paths, options.limit, purpose)
 
         def dataset(annotations, batch_size, shard=(0, 1), **how):
             return tasks.dataset(
@@ -226,14 +236,22 @@ class _Run:
                 **how,
             )
 
-        make_train = partial(dataset, read(options.train), recipe.batch_size, seed=options.seed, drop_remainder=True)
+        make_train = partial(
+            dataset, read(options.train, "train"), recipe.batch_size, seed=options.seed, drop_remainder=True
+        )
         train, valid, make_valid = make_train(), None, None
+        if recipe.accumulate > len(train):
+            raise ValueError(
+                f"accumulate is {recipe.accumulate}, but an epoch has only {count(len(train), 'step')} of "
+                f"{recipe.batch_size}: lower it (--accumulate), or the batch size."
+            )
         if options.valid:
-            annotations = read(options.valid)
-            examples = dataset(annotations, options.eval_batch_size).num_examples
-            self.eval_batch_size = even_batch_size(options.eval_batch_size, examples, self.strategy)
+            annotations = read(options.valid, "validate")
+            self.eval_batch_size, valid = options.eval_batch_size, dataset(annotations, options.eval_batch_size)
+            even = even_batch_size(self.eval_batch_size, valid.num_examples, self.strategy)
+            if even != self.eval_batch_size:
+                self.eval_batch_size, valid = even, dataset(annotations, even)
             make_valid = partial(dataset, annotations, self.eval_batch_size)
-            valid = make_valid()
 
         def share(whole, index, count):
             return whole if count == 1 else (make_train if whole is train else make_valid)(shard=(index, count))
@@ -245,6 +263,11 @@ class _Run:
         model_class = tasks.model_class(options.task)
         names = self.inputs.answers.answers if self.inputs.answers else None
         config = with_answers(self.config, names)
+        if config.num_qa_labels != self.config.num_qa_labels:
+            self.say(
+                f"The model has {count(config.num_qa_labels, 'answer')}, those of the answer table, in place of the "
+                f"config's {self.config.num_qa_labels:,}."
+            )
         if checkpoint is None:
             return model_class(config, dtype=options.precision)
         init_answers = tasks.read_answer_table(options.init_answers).answers if options.init_answers else None
@@ -298,12 +321,12 @@ class _Run:
         held = f" ({frozen} tensors frozen)" if frozen else ""
         self.say(
             f"{self.options.task}: {self.model.count_params():,} parameters{held}, "
-            f"{recipe.epochs} epochs of {len(train)} steps of {recipe.batch_size}"
+            f"{count(recipe.epochs, 'epoch')} of {count(len(train), 'step')} of {recipe.batch_size}"
         )
         for name, dataset in (("training", train), ("validation", valid)):
             lost = sum(dataset.unknown_answers.values()) if dataset is not None and dataset.unknown_answers else 0
             if lost:
-                self.say(f"{lost} {name} answers are not in the answer table")
+                self.say(f"not in the answer table: {count(lost, f'{name} answer')}")
         if progress.step:
             self.say(f"resumed after step {progress.step} of {recipe.epochs * len(train)}")
 
@@ -324,15 +347,22 @@ def read_tokenizer(vocab: str | None, source: str | None) -> Any:
     """The tokenizer of a vocab.txt or directory, else that of a checkpoint.
 
     Raises:
-        ValueError: there is none.
+        FileNotFoundError: there is no such file, directory or Hub repository.
+        ValueError: none is given.
     """
     if vocab is None and source is not None and Path(source).is_file():
         raise ValueError(f"{source} is a single file without a vocabulary: give one (--vocab vocab.txt).")
     if vocab is None and source is None:
         raise ValueError("A vocabulary is needed (--vocab vocab.txt).")
+    if vocab is not None and not Path(vocab).exists() and not _may_be_hub_id(vocab):
+        raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), vocab)
     if vocab is not None and Path(vocab).is_file():
         return LxmertTokenizer(vocab)
     return LxmertTokenizer.from_pretrained(vocab or source)
+
+
+def _may_be_hub_id(name: str) -> bool:
+    return name.count("/") == 1 and not name.startswith((".", "/", "~")) and not Path(name).parent.exists()
 
 
 def check_fits(config: LxmertConfig, tokenizer: Any, features: Any) -> None:

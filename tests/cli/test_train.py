@@ -112,6 +112,87 @@ def test_what_does_not_fit_is_told_in_a_sentence(data, tmp_path, capsys):
     assert "No such file" in capsys.readouterr().err
 
 
+def without_labels(source, target, number=None):
+    """The annotations of `source` in `target`, the first `number` of them without their labels."""
+    entries = json.loads(source.read_text())
+    for entry in entries[:number]:
+        del entry["label"]
+    target.write_text(json.dumps(entries))
+    return str(target)
+
+
+@pytest.mark.parametrize(("option", "verb"), [("--train", "train"), ("--valid", "validate")])
+def test_sets_without_labels_are_refused_before_anything_is_written(data, tmp_path, capsys, option, verb):
+    file = tmp_path / "bare.json"
+    arguments = command(data, tmp_path / "run")
+    arguments[arguments.index(option) + 1] = without_labels(data / "valid.json", file)
+    assert main(arguments) == 2
+    assert f"{file}: there are no labels to {verb} on." in capsys.readouterr().err
+    without_labels(data / "valid.json", file, 2)
+    assert main(arguments) == 2
+    assert f"{file}: 2 of {len(json.loads(file.read_text()))} have no label to {verb} on." in capsys.readouterr().err
+    assert [path.name for path in tmp_path.iterdir()] == ["bare.json"]
+
+
+@pytest.mark.parametrize(
+    ("options", "complaint"),
+    [
+        (["--seed", "-1"], "seed must be at least 0 and below 2**32, got -1"),
+        (["--clip", "-1"], "clip must be above 0, or 0 for none, got -1"),
+        (["--accumulate", "5"], "accumulate is 5, but an epoch has only 4 steps of 32"),
+        (["--vocab", "none"], "No such file or directory: none"),
+        (["--vocab", "no/such/vocab.txt"], "No such file or directory: no/such/vocab.txt"),
+        (["--features", "."], ". is a directory; region features are a file"),
+    ],
+    ids=lambda value: value[0] if isinstance(value, list) else "",
+)
+def test_bad_options_are_refused_before_anything_is_written(data, tmp_path, capsys, options, complaint):
+    assert main(command(data, tmp_path / "run", *options)) == 2
+    error = capsys.readouterr().err
+    assert complaint in error
+    assert error.count("\n") == 1
+    assert not list(tmp_path.iterdir())
+
+
+def test_an_output_that_is_an_input_is_refused(data, run, tmp_path, capsys):
+    assert main(command(data, data / "vocab.txt")) == 2
+    assert "would be overwritten, but it is read" in capsys.readouterr().err
+    arguments = ["--model", run / "best", "--data", data / "test.json", "--features", data / "features.h5"]
+    for file in (data / "test.json", data / "features.h5"):
+        before = file.read_bytes()
+        assert main(["predict", "vqa", *map(str, arguments), "--output", str(file)]) == 2
+        assert f"{file} would be overwritten, but it is read" in capsys.readouterr().err
+        assert file.read_bytes() == before
+
+
+def test_what_is_not_as_the_config_or_the_options_say_is_told(data, tmp_path, capsys):
+    config = json.loads((data / "config.json").read_text())
+    (tmp_path / "config.json").write_text(json.dumps({**config, "num_qa_labels": 7, "max_position_embeddings": 9}))
+    (tmp_path / "answers.json").write_text(json.dumps(["yes", "no", "red"]))
+    arguments = command(data, tmp_path / "run", "--epochs", "1", "--freeze", "nothing")  # to end before the first step
+    arguments[arguments.index("--config") + 1] = str(tmp_path / "config.json")
+    arguments[arguments.index("--answers") + 1] = str(tmp_path / "answers.json")
+    assert main(arguments) == 2
+    told = capsys.readouterr()
+    assert "Texts are cut to 9 tokens, the config's max_position_embeddings." in told.out
+    assert "The model has 3 answers, those of the answer table, in place of the config's 7." in told.out
+    assert not (tmp_path / "run").exists()
+
+
+def test_unknown_answers_are_told_once_for_each_set(data, tmp_path, caplog):
+    (tmp_path / "answers.json").write_text(json.dumps(["yes", "no", "red"]))
+    arguments = command(data, tmp_path / "run", "--freeze", "nothing")
+    arguments[arguments.index("--answers") + 1] = str(tmp_path / "answers.json")
+    assert main(arguments) == 2
+    assert caplog.text.count("left out") == 2
+
+
+def test_a_run_directory_points_to_its_models(data, run, capsys):
+    arguments = ["--model", run, "--data", data / "test.json", "--features", data / "features.h5"]
+    assert main(["evaluate", "vqa", *map(str, arguments)]) == 2
+    assert f"{run} is a run directory; give one of its models, such as {run / 'best'}." in capsys.readouterr().err
+
+
 def test_evaluate_without_labels_points_to_predict(data, run, capsys):
     arguments = ["--model", run / "best", "--data", data / "test.json", "--features", data / "features.h5"]
     assert main(["evaluate", "vqa", *map(str, arguments)]) == 2

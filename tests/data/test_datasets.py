@@ -189,7 +189,7 @@ def test_answers_outside_the_table_are_counted_and_told(store, tokenizer, caplog
     questions = [Annotation(n, "image_0", "word1", label) for n, label in enumerate(labels)]
     dataset = gqa_dataset(questions, store, tokenizer, TABLE, 4)
     assert dataset.unknown_answers == Counter(perhaps=2, si=1)
-    assert "3 labels name 2 answers that are not among the 3 of the answer table, most often 'perhaps'" in caplog.text
+    assert "3 labels for 2 answers that the answer table of 3 does not hold, most often 'perhaps'" in caplog.text
     expected = np.float32([[0, 0.9, 0], [0, 0, 0], [0, 0, 0], [0, 0, 0.6]])
     np.testing.assert_array_equal(dataset.batch(0)[1]["labels"], expected)
 

@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from lxmert_tf.training.run_directory import RunDirectory, fingerprint
+from lxmert_tf.training.run_directory import BACKUP, RunDirectory, fingerprint
 
 OPTIONS = {"task": "vqa", "epochs": 2, "train": ["a.json"]}
 
@@ -17,7 +17,13 @@ def data(tmp_path):
 
 
 def begin(tmp_path, data, **changes):
-    return RunDirectory.open(tmp_path / "run", {**OPTIONS, **changes}, ["lxmert-tf", "train"], [data])
+    run = RunDirectory.open(tmp_path / "run", {**OPTIONS, **changes}, ["lxmert-tf", "train"], [data])
+    run.begin()
+    return run
+
+
+def back_up(tmp_path):
+    (tmp_path / "run" / BACKUP).write_text("from here")
 
 
 def test_a_new_run_notes_options_command_versions_and_checksums(tmp_path, data):
@@ -37,6 +43,7 @@ def test_the_same_options_go_on_and_know_the_result(tmp_path, data):
 
 def test_other_options_are_refused_by_name(tmp_path, data):
     begin(tmp_path, data)
+    back_up(tmp_path)
     with pytest.raises(ValueError, match=r"another run: epochs was 2 there and is 3 now; give the same options"):
         begin(tmp_path, data, epochs=3)
     with pytest.raises(ValueError, match=r"2 differ in all: epochs, seed"):
@@ -45,6 +52,7 @@ def test_other_options_are_refused_by_name(tmp_path, data):
 
 def test_changed_input_files_are_refused(tmp_path, data):
     begin(tmp_path, data)
+    back_up(tmp_path)
     data.write_text("[2]")
     with pytest.raises(ValueError, match=r"another run: .*a\.json was .* the files that it began with"):
         begin(tmp_path, data)
@@ -72,6 +80,21 @@ def test_two_processes_do_not_write_to_the_same_run(tmp_path, data):
     run.lock().close()
 
 
-def test_a_process_that_does_not_write_begins_nothing(tmp_path, data):
-    RunDirectory.open(tmp_path / "run", OPTIONS, [], [data], write=False)
-    assert not (tmp_path / "run").exists()
+def test_what_ended_before_its_first_backup_may_be_begun_otherwise(tmp_path, data):
+    begin(tmp_path, data)
+    begin(tmp_path, data, epochs=3)
+    assert json.loads((tmp_path / "run" / "run.json").read_text())["options"]["epochs"] == 3
+
+
+@pytest.mark.parametrize("there", [False, True])
+def test_a_run_that_never_began_leaves_no_trace(tmp_path, data, there):
+    if there:
+        (tmp_path / "run").mkdir()
+    run = RunDirectory.open(tmp_path / "run", OPTIONS, [], [data])
+    with run.lock():
+        run.forget_unless_begun()
+    assert not list((tmp_path / "run").glob("*"))
+    assert (tmp_path / "run").exists() == there
+    RunDirectory.open(tmp_path / "run", {**OPTIONS, "epochs": 3}, [], [data]).begin()
+    RunDirectory.open(tmp_path / "run", OPTIONS, [], [data]).forget_unless_begun()
+    assert (tmp_path / "run" / "run.json").exists()
