@@ -15,6 +15,7 @@ ROOT = Path(__file__).resolve().parents[2]
 TEXT = (ROOT / "docs" / "training.md").read_text(encoding="utf-8")
 
 
+@pytest.mark.slow
 def test_the_keras_example_runs(tmp_path, monkeypatch):
     (block,) = re.findall(r"^```python\n(.*?)^```$", TEXT, re.DOTALL | re.MULTILINE)
     monkeypatch.setenv("PYTHONPATH", str(ROOT))

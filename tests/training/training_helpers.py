@@ -63,15 +63,17 @@ class MemoryDataset:
     def batches(self, first_step: int = 0, last_step: int | None = None):
         import tensorflow as tf
 
+        steps = range(first_step, len(self) if last_step is None else last_step)
+
         def generate():
-            for step in range(first_step, len(self) if last_step is None else last_step):
-                yield self.batch(step)
+            yield from map(self.batch, steps)
 
         spec = [
             {name: tf.TensorSpec((None, *value.shape[1:]), value.dtype) for name, value in part.items()}
             for part in self.batch(0)
         ]
-        return tf.data.Dataset.from_generator(generate, output_signature=tuple(spec)).prefetch(2)
+        batches = tf.data.Dataset.from_generator(generate, output_signature=tuple(spec))
+        return batches.apply(tf.data.experimental.assert_cardinality(len(steps))).prefetch(2)
 
 
 def small_config(**changes):
