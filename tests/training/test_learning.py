@@ -31,7 +31,7 @@ def test_vqa_from_scratch(tmp_path):
     lxmert_tf("features", "build", data / "features.tsv", data / "features.h5")
     files = ["--train", data / "train.json", "--valid", data / "valid.json", "--features", data / "features.h5"]
     files += ["--answers", data / "label2ans.json", "--vocab", data / "vocab.txt", "--config", data / "config.json"]
-    options = ["--epochs", 24, "--batch-size", 64, "--learning-rate", 1e-3]
+    options = ["--epochs", 30, "--batch-size", 64, "--learning-rate", 1e-3]
     lxmert_tf("train", "vqa", *files, "--output", run, *options)
     held_out = ["--data", data / "valid.json", "--features", data / "features.h5", "--json"]
     found = json.loads(lxmert_tf("evaluate", "vqa", "--model", run / "best", *held_out))
