@@ -54,7 +54,8 @@ class LayerNormalization(keras.layers.LayerNormalization):
     """Layer normalisation over the last axis, in at least float32; fewer passes over the data than Keras' own."""
 
     def call(self, inputs):
-        x = ops.cast(inputs, keras.backend.result_type(inputs.dtype, "float32"))
+        wide = keras.backend.standardize_dtype(inputs.dtype) == "float64"
+        x = ops.cast(inputs, "float64" if wide else "float32")
         centred = x - ops.sum(x, axis=-1, keepdims=True) / x.shape[-1]
         variance = ops.sum(ops.square(centred), axis=-1, keepdims=True) / x.shape[-1]
         gamma, beta = ops.cast(self.gamma, x.dtype), ops.cast(self.beta, x.dtype)
