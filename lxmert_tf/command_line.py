@@ -5,8 +5,11 @@ only inside `run`, so that `--help` answers at once.
 """
 
 import argparse
+import logging
 import os
+import signal
 import sys
+import threading
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from types import ModuleType
@@ -74,7 +77,7 @@ def run(parser: Parser, arguments: Sequence[str] | None = None, tell: Callable[[
     """
     _open_standard_streams()
     args = parser.parse_args(arguments)
-    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")  # TensorFlow's start-up notes are no output of ours
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")  # TensorFlow raises its errors; notes are no output of ours
     os.environ.setdefault("HF_HUB_VERBOSITY", "error")  # nor is the Hub's advice
     if not sys.stderr.isatty():
         os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
@@ -125,6 +128,28 @@ def quiet_start() -> Iterator[None]:
 def count(number: int, noun: str, plural: str | None = None) -> str:
     """The number with its noun, such as "1 image" or "1,200 images"."""
     return f"{number:,} {noun if number == 1 else plural or noun + 's'}"
+
+
+@contextmanager
+def stopped_by_sigterm() -> Iterator[None]:
+    """Lets SIGTERM end the program as an exception does, so that what is half written is removed; exit code 143."""
+    if threading.current_thread() is not threading.main_thread():  # only it may set handlers
+        yield
+        return
+    before = signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(128 + number))
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
+def start_tensorflow() -> None:
+    """Imports TensorFlow without its notes on start-up and progress; it takes all devices, so choose those before."""
+    with quiet_start():
+        import tensorflow as tf
+
+        tf.zeros(())  # the first tensor looks for devices
+    tf.get_logger().setLevel(logging.WARNING)
 
 
 def sentence(error: BaseException) -> str:

@@ -104,10 +104,11 @@ def select(checkpoint: Checkpoint, task: str, config, ignore_mismatched_sizes: b
     if checkpoint.inferred:
         logger.warning(
             "%s: %s, so the config is inferred from the tensors, with num_attention_heads=%d assumed; "
-            "if that is not right, pass config=.",
+            "if that is not right, put a %s beside it or pass config=.",
             checkpoint.path,
             checkpoint.inferred,
             config.num_attention_heads,
+            CONFIG_NAME,
         )
     logger.log(logging.WARNING if matched.missing else logging.INFO, "%s: %s", checkpoint.path, matched.summary())
     return matched

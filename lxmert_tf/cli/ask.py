@@ -3,6 +3,8 @@
 import argparse
 import json
 
+from lxmert_tf.command_line import quiet_start
+
 NAME = "ask"
 HELP = "ask a model that TensorFlow Serving serves about an image"
 EPILOG = """\
@@ -35,12 +37,21 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     from lxmert_tf.data.feature_store import open_features
-    from lxmert_tf.serving.client import connect
+    from lxmert_tf.serving.client import InvalidRequestError, connect
 
-    image = open_features(args.features).read([args.image], labels=False)
     options = {"version": args.version, "label": args.label, "timeout": args.timeout, "retries": args.retries}
-    client = connect(args.server, args.name, args.protocol, **options)
-    answers = _ask(client, args.questions, args.tokenizer, image)
+    with quiet_start():  # gRPC brings TensorFlow
+        client = connect(args.server, args.name, args.protocol, **options)
+    with client:
+        image = open_features(args.features).read([args.image], labels=False)
+        try:
+            answers = _ask(client, args.questions, args.tokenizer, image)
+        except InvalidRequestError as error:
+            if args.tokenizer is None and "answer_text" in str(error):
+                raise ValueError(
+                    f"{args.name} takes no questions as strings: give --tokenizer, or export it with --text. ({error})"
+                ) from error
+            raise
     if args.json:
         rows = zip(args.questions, answers, strict=True)
         print(json.dumps([{"question": q, "answers": [a._asdict() for a in best]} for q, best in rows]))

@@ -1,6 +1,9 @@
 """`lxmert-tf export`: a checkpoint as a model that TensorFlow Serving loads."""
 
 import argparse
+import sys
+
+from lxmert_tf.command_line import start_tensorflow, stopped_by_sigterm
 
 NAME = "export"
 HELP = "write a SavedModel with everything TensorFlow Serving needs beside it"
@@ -46,15 +49,25 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--label", default="stable", help="version label put on it (default: %(default)s)")
     parser.add_argument("--format", choices=["saved_model", "litert", "onnx"], default="saved_model", help="one file")
     parser.add_argument(
-        "--sizes", default="1,20,36", metavar="B,T,N", help="its examples, tokens and boxes (default: %(default)s)"
+        "--sizes", metavar="B,T,N", help="with --format: its examples, tokens and boxes (default: 1,20,36)"
     )
+    parser.add_argument("--config", metavar="FILE", help="config.json in place of the checkpoint's")
 
 
 def run(args: argparse.Namespace) -> int:
+    if args.sizes is not None and args.format == "saved_model":
+        raise ValueError("--sizes is for --format litert or onnx: a SavedModel takes every size.")
+    start_tensorflow()
+    with stopped_by_sigterm():
+        return _run(args)
+
+
+def _run(args: argparse.Namespace) -> int:
     if args.format != "saved_model":
         from lxmert_tf.serving.other_formats import export_file
 
-        print(export_file(args.model, args.base, args.format, _integers("--sizes", args.sizes)))
+        sizes = _integers("--sizes", args.sizes or "1,20,36")
+        print(export_file(args.model, args.base, args.format, sizes, args.config))
         return 0
     if not args.name:
         raise ValueError("--name is missing: the model's name on the server.")
@@ -74,13 +87,24 @@ def run(args: argparse.Namespace) -> int:
             batch_sizes=_integers("--batch-sizes", args.batch_sizes),
             version=args.version,
             label=args.label,
+            config=args.config,
         )
         print(written)
+        _tell_of_fewer_answers(written, args.top_k)
     if not (args.check or args.check_only):
         return 0
     from lxmert_tf.serving.check import check_model
 
-    return 0 if check_model(args.base, args.name, args.model, report=print) else 1
+    return 0 if check_model(args.base, args.name, args.model, report=print, config=args.config) else 1
+
+
+def _tell_of_fewer_answers(version, top_k: int) -> None:
+    from lxmert_tf.serving.metadata import read_metadata
+
+    outputs = read_metadata(version)["signatures"]["serving_default"]["outputs"]
+    answers = outputs["top_ids"]["shape"][-1] if "top_ids" in outputs else top_k
+    if answers < top_k:
+        print(f"--top-k {top_k}: the model knows {answers} answers, and gives them all.", file=sys.stderr)
 
 
 def _items(text: str) -> list[str]:

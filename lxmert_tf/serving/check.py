@@ -1,5 +1,6 @@
 """`lxmert-tf export --check`: what was exported loads, is whole, answers, and answers as the model does."""
 
+import functools
 import os
 from collections.abc import Callable
 from pathlib import Path
@@ -7,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import tensorflow as tf
 
-from lxmert_tf.serving.checkpoint import load
+from lxmert_tf.serving.checkpoint import Source, load
 from lxmert_tf.serving.inputs import TEXT, VISUAL
 from lxmert_tf.serving.metadata import changed_files, read_metadata
 from lxmert_tf.serving.versions import versions
@@ -17,13 +18,20 @@ from lxmert_tf.serving.warmup import reason, replay
 TOLERANCES = {"float32": 1e-5, "bfloat16": 2e-2, "float16": 4e-3}
 
 
-def check_model(base: str | os.PathLike, name: str, source: str | os.PathLike, report: Callable[[str], None]) -> bool:
+def check_model(
+    base: str | os.PathLike,
+    name: str,
+    source: str | os.PathLike,
+    report: Callable[[str], None],
+    config: str | os.PathLike | None = None,
+) -> bool:
     """Checks every version of a model; whether all are sound.
 
     Args:
         base, name: BASE/NAME holds the versions.
         source: the checkpoint; versions exported from it must compute what it computes.
         report: takes a line for each version and each problem.
+        config: config.json in place of the checkpoint's own.
 
     Raises:
         FileNotFoundError: there is no version.
@@ -32,15 +40,15 @@ def check_model(base: str | os.PathLike, name: str, source: str | os.PathLike, r
     numbers = versions(folder)
     if not numbers:
         raise FileNotFoundError(f"{folder} holds no version to check.")
-    sound, models = True, {}
+    sound, loaded = True, functools.cache(lambda precision: load(source, precision, config))
     for number in numbers:
-        problems, summary = _check_version(folder / str(number), source, models)
+        problems, summary = _check_version(folder / str(number), source, loaded)
         report(f"{folder / str(number)}: {'; '.join(problems) if problems else summary}")
         sound &= not problems
     return sound
 
 
-def _check_version(folder: Path, source, models: dict) -> tuple[list[str], str]:
+def _check_version(folder: Path, source, loaded: Callable[[str], Source]) -> tuple[list[str], str]:
     """Problems of a version, and a line about it where there are none."""
     try:
         problems, metadata = changed_files(folder), read_metadata(folder)
@@ -51,7 +59,7 @@ def _check_version(folder: Path, source, models: dict) -> tuple[list[str], str]:
         missing = sorted(set(signatures) - set(seen))
         if missing:
             problems.append(f"no warm-up request for {', '.join(missing)}")
-        difference = None if problems else _compare(signatures, metadata, source, models)
+        difference = None if problems else _compare(signatures, metadata, loaded)
     except (OSError, ValueError, KeyError, RuntimeError, tf.errors.OpError) as error:
         return [reason(error)], ""
     if difference is not None and not difference <= TOLERANCES[metadata["precision"]]:
@@ -68,17 +76,11 @@ def run(signature, inputs: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
     return {name: value.numpy() for name, value in outputs.items()}
 
 
-def _compare(signatures, metadata: dict, source, models: dict) -> float | None:
+def _compare(signatures, metadata: dict, loaded: Callable[[str], Source]) -> float | None:
     """The largest relative difference between serving_default and the checkpoint in Keras; None for another's."""
-    if "source" not in models:
-        models["source"] = load(source)
-    loaded = models["source"]
-    if loaded.digest != metadata["source"]["sha256"]:
+    if loaded("float32").digest != metadata["source"]["sha256"]:
         return None
-    precision = metadata["precision"]
-    if precision not in models:
-        models[precision] = loaded.model if precision == "float32" else load(source, precision).model
-    model = models[precision]
+    model = loaded(metadata["precision"]).model
     inputs = sample_inputs(model.config, getattr(model, "images", None))
     served = run(signatures["serving_default"], inputs)
     largest = 0.0

@@ -26,12 +26,13 @@ class Source:
     format: str
 
 
-def load(source: str | os.PathLike, precision: str = "float32") -> Source:
+def load(source: str | os.PathLike, precision: str = "float32", config: str | os.PathLike | None = None) -> Source:
     """Loads a checkpoint of any format as a model to serve.
 
     Args:
         source: directory, file or Hub id.
         precision: "float32", "bfloat16" or "float16", of weights and computation.
+        config: config.json in place of the checkpoint's own.
 
     Raises:
         FileNotFoundError: no such path or repository.
@@ -40,7 +41,8 @@ def load(source: str | os.PathLike, precision: str = "float32") -> Source:
     import lxmert_tf
     from lxmert_tf import weights
 
-    checkpoint = weights.open_source(source)
+    own = None if config is None else lxmert_tf.LxmertConfig.from_json_file(config)
+    checkpoint = weights.open_source(source, own)
     model = getattr(lxmert_tf, "TF" + ARCHITECTURES[checkpoint.task])(checkpoint.config, dtype=precision)
     matched = weights.assign(model, checkpoint)
     untrained = sorted(name for name in matched.missing if not name.startswith("obj_predict_head"))

@@ -52,9 +52,10 @@ def connect(server: str, name: str, protocol: str = "auto", **options) -> Client
     """
     if protocol not in ("auto", "rest", "grpc"):
         raise ValueError(f"protocol must be auto, rest or grpc, got {protocol!r}.")
-    if protocol == "auto":
-        protocol = "rest" if _speaks_http(server) else "grpc"
-    return (RestClient if protocol == "rest" else GrpcClient)(server, name, **options)
+    client = RestClient(server, name, **options)  # costs nothing, and finds fault with the options
+    if protocol == "rest" or (protocol == "auto" and _speaks_http(server)):
+        return client
+    return GrpcClient(server, name, **options)
 
 
 def _speaks_http(server: str) -> bool:
@@ -70,6 +71,9 @@ def _speaks_http(server: str) -> bool:
 
 class RestClient(Client):
     """The client for TF Serving's REST port (8501); imports nothing but NumPy."""
+
+    def close(self) -> None:
+        """Does nothing: every call has a connection of its own."""
 
     def _predict(self, inputs, signature, timeout):
         columns = {name: _to_json(value) for name, value in inputs.items()}
@@ -97,8 +101,10 @@ class RestClient(Client):
             text = response.read().decode("utf-8", "replace")
         except TimeoutError as error:
             raise self._failure(DeadlineExceeded, f"no answer within {self.timeout} s") from error
-        except (OSError, http.client.HTTPException) as error:
+        except OSError as error:
             raise self._failure(Unavailable, f"no HTTP server answers there ({error})") from error
+        except http.client.HTTPException as error:
+            raise self._failure(ServingError, "what answers there speaks no HTTP; is it the gRPC port?") from error
         finally:
             connection.close()
         try:

@@ -4,6 +4,7 @@ Shapes: B examples, T tokens, N boxes, D feature width, H hidden units.
 """
 
 import abc
+import math
 import time
 from collections.abc import Callable, Mapping, Sequence
 from typing import NamedTuple
@@ -13,6 +14,7 @@ import numpy as np
 from lxmert_tf.serving.padding import pad_boxes, pad_text, server_proof
 
 INT_INPUTS = ("input_ids", "attention_mask", "token_type_ids", "visual_attention_mask")
+_ASSERTION = "assertion failed: "
 _UNEQUAL_ROWS = "equal 0th-dimension size"  # what a batching server says of one image with several questions
 
 
@@ -70,13 +72,29 @@ class Client(abc.ABC):
         timeout: float = 30.0,
         retries: int = 3,
     ):
+        if "://" in server:
+            raise ValueError(f"A server must be HOST:PORT without {server.partition('://')[0]}://, got {server!r}.")
         host, separator, port = server.rpartition(":")
         if not separator or not host or not port.isdigit():
             raise ValueError(f"A server must be HOST:PORT, got {server!r}.")
         if version is not None and label is not None:
             raise ValueError("Give a version or a label, not both.")
+        if not 0 < timeout < math.inf:
+            raise ValueError(f"timeout must be a finite number of seconds above 0, got {timeout}.")
+        if retries < 0:
+            raise ValueError(f"retries must be 0 or more, got {retries}.")
         self.server, self.name, self.version, self.label = server, name, version, label
         self.timeout, self.retries = timeout, retries
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *error) -> None:
+        self.close()
+
+    @abc.abstractmethod
+    def close(self) -> None:
+        """Closes the connection, if one is kept."""
 
     # Questions
 
@@ -91,8 +109,9 @@ class Client(abc.ABC):
             visual_pos: float[B, N, 4] likewise, boxes in 0..1.
             visual_attention_mask: int[B, N]. Default: 1 for each box there is.
         """
+        questions = _questions(questions)
         visual = pad_boxes(visual_feats, visual_pos, visual_attention_mask)
-        return _answers(self.predict({"questions": list(questions), **visual}, "answer_text"))
+        return _answers(self.predict({"questions": questions, **visual}, "answer_text"))
 
     def answer_ids(self, text: Mapping, visual_feats, visual_pos, visual_attention_mask=None) -> list[list[Answer]]:
         """The best answers to tokenised questions, through `serving_default`.
@@ -123,7 +142,7 @@ class Client(abc.ABC):
             text, signature = pad_text(**questions), "answer_encoded"
             count = len(text["input_ids"])
         else:
-            text, signature = {"questions": list(questions)}, "answer_text_encoded"
+            text, signature = {"questions": _questions(questions)}, "answer_text_encoded"
             count = len(text["questions"])
         encoded = {**encoded, "visual_attention_mask": server_proof(encoded["visual_attention_mask"])}
         try:
@@ -174,12 +193,27 @@ class Client(abc.ABC):
         return kind(f"{self.server}, model {self.name}: {_sentence(message)}", code)
 
 
+def _questions(questions: Sequence[str]) -> list[str]:
+    """The same as a list; TypeError if it is one text, or one of them is none."""
+    if isinstance(questions, str | bytes):
+        raise TypeError(f"questions must be a list of texts, got one text: give [{questions!r}].")
+    questions = list(questions)
+    for index, question in enumerate(questions):
+        if not isinstance(question, str | bytes):
+            raise TypeError(f"question {index} must be a text, got {type(question).__name__}.")
+    return questions
+
+
 def _array(name: str, value) -> np.ndarray:
     array = np.asarray(value)
-    if array.dtype.kind in "OU":
-        return np.array([item.encode() if isinstance(item, str) else item for item in array.ravel()], object).reshape(
-            array.shape
-        )
+    if array.dtype.kind in "OUS":
+        items = [item.encode() if isinstance(item, str) else item for item in array.ravel()]
+        wrong = [item for item in items if not isinstance(item, bytes)]
+        if wrong:
+            raise TypeError(f"{name} must hold numbers or texts, got {type(wrong[0]).__name__}.")
+        strings = np.empty(len(items), object)
+        strings[:] = items
+        return strings.reshape(array.shape)
     if name in INT_INPUTS and array.dtype.kind in "iub":
         return array.astype("int32")
     return array.astype("float32") if array.dtype.kind == "f" else array
@@ -200,10 +234,9 @@ def _answers(outputs: Mapping[str, np.ndarray]) -> list[list[Answer]]:
 
 
 def _sentence(message: str) -> str:
-    """What a server says, without the names of its graph's nodes."""
-    lines = message.split("\n\t")[0].strip()
-    return (
-        lines.removeprefix("assertion failed: ").replace("[", "", 1).replace("]", "", 1)
-        if "assertion" in lines
-        else lines
-    )
+    """What a server says, without the names of its graph's nodes, on one line."""
+    text = message.split("\n\t")[0].strip()
+    if text.startswith(_ASSERTION):  # [message] [value] [values of a vector]
+        said, *values = text.removeprefix(_ASSERTION)[1:].removesuffix("]").split("] [")
+        text = " ".join([said, *(f"[{value}]" if " " in value else value for value in values)])
+    return "".join(letter if letter.isprintable() else " " for letter in text)

@@ -12,7 +12,7 @@ from lxmert_tf.serving.inputs import SpecialIds
 from lxmert_tf.serving.labels import read_labels
 from lxmert_tf.serving.metadata import describe, write_metadata
 from lxmert_tf.serving.signatures import EXTRAS, Options, Servable
-from lxmert_tf.serving.versions import check_name, staged, versions
+from lxmert_tf.serving.versions import check_name, next_version, staged, versions
 from lxmert_tf.serving.warmup import write_warmup
 
 PRECISIONS = ("float32", "bfloat16", "float16")
@@ -35,6 +35,7 @@ def export(
     batch_sizes: Sequence[int] = BATCH_SIZES,
     version: int | None = None,
     label: str = "stable",
+    config: str | os.PathLike | None = None,
 ) -> Path:
     """Exports a checkpoint for TensorFlow Serving.
 
@@ -52,6 +53,7 @@ def export(
         batch_sizes: of the server's batches and warm-up requests.
         version: the version folder; by default the next free one.
         label: the version label that models.config puts on it.
+        config: config.json in place of the checkpoint's own.
 
     Returns:
         The version folder. It appears whole or not at all.
@@ -60,9 +62,14 @@ def export(
         FileNotFoundError, ValueError, ImportError: what was asked for cannot be exported or served; says why.
     """
     check_name(name)
+    check_name(label, "A version label")
     _require_serving_api()
     _check_choices(precision, outputs, top_k, probabilities, batch_sizes)
-    loaded = load(source, precision)
+    if Path(base).exists() and not Path(base).is_dir():
+        raise NotADirectoryError(f"{base} is no folder: give the one that the server's models are to be in.")
+    server_files.read_config(base)
+    next_version(Path(base) / name, version)
+    loaded = load(source, precision, config)
     options = make_options(loaded, text, outputs, labels, top_k, probabilities)
     servable = Servable(loaded.model, options)
     with staged(Path(base) / name, version) as folder:

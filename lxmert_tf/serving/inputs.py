@@ -52,9 +52,31 @@ def completed(given: Mapping[str, tf.Tensor], names: tuple[str, ...]) -> dict[st
 
 def checked(inputs: Mapping[str, tf.Tensor], config: LxmertConfig) -> dict[str, tf.Tensor]:
     """The same inputs, once the graph has found them fit; it raises InvalidArgumentError naming what is not."""
+    inputs = {name: of_rank(value, name, _axes(name, value)) for name, value in inputs.items()}
     assertions = [require(ok, message, *values) for ok, message, values in _conditions(inputs, config)]
     with tf.control_dependencies(assertions):
         return {name: tf.identity(value) for name, value in inputs.items()}
+
+
+def of_rank(value: tf.Tensor, name: str, axes: str) -> tf.Tensor:
+    """The same tensor, once it has the rank it is declared with: a server takes any.
+
+    Args:
+        name, axes: for the message, such as "batch, tokens".
+    """
+    # The declared rank must not be known here, or the comparison would be folded to True
+    shape = tf.shape(tf.raw_ops.PlaceholderWithDefault(input=value, shape=None))
+    fits = tf.equal(tf.size(shape), value.shape.rank)
+    with tf.control_dependencies([require(fits, f"{name} must be [{axes}], got shape", shape)]):
+        return tf.identity(value)
+
+
+def _axes(name: str, value: tf.Tensor) -> str:
+    second = "tokens" if name in TEXT else "boxes"
+    axes = ["batch", *map(str, value.shape[1:])]
+    free = [axis for axis in range(1, len(axes)) if value.shape[axis] is None]
+    axes[free[0]] = second
+    return ", ".join(axes)
 
 
 def require(condition: tf.Tensor, message: str, *values: tf.Tensor) -> tf.Operation:
@@ -87,7 +109,8 @@ def _conditions(inputs: Mapping[str, tf.Tensor], config: LxmertConfig):
     yield _within(
         inputs["visual_attention_mask"], -1, 1, "visual_attention_mask must hold 1 for boxes and 0 for padding"
     )
-    yield tf.reduce_all(tf.math.is_finite(inputs[regions])), f"{regions} must be finite, got NaN or infinity in it", []
+    for name in (regions, "visual_pos") if regions == "visual_feats" else (regions,):
+        yield tf.reduce_all(tf.math.is_finite(inputs[name])), f"{name} must be finite, got NaN or infinity in it", []
     yield _alike(sizes, regions, "visual_attention_mask", sizes[regions][:-1])
     width = inputs[regions].shape[-1]
     yield sizes[regions][-1] == width, f"{regions} must have {width} values per box, got", [sizes[regions][-1]]
@@ -111,15 +134,9 @@ def _conditions(inputs: Mapping[str, tf.Tensor], config: LxmertConfig):
 
 
 def _within(values, low, high, message: str):
-    # NaN is in no range: both comparisons fail
-    return (
-        tf.reduce_all((values >= low) & (values <= high)),
-        f"{message}, got values from and to",
-        [
-            tf.reduce_min(values),
-            tf.reduce_max(values),
-        ],
-    )
+    # NaN is told elsewhere: it is neither below nor above
+    shown = [tf.reduce_min(values), tf.constant("and"), tf.reduce_max(values)]
+    return ~tf.reduce_any((values < low) | (values > high)), f"{message}, got values between", shown
 
 
 def _alike(sizes, first: str, second: str, first_size=None, second_size=None):

@@ -12,7 +12,13 @@ from lxmert_tf.serving.checkpoint import load
 SUFFIXES = {"litert": ".tflite", "onnx": ".onnx"}
 
 
-def export_file(source: str | os.PathLike, path: str | os.PathLike, format: str, sizes: Sequence[int]) -> Path:
+def export_file(
+    source: str | os.PathLike,
+    path: str | os.PathLike,
+    format: str,
+    sizes: Sequence[int],
+    config: str | os.PathLike | None = None,
+) -> Path:
     """Writes a checkpoint as one file, with the inputs and outputs of the model and fixed sizes.
 
     With free sizes Keras' LiteRT converter makes a graph that only TensorFlow's own operations can run.
@@ -22,6 +28,7 @@ def export_file(source: str | os.PathLike, path: str | os.PathLike, format: str,
         path: the file, ending in .tflite or .onnx.
         format: "litert" or "onnx".
         sizes: examples, tokens and boxes.
+        config: config.json in place of the checkpoint's own.
 
     Raises:
         ValueError: a size is below 1, the name does not fit the format, or the converter cannot convert the model.
@@ -34,7 +41,7 @@ def export_file(source: str | os.PathLike, path: str | os.PathLike, format: str,
         raise ValueError(f"--sizes must be examples, tokens and boxes, 1 at least each; got {list(sizes)}.")
     if format == "onnx":
         _require_onnx()
-    model = load(source).model
+    model = load(source, config=config).model
     with replacing(path) as temporary:
         try:
             signature = _fixed(model, *sizes)

@@ -19,9 +19,23 @@ def pad_boxes(visual_feats, visual_pos, visual_attention_mask=None) -> dict[str,
     """Images with different numbers of boxes as float32[B, N, D], float32[B, N, 4] and int32[B, N].
 
     Images of pairs, [B, 2, N, ...] arrays, must have the same number.
+
+    Raises:
+        ValueError: an image has more features than boxes, or fewer, or the axis of images is missing.
     """
+    visual_feats, visual_pos = (
+        _images(name, value) for name, value in (("visual_feats", visual_feats), ("visual_pos", visual_pos))
+    )
     if visual_attention_mask is None:
-        visual_attention_mask = [np.ones(np.shape(image)[:-1], int) for image in visual_feats]
+        visual_attention_mask = [np.ones(image.shape[:-1], int) for image in visual_feats]
+    visual_attention_mask = _images("visual_attention_mask", visual_attention_mask)
+    for what, other in (("boxes", visual_pos), ("places in the mask", visual_attention_mask)):
+        if len(visual_feats) != len(other):
+            raise ValueError(f"There are features of {len(visual_feats)} images but {what} of {len(other)}.")
+        for index, (features, rows) in enumerate(zip(visual_feats, other, strict=True)):
+            had, has = features.shape[-2], rows.shape[-1 if other is visual_attention_mask else -2]
+            if had != has:
+                raise ValueError(f"image {index}: {had} features but {has} {what}.")
     return {
         "visual_feats": _padded(visual_feats).astype("float32"),
         "visual_pos": _padded(visual_pos).astype("float32"),
@@ -37,6 +51,16 @@ def server_proof(mask: np.ndarray) -> np.ndarray:
     mask = np.array(mask, "int32")
     mask[..., 0] = np.where(mask[..., 0] == 1, -1, mask[..., 0])
     return mask
+
+
+def _images(name: str, value) -> list[np.ndarray] | np.ndarray:
+    """An array, or a list of arrays; ValueError if there is no axis of images."""
+    least = 1 if name == "visual_attention_mask" else 2
+    images = value if isinstance(value, np.ndarray) and value.ndim else [np.asarray(image) for image in value]
+    if len(images) and images[0].ndim < least:
+        axes = ", ".join(["images", "boxes", "..."][: least + 1])
+        raise ValueError(f"{name} must be [{axes}], got one image of shape {np.shape(value)}: give {name}[None].")
+    return images
 
 
 def _padded(rows) -> np.ndarray:

@@ -28,13 +28,11 @@ def write_batching(folder: Path, batch_sizes: list[int]) -> None:
     write_text(folder / BATCHING_FILE, "\n".join(lines) + "\n")
 
 
-def update_config(base: str | os.PathLike, name: str, version: int, label: str) -> None:
-    """Writes BASE/models.config: the model is in it, its two latest versions are served, and `label` is on `version`.
-
-    What else the file says stays.
+def read_config(base: str | os.PathLike):
+    """BASE/models.config as a ModelServerConfig, an empty one where there is no file.
 
     Raises:
-        ValueError: there is such a file already that TF Serving could not read.
+        ValueError: TF Serving could not read it.
     """
     from google.protobuf import text_format
     from tensorflow_serving.config import model_server_config_pb2
@@ -43,16 +41,31 @@ def update_config(base: str | os.PathLike, name: str, version: int, label: str) 
     if path.is_file():
         try:
             text_format.Parse(path.read_text(encoding="utf-8"), config)
-        except text_format.ParseError as error:
-            raise ValueError(f"{path} is not a model config file: {error}.") from error
+        except (text_format.ParseError, UnicodeDecodeError) as error:
+            raise ValueError(f"{path} is not a model config file: {str(error).rstrip('.')}.") from error
+    return config
+
+
+def update_config(base: str | os.PathLike, name: str, version: int, label: str) -> None:
+    """Writes BASE/models.config: the model is in it, `label` is on `version`, and every labelled version is served.
+
+    Of a model that serves `all` versions that stays, and so does whatever else the file says.
+
+    Raises:
+        ValueError: there is such a file already that TF Serving could not read.
+    """
+    from google.protobuf import text_format
+
+    config = read_config(base)
     models = config.model_config_list.config
     model = next((model for model in models if model.name == name), None)
     if model is None:
         model = models.add(name=name, base_path=f"{SERVED_AT}/{name}", model_platform="tensorflow")
-    if model.model_version_policy.WhichOneof("policy_choice") is None:
-        model.model_version_policy.latest.num_versions = 2
     model.version_labels[label] = version
-    write_text(path, text_format.MessageToString(config))
+    policy = model.model_version_policy
+    if policy.WhichOneof("policy_choice") != "all":
+        policy.specific.versions[:] = sorted({version, *model.version_labels.values()})
+    write_text(Path(base) / CONFIG_FILE, text_format.MessageToString(config))
 
 
 def write_templates(base: str | os.PathLike, name: str, image_tag: str) -> list[Path]:

@@ -7,7 +7,7 @@ in special tokens inside a text. tensorflow-text brings canonical decomposition,
 
 import tensorflow as tf
 
-from lxmert_tf.serving.inputs import require
+from lxmert_tf.serving.inputs import of_rank, require
 
 # The blocks that BERT splits around each character of, as in its tokenizer
 _CHINESE = (
@@ -60,12 +60,15 @@ class QuestionTokenizer(tf.Module):
                 no_pretokenization=True,
             )
         except RuntimeError as error:
-            raise ValueError(f"--text: tensorflow-text cannot read this vocabulary: {error}.") from error
+            raise ValueError(
+                f"--text: tensorflow-text cannot read this vocabulary: {str(error).rstrip('.')}."
+            ) from error
         self._split, self._decompose = text.regex_split, text.normalize_utf8
 
     def __call__(self, questions: tf.Tensor) -> dict[str, tf.Tensor]:
         """string[B] -> input_ids, attention_mask, token_type_ids, int32[B, T] each."""
-        ids = self._ids(self._checked(questions))
+        questions = self._checked(questions)
+        ids = self._ids(questions)
         first, last = (tf.fill([tf.shape(questions)[0], 1], end) for end in self._ends)
         rows = tf.concat([first, ids, last], axis=1)
         lengths = rows.row_lengths()
@@ -76,6 +79,7 @@ class QuestionTokenizer(tf.Module):
         return {"input_ids": input_ids, "attention_mask": mask, "token_type_ids": tf.zeros_like(input_ids)}
 
     def _checked(self, questions: tf.Tensor) -> tf.Tensor:
+        questions = of_rank(questions, "questions", "batch")
         readable = tf.strings.unicode_transcode(questions, "UTF-8", "UTF-8", errors="replace")
         assertions = [
             require(tf.size(questions) > 0, "questions must not be empty, got shape", tf.shape(questions)),

@@ -1,6 +1,7 @@
 """Version folders, BASE/NAME/<integer>: TF Serving serves the highest, and takes no other name for a version."""
 
 import os
+import platform
 import re
 import shutil
 import tempfile
@@ -13,11 +14,11 @@ _INTEGER = re.compile(r"[0-9]+")
 LARGEST_VERSION = 2**63 - 1
 
 
-def check_name(name: str) -> str:
+def check_name(name: str, what: str = "A model's name") -> str:
     """`name`, if it can stand in TF Serving's URLs and for a folder; ValueError otherwise."""
     if not _NAME.fullmatch(name):
         raise ValueError(
-            f"A model's name must be letters, digits, '.', '_' and '-', beginning with a letter or digit; got {name!r}."
+            f"{what} must be letters, digits, '.', '_' and '-', beginning with a letter or digit; got {name!r}."
         )
     return name
 
@@ -59,12 +60,21 @@ def next_version(folder: str | os.PathLike, wanted: int | None = None) -> int:
 def staged(folder: str | os.PathLike, version: int | None = None) -> Iterator[Path]:
     """Yields a folder beside the versions; on success it becomes the next version, on any error it is removed.
 
-    Its name begins with a full stop, so that no server takes it for a version while it is written.
+    Its name begins with a full stop, so that no server takes it for a version while it is written. What exports of
+    this machine left that were killed is removed.
+
+    Raises:
+        OSError: `folder` cannot be made or written to.
+        ValueError: TF Serving would not serve `version`.
     """
     folder = Path(folder)
-    folder.mkdir(parents=True, exist_ok=True)
     next_version(folder, version)
-    temporary = Path(tempfile.mkdtemp(prefix=".partial-", dir=folder))
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        _remove_abandoned(folder)
+        temporary = Path(tempfile.mkdtemp(prefix=f".partial-{_host()}-{os.getpid()}-", dir=folder))
+    except OSError as error:
+        raise type(error)(f"Cannot write to {folder}: {error.strerror}.") from error
     try:
         yield temporary
         _sync(temporary)
@@ -79,6 +89,28 @@ def staged(folder: str | os.PathLike, version: int | None = None) -> Iterator[Pa
                     raise
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
+
+
+def _remove_abandoned(folder: Path) -> None:
+    for path in folder.glob(f".partial-{_host()}-*-*"):
+        owner = path.name.removeprefix(f".partial-{_host()}-").partition("-")[0]
+        if owner.isdigit() and not _runs(int(owner)):
+            shutil.rmtree(path, ignore_errors=True)
+
+
+def _host() -> str:
+    """This machine's name without hyphens: a process's id means nothing on another one that shares the folder."""
+    return re.sub(r"[^A-Za-z0-9]", "", platform.node()) or "unknown"
+
+
+def _runs(process: int) -> bool:
+    try:
+        os.kill(process, 0)
+    except ProcessLookupError:
+        return False
+    except (OSError, OverflowError):  # it is another user's
+        return True
+    return True
 
 
 def _sync(folder: Path) -> None:

@@ -23,6 +23,10 @@ def changed(name, value=None, at=None):
     return change
 
 
+def of_one_example(*names):
+    return lambda inputs: {n: v[0] if n in names else v for n, v in inputs.items()}
+
+
 def empty(inputs):
     return {name: value[:0] for name, value in inputs.items()}
 
@@ -55,8 +59,16 @@ BAD = {
     ),
     "NaN features": (changed("visual_feats", np.nan, (1, 2, 3)), "visual_feats must be finite"),
     "infinite features": (changed("visual_feats", np.inf, (0, 0, 0)), "visual_feats must be finite"),
-    "boxes in pixels": (changed("visual_pos", lambda x: x * 640), "visual_pos must hold boxes in 0..1, not in pixels"),
-    "a NaN box": (changed("visual_pos", np.nan, (0, 0, 0)), "visual_pos must hold boxes in 0..1"),
+    "boxes in pixels": (changed("visual_pos", lambda x: x * 640), "boxes in 0..1, not in pixels, got values between"),
+    "a NaN box": (changed("visual_pos", np.nan, (0, 0, 0)), "visual_pos must be finite"),
+    "features without a batch": (of_one_example("visual_feats"), "must be [batch, boxes, 9], got shape [4 9]"),
+    "boxes without a batch": (of_one_example("visual_pos"), "visual_pos must be [batch, boxes, 4], got shape [4 4]"),
+    "ids without a batch": (of_one_example("input_ids"), "input_ids must be [batch, tokens], got shape 5"),
+    "a visual mask without a batch": (of_one_example("visual_attention_mask"), "must be [batch, boxes], got shape 4"),
+    "features with an axis too many": (
+        changed("visual_feats", lambda x: x[None]),
+        "visual_feats must be [batch, boxes, 9], got shape [1 2 4 9]",
+    ),
     "features of another width": (changed("visual_feats", lambda x: np.repeat(x, 2, 2)), "9 values per box"),
     "boxes of another width": (changed("visual_pos", lambda x: x[..., :2]), "visual_pos must have 4 values per box"),
     "an empty batch": (empty, "must not be empty"),
@@ -110,6 +122,7 @@ def visual(inputs):
         (["what " * 70, "is"], "questions must have at most 64 tokens"),
         ([b"what \xff", b"is"], "questions must be UTF-8 text"),
         (["what"], "must have the same number of examples"),
+        ([["what"], ["is"]], "questions must be [batch], got shape [2 1]"),
     ],
 )
 def test_bad_questions(questions, said, inputs, server):
@@ -118,6 +131,17 @@ def test_bad_questions(questions, said, inputs, server):
         client.predict({"questions": questions, **visual(inputs)}, "answer_text")
     assert said in str(caught.value)
     client.close()
+
+
+@pytest.mark.parametrize("signature", ["serving_default_unmasked", "encode_image", "encode_image_unmasked"])
+def test_one_image_without_a_batch_is_told_so_by_every_signature(signature, inputs, server):
+    names = {"serving_default_unmasked": ("input_ids", "visual_feats", "visual_pos")}.get(
+        signature, tuple(visual(inputs))
+    )
+    names = [n for n in names if "mask" not in n or signature == "encode_image"]
+    with GrpcClient(server["grpc"], "qa") as client, pytest.raises(InvalidRequestError) as caught:
+        client.predict({n: inputs[n][0] for n in names}, signature)
+    assert "must be [batch, " in str(caught.value)
 
 
 def test_bad_encoded_images(inputs, server):

@@ -52,6 +52,7 @@ def test_strings_ids_and_encoded_images_get_the_same_answers(protocol, visual, e
     tokenizer = lxmert_tf.LxmertTokenizer.from_pretrained(exports / "qa")
     text = tokenizer(questions)  # lists of different length
     same(client.answer_ids(text, **visual), answers)
+    same(client.answer([question.encode() for question in questions], **visual), answers)
     encoded = client.encode_image(**visual)
     same(client.answer_encoded(questions, encoded), answers)
     same(client.answer_encoded(text, encoded), answers)
@@ -107,25 +108,25 @@ def test_versions_and_labels(protocol, exports, server, inputs):
         make(server[protocol], "qa", version=1, label="stable")
 
 
-@both
-def test_a_deadline_ends_the_call_and_the_server_goes_on(protocol, exports, inputs):
-    with serving(f"qa={exports / 'models' / 'qa'}", options=("--delay", "0.6")) as slow:
-        make = CLIENTS[protocol]
-        start = time.monotonic()
-        with pytest.raises(DeadlineExceeded, match=r"no answer within 0\.2 s"):
-            make(slow[protocol], "qa", timeout=0.2).predict(inputs)
-        assert time.monotonic() - start < 0.55
-        with pytest.raises(TimeoutError):
-            make(slow[protocol], "qa", timeout=0.2).predict(inputs)
-        assert np.isfinite(make(slow[protocol], "qa").predict(inputs)["logits"]).all()
+def test_a_deadline_ends_the_call_and_the_server_goes_on(exports, inputs):
+    with serving(f"model={exports / 'models' / 'model'}", options=("--delay", "0.6")) as slow:
+        for protocol, make in CLIENTS.items():
+            start = time.monotonic()
+            with pytest.raises(DeadlineExceeded, match=r"no answer within 0\.2 s"):
+                make(slow[protocol], "model", timeout=0.2).predict(inputs)
+            assert time.monotonic() - start < 0.55
+            with pytest.raises(TimeoutError):
+                make(slow[protocol], "model", timeout=0.2).predict(inputs)
+            assert np.isfinite(make(slow[protocol], "model").predict(inputs)["pooled_output"]).all()
 
 
 @both
 def test_a_server_that_is_not_ready_is_asked_again(protocol, exports, inputs):
-    with serving(f"qa={exports / 'models' / 'qa'}", options=("--unavailable", "5")) as starting:
+    with serving(f"model={exports / 'models' / 'model'}", options=("--unavailable", "5")) as starting:
+        make = CLIENTS[protocol]
         with pytest.raises(Unavailable, match="not available yet"):
-            CLIENTS[protocol](starting[protocol], "qa", retries=1).predict(inputs)  # two attempts
-        assert CLIENTS[protocol](starting[protocol], "qa", retries=3).predict(inputs)["logits"].shape == (3, 5)
+            make(starting[protocol], "model", retries=1).predict(inputs)  # two attempts
+        assert len(make(starting[protocol], "model", retries=3).predict(inputs)["pooled_output"]) == 3
 
 
 @both
@@ -142,6 +143,12 @@ def test_where_no_server_is_the_error_says_where(protocol):
 def test_connect_finds_out_the_protocol(server):
     assert isinstance(connect(server["rest"], "qa"), RestClient)
     assert isinstance(connect(server["grpc"], "qa"), GrpcClient)
+
+
+def test_http_to_the_grpc_port_is_told_as_such(server):
+    with pytest.raises(ServingError, match="speaks no HTTP") as caught:
+        RestClient(server["grpc"], "qa", retries=0).versions()
+    assert str(caught.value).isprintable()
 
 
 def test_models_without_answers_say_what_they_give(inputs, server):

@@ -1,6 +1,7 @@
 """From a checkpoint to answers with two commands, `lxmert-tf export` and `lxmert-tf ask`."""
 
 import json
+import os
 import subprocess
 import sys
 
@@ -19,9 +20,11 @@ def store(tmp_path_factory):
 
 
 def command(*arguments):
-    done = subprocess.run([sys.executable, "-m", "lxmert_tf.cli", *map(str, arguments)], capture_output=True, text=True)
+    command = [sys.executable, "-m", "lxmert_tf.cli", *map(str, arguments)]
+    environment = {name: value for name, value in os.environ.items() if name != "TF_CPP_MIN_LOG_LEVEL"}
+    done = subprocess.run(command, capture_output=True, text=True, env=environment)
     assert done.returncode == 0, done.stderr
-    return done.stdout
+    return done.stdout, done.stderr
 
 
 def ask(capsys, *arguments):
@@ -42,12 +45,14 @@ def best(exports, store, image, question):
 @pytest.mark.slow
 def test_export_check_and_ask(exports, store, tmp_path):
     base = tmp_path / "models"
-    printed = command("export", exports / "qa", base, "--name", "vqa", "--text", "--check")
+    printed, said = command("export", exports / "qa", base, "--name", "vqa", "--text", "--check", "--top-k", "9")
+    assert said == "--top-k 9: the model knows 5 answers, and gives them all.\n"
     assert printed.splitlines()[0] == str(base / "vqa" / "1") and "sound" in printed
     with serving(f"vqa={base / 'vqa'}") as running:
         options = ("--name", "vqa", "--features", store.path, "--image", "image_1")
         for protocol in ("grpc", "rest"):
-            printed = command("ask", "--server", running[protocol], *options, "what color is the picture?")
+            printed, said = command("ask", "--server", running[protocol], *options, "what color is the picture?")
+            assert not said  # nor any note of TensorFlow's
             answers, scores = best(exports, store, "image_1", "what color is the picture?")
             lines = [line.split("\t") for line in printed.splitlines()]
             assert [answer for answer, _ in lines] == answers
@@ -75,8 +80,11 @@ def test_errors_are_one_sentence(store, server, tmp_path, capsys):
         ({"--features": tmp_path / "none.h5"}, "none.h5"),
         ({"--server": "127.0.0.1:1"}, "127.0.0.1:1"),
         ({"--server": "localhost"}, "HOST:PORT"),
+        ({"--name": "model"}, "give --tokenizer, or export it with --text"),
+        ({"--timeout": "nan"}, "timeout must be a finite number"),
+        ({"--retries": "-1"}, "retries must be 0 or more"),
     ):
         given = {"--server": server["rest"], **dict(zip(options[::2], options[1::2], strict=True)), **change}
         arguments = [part for pair in given.items() for part in pair]
-        code, printed, error = ask(capsys, "--retries", "0", "--timeout", "3", *arguments, "what?")
+        code, printed, error = ask(capsys, "--retries=0", "--timeout=3", *arguments, "what?")
         assert code != 0 and not printed and said in error and error.count("\n") == 1, error

@@ -4,6 +4,9 @@ import io
 import json
 import os
 import shutil
+import signal
+import subprocess
+import sys
 from contextlib import redirect_stdout
 from pathlib import Path
 
@@ -14,7 +17,8 @@ from serving_helpers import BATCH_SIZES, LABELS, REL, TASKS, serving, write_chec
 from tensorflow_serving.config import model_server_config_pb2
 
 from lxmert_tf.cli import main
-from lxmert_tf.serving import versions
+from lxmert_tf.serving import server_files, versions
+from lxmert_tf.serving.checkpoint import load
 from lxmert_tf.serving.client import GrpcClient
 from lxmert_tf.serving.export import export
 from lxmert_tf.serving.labels import read_labels
@@ -91,6 +95,7 @@ def test_models_config_and_server_files(exports):
         text = (exports / "models" / name).read_text()
         assert "tensorflow/serving:" in text and "--model_config_file=/models/models.config" in text
         assert "$dns_name" not in text and "$tag" not in text
+    assert "**/.partial-*" in (exports / "models" / ".dockerignore").read_text().splitlines()
 
 
 @pytest.fixture
@@ -147,28 +152,66 @@ def test_a_damaged_warmup_file_is_told_as_such(copy):
 # Versions
 
 
-def test_versions_count_up_and_a_second_one_takes_the_label_it_is_given(tmp_path, inputs_of_two):
-    base, names = inputs_of_two
-    assert names == ["1", "2"]
+def served(base) -> tuple[dict[str, int], list[int]]:
+    """The labels of the first model in BASE/models.config, and the versions served."""
     config = text_format.Parse((base / "models.config").read_text(), model_server_config_pb2.ModelServerConfig())
-    assert dict(config.model_config_list.config[0].version_labels) == {"stable": 1, "canary": 2}
+    model = config.model_config_list.config[0]
+    return dict(model.version_labels), list(model.model_version_policy.specific.versions)
 
 
-@pytest.fixture
-def inputs_of_two(tmp_path):
-    """A base with two versions of a bare model: stable and canary."""
-    write_checkpoint("model", tmp_path / "model")
-    options = {"batch_sizes": (1,)}
-    first = export(tmp_path / "model", tmp_path / "base", "m", **options)
-    (tmp_path / "base" / "m" / "notes").mkdir()  # no version
-    second = export(tmp_path / "model", tmp_path / "base", "m", label="canary", **options)
-    return tmp_path / "base", [first.name, second.name]
+def test_versions_count_up_and_a_second_one_takes_the_label_it_is_given(copy):
+    base, source = copy
+    server_files.update_config(base, "model", 1, "stable")
+    (base / "model" / "notes").mkdir()  # no version
+    second = export(source, base, "model", label="canary", batch_sizes=(1,))
+    assert second == base / "model" / "2"
+    assert served(base) == ({"stable": 1, "canary": 2}, [1, 2])
+
+
+def test_a_label_always_names_a_version_that_is_served(tmp_path):
+    for version, label in ((1, "stable"), (2, "canary"), (3, "canary")):
+        server_files.update_config(tmp_path, "m", version, label)
+    assert served(tmp_path) == ({"stable": 1, "canary": 3}, [1, 3])
+    server_files.update_config(tmp_path, "m", 4, "stable")
+    assert served(tmp_path) == ({"stable": 4, "canary": 3}, [3, 4])
+
+
+def test_a_model_that_serves_all_versions_goes_on_to(tmp_path):
+    text = 'model_config_list { config { name: "m" base_path: "/elsewhere" model_version_policy { all {} } } }'
+    (tmp_path / "models.config").write_text(text)
+    server_files.update_config(tmp_path, "m", 2, "stable")
+    written = (tmp_path / "models.config").read_text()
+    assert "all {" in written and "specific" not in written and "/elsewhere" in written
+    assert served(tmp_path)[0] == {"stable": 2}
+
+
+def test_a_models_config_that_cannot_be_read_is_told_before_any_work(tmp_path, capsys):
+    (tmp_path / "base").mkdir()
+    for content in (b"model_config_list { nonsense: 1 }", b"\xff"):
+        (tmp_path / "base" / "models.config").write_bytes(content)
+        assert main(["export", str(tmp_path / "nothing"), str(tmp_path / "base"), "--name", "m"]) == 2
+        said = capsys.readouterr().err
+        assert "models.config is not a model config file" in said and ".." not in said
+        assert [path.name for path in (tmp_path / "base").iterdir()] == ["models.config"]
+
+
+def test_a_base_that_cannot_be_is_told_plainly(tmp_path, capsys):
+    (tmp_path / "file").touch()
+    assert main(["export", str(tmp_path / "nothing"), str(tmp_path / "file"), "--name", "m"]) == 2
+    assert f"{tmp_path / 'file'} is no folder" in capsys.readouterr().err
+    with (
+        pytest.raises(OSError, match=r"Cannot write to .*file/m: Not a directory\."),
+        versions.staged(tmp_path / "file" / "m"),
+    ):
+        pass
 
 
 @pytest.mark.parametrize("name", ["", "a/b", "a:b", ".hidden", "-x", "a b", "naïve"])
 def test_names_that_no_url_could_hold_are_refused(name):
     with pytest.raises(ValueError, match="name"):
         versions.check_name(name)
+    with pytest.raises(ValueError, match="A version label must be letters"):
+        export("nothing", "nowhere", "m", label=name)
 
 
 def test_versions_that_would_not_be_served_are_refused(tmp_path):
@@ -194,6 +237,35 @@ def test_a_failed_export_leaves_nothing_and_a_running_one_no_version(tmp_path):
     with pytest.raises(RuntimeError, match="half way"):
         fail_half_way()
     assert list((tmp_path / "m").iterdir()) == []
+
+
+STAGING = """
+import sys, time
+from lxmert_tf.command_line import stopped_by_sigterm
+from lxmert_tf.serving.versions import staged
+with stopped_by_sigterm(), staged(sys.argv[1]):
+    print("staged", flush=True)
+    time.sleep(60)
+"""
+
+
+def test_what_a_killed_export_leaves_is_removed(tmp_path):
+    def kill(number):
+        process = subprocess.Popen([sys.executable, "-c", STAGING, str(tmp_path)], stdout=subprocess.PIPE)
+        assert process.stdout.readline()
+        before = list(tmp_path.iterdir())
+        process.send_signal(number)
+        process.communicate()
+        return process.returncode, before, list(tmp_path.iterdir())
+
+    code, before, after = kill(signal.SIGTERM)
+    assert code == 128 + signal.SIGTERM and len(before) == 1 and after == []
+    _, _, after = kill(signal.SIGKILL)
+    assert len(after) == 1
+    other = tmp_path / ".partial-elsewhere-1-x"  # of another machine, which may be at work
+    other.mkdir()
+    with versions.staged(tmp_path) as running, versions.staged(tmp_path) as second:
+        assert set(tmp_path.iterdir()) == {other, running, second}
 
 
 def test_two_exports_at_once_get_two_versions(tmp_path):
@@ -229,6 +301,23 @@ def test_answers_come_from_the_config_or_a_file(tmp_path):
 
 
 # Choices
+
+
+def test_a_config_may_be_given_in_place_of_the_checkpoints_own(exports, tmp_path):
+    config = json.loads((exports / "model" / "config.json").read_text())
+    (tmp_path / "other.json").write_text(json.dumps({**config, "num_attention_heads": 1}))
+    assert config["num_attention_heads"] > 1
+    assert load(exports / "model", config=tmp_path / "other.json").model.config.num_attention_heads == 1
+
+
+def test_fewer_answers_than_were_asked_for_are_told(exports, capsys):
+    from lxmert_tf.cli.export import _tell_of_fewer_answers
+
+    _tell_of_fewer_answers(exports / "models" / "qa" / "1", 5)
+    _tell_of_fewer_answers(exports / "models" / "model" / "1", 5)
+    assert not capsys.readouterr().err
+    _tell_of_fewer_answers(exports / "models" / "qa" / "1", 6)
+    assert "the model knows 5 answers" in capsys.readouterr().err
 
 
 @pytest.mark.slow
@@ -293,6 +382,11 @@ def test_a_litert_file_computes_what_keras_computes(tmp_path):
     np.testing.assert_allclose(got, wanted, rtol=0, atol=REL * np.abs(wanted).max())
 
 
+def test_sizes_are_of_other_formats_only(exports, tmp_path, capsys):
+    assert main(["export", str(exports / "qa"), str(tmp_path), "--name", "m", "--sizes", "1,2,3"]) == 2
+    assert "--sizes is for --format litert or onnx" in capsys.readouterr().err
+
+
 def test_files_of_other_formats_that_cannot_be_are_refused(exports, tmp_path, capsys):
     for path, options, said in (
         ("a.onnx", ["--format", "litert"], "must end in .tflite"),
@@ -304,8 +398,6 @@ def test_files_of_other_formats_that_cannot_be_are_refused(exports, tmp_path, ca
 
 
 def test_onnx_without_its_converter_says_what_to_install(exports, tmp_path, capsys, monkeypatch):
-    import sys
-
     monkeypatch.setitem(sys.modules, "tf2onnx", None)
     assert main(["export", str(exports / "qa"), str(tmp_path / "a.onnx"), "--format", "onnx"]) != 0
     assert "pip install tf2onnx onnx" in capsys.readouterr().err

@@ -135,6 +135,7 @@ def test_questions_as_strings_are_the_tokenised_questions(task, exports, served)
     assert_answers(got, wanted["question_answering_score"])
 
 
+@pytest.mark.slow
 def test_300_random_requests_are_what_pytorch_computes(served):
     each, rng = served("qa"), np.random.default_rng(3)
     for seed in range(300):
