@@ -5,7 +5,6 @@ only inside `run`, so that `--help` answers at once.
 """
 
 import argparse
-import logging
 import os
 import signal
 import sys
@@ -141,15 +140,6 @@ def stopped_by_sigterm() -> Iterator[None]:
         yield
     finally:
         signal.signal(signal.SIGTERM, before)
-
-
-def start_tensorflow() -> None:
-    """Imports TensorFlow without its notes on start-up and progress; it takes all devices, so choose those before."""
-    with quiet_start():
-        import tensorflow as tf
-
-        tf.zeros(())  # the first tensor looks for devices
-    tf.get_logger().setLevel(logging.WARNING)
 
 
 def sentence(error: BaseException) -> str:

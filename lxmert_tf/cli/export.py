@@ -1,9 +1,10 @@
 """`lxmert-tf export`: a checkpoint as a model that TensorFlow Serving loads."""
 
 import argparse
+import logging
 import sys
 
-from lxmert_tf.command_line import start_tensorflow, stopped_by_sigterm
+from lxmert_tf.command_line import quiet_start, stopped_by_sigterm
 
 NAME = "export"
 HELP = "write a SavedModel with everything TensorFlow Serving needs beside it"
@@ -57,9 +58,18 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     if args.sizes is not None and args.format == "saved_model":
         raise ValueError("--sizes is for --format litert or onnx: a SavedModel takes every size.")
-    start_tensorflow()
+    _start_tensorflow()
     with stopped_by_sigterm():
         return _run(args)
+
+
+def _start_tensorflow() -> None:
+    """Imports TensorFlow without its notes on start-up and progress."""
+    with quiet_start():
+        import tensorflow as tf
+
+        tf.zeros(())  # the first tensor looks for devices
+    tf.get_logger().setLevel(logging.WARNING)
 
 
 def _run(args: argparse.Namespace) -> int:
