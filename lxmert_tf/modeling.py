@@ -16,7 +16,6 @@ from lxmert_tf.inputs import (
     gather_inputs,
 )
 from lxmert_tf.layers.attention import attention_bias, score_dtype
-from lxmert_tf.layers.common import rows
 from lxmert_tf.layers.embeddings import LxmertEmbeddings
 from lxmert_tf.layers.heads import (
     LxmertPooler,
@@ -26,8 +25,6 @@ from lxmert_tf.layers.heads import (
 )
 from lxmert_tf.layers.transformer import LxmertEncoder
 from lxmert_tf.losses import (
-    IGNORE_INDEX,
-    check_same_shape,
     cross_entropy,
     soft_answer_loss,
     visual_class_loss,
@@ -407,7 +404,7 @@ class TFLxmertForPreTraining(_TaskModel):
             masked_lm_labels = labels["labels"]
         if config.task_mask_lm and masked_lm_labels is not None:
             check_labels("masked_lm_labels", masked_lm_labels, config.vocab_size)
-            losses["masked_lm_loss"] = self.masked_lm_loss(encoded.language_output, masked_lm_labels)
+            losses["masked_lm_loss"] = cross_entropy(output.prediction_logits, masked_lm_labels)
         if config.task_matched and labels["matched_label"] is not None:
             check_labels("matched_label", labels["matched_label"], 2)
             losses["matched_loss"] = cross_entropy(output.cross_relationship_score, labels["matched_label"])
@@ -417,27 +414,6 @@ class TFLxmertForPreTraining(_TaskModel):
             check_labels("ans", labels["ans"], config.num_qa_labels)
             losses["ans_loss"] = cross_entropy(output.question_answering_score, labels["ans"])
         return losses
-
-    def masked_lm_loss(self, language_output, labels):
-        """Cross entropy of the hidden words, from the logits of their positions alone if these are few.
-
-        That is a fraction of all logits, which are by far the largest tensor: where no one reads `prediction_logits`,
-        as in `fit`, they are not computed at all. As XLA wants sizes that are known beforehand, room is made for a
-        quarter of the positions; more than that, and all are taken.
-        """
-        check_same_shape(labels, language_output.shape[:-1])
-        hidden, labels = rows(language_output), ops.reshape(ops.convert_to_tensor(labels), (-1,))
-        kept = ops.cast(ops.not_equal(labels, IGNORE_INDEX), "int32")
-        room = ops.shape(labels)[0] // 4 + 1
-        chosen = ops.argsort(-kept)[:room]
-        return ops.cond(
-            ops.sum(kept) <= room,
-            lambda: self._word_loss(ops.take(hidden, chosen, axis=0), ops.take(labels, chosen, axis=0)),
-            lambda: self._word_loss(hidden, labels),
-        )
-
-    def _word_loss(self, hidden, labels):
-        return cross_entropy(self.cls.predictions(hidden, self.lxmert.embeddings.word_embeddings.weight), labels)
 
     def visual_losses(self, vision_output, obj_labels: dict) -> dict:
         """Losses of the masked boxes, for each entry of `obj_labels` that the config switches on."""

@@ -2,60 +2,9 @@
 
 import keras
 import numpy as np
-import pytest
-import tensorflow as tf
-from helpers import assert_close
 from keras_helpers import batch, tiny_model
 
-from lxmert_tf import TFLxmertForPreTraining, TFLxmertForQuestionAnswering, TFLxmertModel, weights
-from lxmert_tf.losses import cross_entropy
-
-TOLERANCE = 1e-12  # float64: the same sums in another order
-
-
-@pytest.mark.parametrize("hidden", [0, 1, 5, 6, 7, 21], ids="{} hidden words".format)
-@pytest.mark.parametrize("jit_compile", [None, False, True], ids=["eager", "graph", "xla"])
-def test_masked_word_loss_equals_that_of_all_logits(hidden, jit_compile):
-    model = tiny_model(TFLxmertForPreTraining, dtype="float64")
-    inputs = batch(model)  # 21 words: there is room for 6
-    words = np.full(21, -100, "int32")
-    words[np.random.default_rng(hidden).permutation(21)[:hidden]] = np.arange(hidden)
-    words = words.reshape(3, 7)
-    table = model.get_input_embeddings().weight
-
-    def losses():
-        output = model(**inputs, masked_lm_labels=words)
-        return output.loss, cross_entropy(output.prediction_logits, words)
-
-    def gradients():
-        with tf.GradientTape(persistent=True) as tape:
-            loss, plain = losses()
-        return loss, plain, *(tf.convert_to_tensor(tape.gradient(x, table.value)) for x in (loss, plain))
-
-    loss, plain, gradient, plain_gradient = (
-        gradients() if jit_compile is None else tf.function(gradients, jit_compile=jit_compile)()
-    )
-    assert_close(loss, plain, TOLERANCE, "loss")
-    assert_close(gradient, plain_gradient, TOLERANCE, "gradient of the word table")
-    assert bool(np.any(gradient)) == bool(hidden)
-
-
-def test_training_computes_no_logits_that_no_one_reads():
-    model = tiny_model(TFLxmertForPreTraining)
-    inputs = batch(model)
-    words = np.where(np.arange(21).reshape(3, 7) % 6 == 0, 5, -100)
-    model.compile(optimizer="sgd", jit_compile=False)
-    model.make_train_function()
-    step = tf.function(lambda: model.train_step(({**inputs, "masked_lm_labels": words},))["loss"])
-    graph = step.get_concrete_function().graph
-    needed, waiting = set(), [graph.outputs[0].op]
-    while waiting:
-        op = waiting.pop()
-        if op.name not in needed:
-            needed.add(op.name)
-            waiting += [tensor.op for tensor in op.inputs] + list(op.control_inputs)
-    shapes = [tuple(tensor.shape) for op in graph.get_operations() if op.name in needed for tensor in op.outputs]
-    assert (3, 7, 12) in shapes and (3, 7, 37) not in shapes
+from lxmert_tf import TFLxmertForQuestionAnswering, TFLxmertModel, weights
 
 
 def test_predict_traces_once_for_each_length_of_text():
