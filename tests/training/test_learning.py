@@ -35,4 +35,4 @@ def test_vqa_from_scratch(tmp_path):
     lxmert_tf("train", "vqa", *files, "--output", run, *options)
     held_out = ["--data", data / "valid.json", "--features", data / "features.h5", "--json"]
     found = json.loads(lxmert_tf("evaluate", "vqa", "--model", run / "best", *held_out))
-    assert found["accuracy"] >= 0.97
+    assert found["accuracy"] >= 0.95
