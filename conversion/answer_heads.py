@@ -6,15 +6,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from conversion.answers import AnswerMatch, initialize_answer_head, match_answers, read_pretraining_answers
+from conversion.answers import BIAS, KERNEL, AnswerMatch, match_answers, read_pretraining_answers, with_target_head
 from conversion.convert import Report, convert
 from conversion.formats import Checkpoint
-from conversion.tensors import Tensors
 from conversion.text import counted, some
 from lxmert_tf.configuration import LxmertConfig
 from lxmert_tf.weights import open_source
-
-KERNEL, BIAS = "answer_head.logit_fc.3.weight", "answer_head.logit_fc.3.bias"
 
 
 @dataclass(frozen=True)
@@ -92,10 +89,9 @@ def fine_tuning_checkpoint(checkpoint: Checkpoint, match: AnswerMatch, answers: 
         raise ValueError(
             f"{checkpoint.path} has a head of {head}, but the list of its answers has {match.num_pretrained}."
         )
-    kernel, bias = initialize_answer_head(tensors[KERNEL], tensors[BIAS], match)
     named = {"num_qa_labels": len(answers), "id2label": dict(enumerate(answers)), "label2id": None}
     return replace(
         checkpoint,
-        tensors=Tensors({**tensors.stored, **Tensors.of({KERNEL: kernel, BIAS: bias}).stored}),
+        tensors=with_target_head(tensors, match),
         config=LxmertConfig.from_dict({**checkpoint.config.to_dict(), **named}),
     )

@@ -9,6 +9,9 @@ from typing import Any
 
 import numpy as np
 
+from conversion.tensors import Tensors
+
+KERNEL, BIAS = "answer_head.logit_fc.3.weight", "answer_head.logit_fc.3.bias"
 ARTICLES = ("a ", "an ", "the ")
 
 # Only whole answers, and only these: the pretraining list is normalised already, yet holds "zero" beside "0",
@@ -79,8 +82,8 @@ def initialize_answer_head(kernel: np.ndarray, bias: np.ndarray, match: AnswerMa
     """The last layer of the target head from that of the pretrained head, in the PyTorch layout.
 
     Args:
-        kernel: float[A, 2H] of the A pretrained answers, `answer_head.logit_fc.3.weight`.
-        bias: float[A], `answer_head.logit_fc.3.bias`.
+        kernel: float[A, 2H] of the A pretrained answers, `KERNEL` of a checkpoint.
+        bias: float[A], `BIAS`.
         match: of those A answers with T target answers.
 
     Returns:
@@ -96,6 +99,16 @@ def initialize_answer_head(kernel: np.ndarray, bias: np.ndarray, match: AnswerMa
             f"of shape ({count},), got {kernel.shape} and {bias.shape}."
         )
     return _take_rows(kernel, match.rows), _take_rows(bias, match.rows)
+
+
+def with_target_head(tensors: Tensors, match: AnswerMatch) -> Tensors:
+    """A checkpoint's tensors with the last layer of its answer head as `initialize_answer_head` has it.
+
+    Raises:
+        ValueError: the head is not that of the pretrained answers.
+    """
+    kernel, bias = initialize_answer_head(tensors[KERNEL], tensors[BIAS], match)
+    return Tensors({**tensors.stored, **Tensors.of({KERNEL: kernel, BIAS: bias}).stored})
 
 
 def read_pretraining_answers(path: str | os.PathLike) -> list[str]:

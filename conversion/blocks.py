@@ -11,7 +11,7 @@ from importlib.util import find_spec
 import numpy as np
 
 from conversion.formats import Checkpoint
-from conversion.names import ARCHITECTURES, match, rows
+from conversion.names import ARCHITECTURES, head_of, match, rows
 from lxmert_tf.command_line import quiet_start
 from lxmert_tf.configuration import LxmertConfig
 
@@ -106,11 +106,10 @@ def run_keras(checkpoint: Checkpoint, inputs: dict[str, np.ndarray]) -> dict[str
 
         keras.ops.zeros(())  # the first tensor looks for devices
     import lxmert_tf
-    from lxmert_tf.weights import assign
+    from lxmert_tf.weights import model_of
 
-    model = getattr(lxmert_tf, f"TF{ARCHITECTURES[checkpoint.task]}")(checkpoint.config, dtype="float64")
     with _quiet():
-        assign(model, checkpoint)
+        model = model_of(getattr(lxmert_tf, f"TF{ARCHITECTURES[checkpoint.task]}"), checkpoint, "float64")
     outputs = _outputs(model, inputs, _whole_heads(checkpoint), checkpoint.task)
     return {name: keras.ops.convert_to_numpy(value) for name, value in outputs.items()}
 
@@ -166,9 +165,7 @@ def _paired(inputs: dict) -> dict:
 def _whole_heads(checkpoint: Checkpoint) -> set[str]:
     """The heads that the checkpoint has all tensors of; others would be drawn at random."""
     missing = match(checkpoint.tensors.shapes, checkpoint.task, checkpoint.config).missing
-    return {row.torch.split(".")[0] for row in rows(checkpoint.config, checkpoint.task)} - {
-        name.split(".")[0] for name in missing
-    }
+    return {head_of(row.torch) for row in rows(checkpoint.config, checkpoint.task)} - {None, *map(head_of, missing)}
 
 
 @contextmanager

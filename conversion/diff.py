@@ -7,7 +7,6 @@ from conversion.errors import Error, error_between, identical
 from conversion.formats import UNTIED, Checkpoint, untied
 from conversion.names import fit_prefix, rows, skip_reason
 from conversion.progress import bar
-from conversion.tensors import Tensors
 from conversion.text import counted, grouped, some
 from lxmert_tf.configuration import LxmertConfig
 from lxmert_tf.weights import open_source
@@ -162,9 +161,5 @@ def _notes(a: Checkpoint, b: Checkpoint) -> list[str]:
             for name, checkpoint in sides.items()
             if checkpoint.inferred
         ),
-        *(
-            f"in {name}, {UNTIED}; it is left aside"
-            for name, checkpoint in sides.items()
-            if untied(Tensors(checkpoint.tensors.stored))
-        ),
+        *(f"in {name}, {UNTIED}; it is left aside" for name, checkpoint in sides.items() if untied(checkpoint.tensors)),
     ]

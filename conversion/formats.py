@@ -277,6 +277,13 @@ def _read_index(path: Path) -> Content:
     return Content(format, spelling, stored)
 
 
+def weight_files(path: Path) -> list[Path]:
+    """The files that hold the tensors of an opened checkpoint: `path` itself, or those that it names as an index."""
+    if not path.name.endswith(INDEXES):
+        return [path]
+    return [path.parent / name for name in _files(path, json.loads(path.read_text(encoding="utf-8"))["weight_map"])]
+
+
 def _files(path: Path, weight_map: dict[str, Any]) -> list[str]:
     """The files that an index names, each once. Keras gives a list of them for each layer."""
     files = set()

@@ -5,11 +5,10 @@ from typing import Any
 
 import numpy as np
 
-from conversion.names import LAYOUTS
 from conversion.plan import Plan, make_plan
 from conversion.tensors import to_torch
 from lxmert_tf.configuration import LxmertConfig
-from lxmert_tf.weights import open_source, task_of_model, variables_by_path
+from lxmert_tf.weights import assign_rows, open_source, task_of_model
 
 
 def load_state_dict(
@@ -56,8 +55,5 @@ def load_into(model: Any, source: Any, allow_missing: bool = False) -> Plan:
             for name in plan.tensors:
                 own[name].copy_(to_torch(plan.tensors[name]))
         return plan
-    variables = variables_by_path(model)
-    for row in plan.table:
-        variable = variables[row.keras]
-        variable.assign(LAYOUTS[row.layout].forward(plan.tensors[row.torch]).astype(variable.dtype, copy=False))
+    assign_rows(model, plan.table, plan.tensors)
     return plan

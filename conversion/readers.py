@@ -20,6 +20,7 @@ from safetensors import SafetensorError, safe_open
 from conversion.names import Shape, task_of
 from conversion.tensors import BFLOAT16, SAFETENSORS_TYPES, Stored, from_torch, torch_dtype
 from lxmert_tf.configuration import LxmertConfig
+from lxmert_tf.files import ENTRY_HEADER, content_of_entry
 
 # What is refused because it would fill the memory: more than this many bytes, and this many times its size in the file.
 LARGE, EXPANSION = 2**20, 100
@@ -27,7 +28,6 @@ MAX_HEADER = 100_000_000  # bytes, as in the safetensors library
 ENCRYPTED = 1  # flag of an entry of a zip archive
 # Where training code keeps the state dict in a pickle that holds more.
 STATE_DICTS = ("state_dict", "model_state_dict", "model")
-
 
 DAMAGED = "cut short or damaged; download or copy it again"
 
@@ -83,7 +83,7 @@ def _reason(error: Exception) -> str:
 
 
 def _first_line(error: Exception) -> str:
-    return (str(error).splitlines() or ["it is cut short or damaged"])[0][:500]  # an EOFError says nothing
+    return (str(error).splitlines() or [type(error).__name__])[0][:500]
 
 
 def _lazy(path: Path, shape: Shape, dtype: np.dtype, read: Callable[[], np.ndarray]) -> Stored:
@@ -309,8 +309,7 @@ def _read_keras_archive(path: Path) -> Content:
 def _stored(path: Path, entry: zipfile.ZipInfo) -> np.ndarray:
     """The bytes of an entry that is not compressed, mapped: to seek in a ZipExtFile is to read it again."""
     data, start = _mapped(path), entry.header_offset
-    name, extra = (int.from_bytes(data[start + at : start + at + 2].tobytes(), "little") for at in (26, 28))
-    content = data[start + 30 + name + extra :][: entry.file_size]
+    content = data[content_of_entry(data[start : start + ENTRY_HEADER].tobytes(), start) :][: entry.file_size]
     if bytes(data[start : start + 4]) != b"PK\3\4" or content.size < entry.file_size:
         raise ValueError(f"its entry {entry.filename} is cut short or damaged")
     return content

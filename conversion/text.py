@@ -1,4 +1,4 @@
-"""Long lists of names in short sentences."""
+"""Numbers of things and long lists of names, in short sentences."""
 
 from collections.abc import Hashable, Mapping, Sequence, Sized
 from typing import TypeVar
@@ -12,10 +12,10 @@ def some(names: Sequence[str], most: int = 4) -> str:
     return f"{shown} and {len(names) - most} more" if len(names) > most else shown
 
 
-def counted(things: Sized | int, noun: str) -> str:
-    """How many there are of what: "1 tensor", "2 tensors"."""
+def counted(things: Sized | int, noun: str, plural: str | None = None) -> str:
+    """How many there are of what: "1 tensor", "2,000 tensors"; `plural` where that is not the noun with an s."""
     count = things if isinstance(things, int) else len(things)
-    return f"{count:,} {noun}{'' if count == 1 else 's'}"
+    return f"{count:,} {noun if count == 1 else plural or noun + 's'}"
 
 
 def grouped(reasons: Mapping[str, Key]) -> dict[Key, list[str]]:

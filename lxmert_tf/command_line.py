@@ -124,11 +124,6 @@ def quiet_start() -> Iterator[None]:
         os.close(nowhere)
 
 
-def count(number: int, noun: str, plural: str | None = None) -> str:
-    """The number with its noun, such as "1 image" or "1,200 images"."""
-    return f"{number:,} {noun if number == 1 else plural or noun + 's'}"
-
-
 @contextmanager
 def stopped_by_sigterm() -> Iterator[None]:
     """Lets SIGTERM end the program as an exception does, so that what is half written is removed; exit code 143."""

@@ -1,10 +1,13 @@
-"""Files that appear whole or not at all: written beside their place, flushed to disk, then renamed."""
+"""Files that appear whole or not at all, written beside their place, flushed to disk, then renamed; and their bytes."""
 
+import hashlib
 import os
 import tempfile
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+
+ENTRY_HEADER = 30  # bytes that every entry of a zip archive begins with
 
 
 @contextmanager
@@ -59,6 +62,27 @@ def absent(path: str | os.PathLike) -> str:
     if os.path.islink(path):
         return f"{path!r} is a link to {os.readlink(path)!r}, where there is nothing."
     return f"There is no file or directory {path!r}."
+
+
+def content_of_entry(header: bytes, place: int) -> int:
+    """Where the content of an entry of a zip archive begins, to read it past the library if it is not compressed.
+
+    Args:
+        header: the first `ENTRY_HEADER` bytes of the entry.
+        place: where the entry begins, `header_offset` of its `ZipInfo`.
+    """
+    name, extra = (int.from_bytes(header[at : at + 2], "little") for at in (26, 28))
+    return place + ENTRY_HEADER + name + extra
+
+
+def sha256(*paths: str | os.PathLike) -> str:
+    """The SHA-256 of files, one after the other, in hexadecimal."""
+    digest = hashlib.sha256()
+    for path in paths:
+        with open(path, "rb") as file:
+            while block := file.read(1 << 22):
+                digest.update(block)
+    return digest.hexdigest()
 
 
 def _umask() -> int:

@@ -39,7 +39,7 @@ def fetch(
         raise FileNotFoundError("The name of the source is empty; give a file, a directory or a Hub id.")
     if os.path.exists(name):
         return Path(source)
-    if _is_path(name):
+    if is_path(name):
         raise FileNotFoundError(absent(name))
 
     from huggingface_hub import snapshot_download
@@ -65,7 +65,7 @@ def fetch(
         raise FileNotFoundError(f"No local path {name!r}, and {where} did not give it{at}: {why}.") from error
 
 
-def _is_path(name: str) -> bool:
+def is_path(name: str) -> bool:
     """Whether a name that does not exist is meant as a path: an id of the Hub is "owner/name"."""
     first, *rest = name.split("/")
     if name.startswith((".", "/", "~")) or name.endswith(("/", *WEIGHT_SUFFIXES)) or "\\" in name or len(rest) > 1:

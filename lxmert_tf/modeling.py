@@ -389,12 +389,10 @@ class TFLxmertForPreTraining(_TaskModel):
             cross_relationship_score=cross_relationship_score,
             question_answering_score=self.answer_head(encoded.pooled_output) if self.config.task_qa else None,
         )
-        losses = self.pretraining_losses(output, encoded, inputs)
+        losses = self.pretraining_losses(output, encoded.vision_output, inputs)
         return self.as_asked(self.finish(output, encoded, losses), return_dict)
 
-    def pretraining_losses(
-        self, output: TFLxmertForPreTrainingOutput, encoded: TFLxmertModelOutput, labels: dict
-    ) -> dict:
+    def pretraining_losses(self, output: TFLxmertForPreTrainingOutput, vision_output, labels: dict) -> dict:
         """Each loss by name, of the tasks that the config switches on and that have labels."""
         config, losses = self.config, {}
         masked_lm_labels = labels["masked_lm_labels"]
@@ -409,7 +407,7 @@ class TFLxmertForPreTraining(_TaskModel):
             check_labels("matched_label", labels["matched_label"], 2)
             losses["matched_loss"] = cross_entropy(output.cross_relationship_score, labels["matched_label"])
         if config.task_obj_predict and labels["obj_labels"] is not None:
-            losses.update(self.visual_losses(encoded.vision_output, labels["obj_labels"]))
+            losses.update(self.visual_losses(vision_output, labels["obj_labels"]))
         if config.task_qa and labels["ans"] is not None:
             check_labels("ans", labels["ans"], config.num_qa_labels)
             losses["ans_loss"] = cross_entropy(output.question_answering_score, labels["ans"])

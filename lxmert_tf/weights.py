@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from conversion.formats import Checkpoint, checkpoint_of, find_weights, open_checkpoint
-from conversion.names import LAYOUTS, Matched, canonical, fit_prefix, match, rows, task_of
+from conversion.names import LAYOUTS, Matched, Row, canonical, fit_prefix, match, rows, task_of
 from conversion.tensors import Tensors, contiguous
 from conversion.writers import write_checkpoint
 from lxmert_tf.configuration import CONFIG_NAME, LxmertConfig
@@ -152,13 +152,17 @@ def assign(model, checkpoint: Checkpoint, task: str | None = None, ignore_mismat
     """
     task = task or task_of_model(model)
     matched = select(checkpoint, task, model.config, ignore_mismatched_sizes)
-    tensors = checkpoint.tensors.renamed(lambda name: fit_prefix(name, task))
+    assign_rows(model, matched.loaded, checkpoint.tensors.renamed(lambda name: fit_prefix(name, task)))
+    return matched
+
+
+def assign_rows(model, table: list[Row], tensors: Tensors) -> None:
+    """Assigns these rows of the table of names, each cast to its variable's dtype."""
     variables = variables_by_path(model)
-    for row in matched.loaded:
+    for row in table:
         variable = variables[row.keras]
         array = contiguous(LAYOUTS[row.layout].forward(tensors[row.torch]))
         variable.assign(array.astype(variable.dtype, copy=False))
-    return matched
 
 
 def state_dict(model, task: str | None = None) -> dict[str, np.ndarray]:

@@ -1,5 +1,7 @@
 """What the tests of data share: made-up region features, a vocabulary and annotations. Imports no framework."""
 
+from pathlib import Path
+
 import numpy as np
 
 from lxmert_tf import LxmertTokenizer
@@ -66,6 +68,20 @@ def make_pairs(number, images=12) -> list[NLVR2Annotation]:
             label=int(n % 3 == 0),
         )
         for n in range(number)
+    ]
+
+
+def files_of(data: Path) -> list:
+    """The arguments of `lxmert-tf train` that name the files of a made-up set, and the config of its small model."""
+    files = ["--train", data / "train.json", "--valid", data / "valid.json", "--features", data / "features.h5"]
+    return [
+        *files,
+        "--answers",
+        data / "label2ans.json",
+        "--vocab",
+        data / "vocab.txt",
+        "--config",
+        data / "config.json",
     ]
 
 

@@ -4,7 +4,7 @@ import argparse
 import json
 import sys
 
-from lxmert_tf.command_line import count
+from conversion.text import counted
 
 NAME = "features"
 HELP = "build, show and check files of region features"
@@ -66,10 +66,10 @@ def run_build(args: argparse.Namespace) -> int:
     if len(report.skipped) > SHOWN:
         print(f"skipped: {len(report.skipped) - SHOWN:,} more", file=sys.stderr)
     if report.resumed:
-        print(f"went on after {count(report.resumed, 'image')} written before")
+        print(f"went on after {counted(report.resumed, 'image')} written before")
     added = f", {report.added:,} of them new" if args.append else ""
-    skipped = f"; {count(len(report.skipped), 'bad line')} skipped" if args.skip_bad else ""
-    print(f"{args.output}: {count(report.images, 'image')}{added}, {count(report.boxes, 'box', 'boxes')}{skipped}")
+    skipped = f"; {counted(len(report.skipped), 'bad line')} skipped" if args.skip_bad else ""
+    print(f"{args.output}: {counted(report.images, 'image')}{added}, {counted(report.boxes, 'box', 'boxes')}{skipped}")
     return 0
 
 
@@ -110,5 +110,5 @@ def run_check(args: argparse.Namespace) -> int:
     for problem in check_features(args.file, progress=sys.stderr.isatty()):
         print(problem)
         problems += 1
-    print(f"{args.file}: {count(problems, 'problem') if problems else 'all is well'}")
+    print(f"{args.file}: {counted(problems, 'problem') if problems else 'all is well'}")
     return 1 if problems else 0

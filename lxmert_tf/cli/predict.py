@@ -2,8 +2,8 @@
 
 import argparse
 
+from conversion.text import counted
 from lxmert_tf.cli.evaluate import add_model_arguments, make_evaluator
-from lxmert_tf.command_line import count
 from lxmert_tf.files import check_apart
 
 NAME = "predict"
@@ -25,5 +25,5 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     check_apart(args.output, [*args.data, args.features, args.answers, args.vocab, args.model])
     number = make_evaluator(args).write_predictions(args.data, args.output, args.limit)
-    print(f"{count(number, 'prediction')} in {args.output}")
+    print(f"{counted(number, 'prediction')} in {args.output}")
     return 0

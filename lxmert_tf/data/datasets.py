@@ -61,9 +61,8 @@ def vqa_dataset(
         ValueError: there is no example, only some have labels, or an option is out of its range.
     """
     annotations, images = with_images(annotations, features, limit, ("img_id",))
-    options = {"seed": seed, "max_length": max_length, "bucket": bucket}
-    options |= {"drop_remainder": drop_remainder, "shard": shard}
-    return QuestionDataset(annotations, images[:, 0], features, tokenizer, batch_size, **options, answers=answers)
+    options = (batch_size, seed, max_length, bucket, drop_remainder, shard)
+    return QuestionDataset(annotations, images[:, 0], features, tokenizer, *options, answers=answers)
 
 
 gqa_dataset = vqa_dataset  # the same files and targets
@@ -88,9 +87,8 @@ def nlvr2_dataset(
     Args and errors: as `vqa_dataset`; annotations as from `read_nlvr2`.
     """
     annotations, images = with_images(annotations, features, limit, ("img0", "img1"))
-    options = {"seed": seed, "max_length": max_length, "bucket": bucket}
-    options |= {"drop_remainder": drop_remainder, "shard": shard}
-    return PairDataset(annotations, images, features, tokenizer, batch_size, **options)
+    options = (batch_size, seed, max_length, bucket, drop_remainder, shard)
+    return PairDataset(annotations, images, features, tokenizer, *options)
 
 
 def pretraining_dataset(
@@ -139,19 +137,16 @@ def pretraining_dataset(
         )
     annotations, images = with_images(annotations, features, limit, ("img_id",))
     examples = Sentences(annotations, images[:, 0], answers, sources)
-    options = {"seed": seed, "max_length": max_length, "bucket": bucket}
-    options |= {"drop_remainder": drop_remainder, "shard": shard}
+    options = (batch_size, seed, max_length, bucket, drop_remainder, shard)
     rates = {"words": word_mask_rate, "boxes": box_mask_rate, "mismatch": mismatch_rate}
-    return PretrainingDataset(
-        examples, features, tokenizer, batch_size, **options, rates=rates, predict_all_boxes=predict_all_boxes
-    )
+    return PretrainingDataset(examples, features, tokenizer, *options, rates=rates, predict_all_boxes=predict_all_boxes)
 
 
 class QuestionDataset(TaskDataset):
     """See `vqa_dataset`."""
 
-    def __init__(self, *arguments, answers: AnswerTable | None, **options):
-        super().__init__(*arguments, **options)
+    def __init__(self, *arguments, answers: AnswerTable | None):
+        super().__init__(*arguments)
         self.labelled = answers is not None and labelled(self.annotations)
         self.num_answers = len(answers) if answers else None
         if self.labelled:
@@ -175,8 +170,8 @@ class QuestionDataset(TaskDataset):
 class PairDataset(TaskDataset):
     """See `nlvr2_dataset`."""
 
-    def __init__(self, *arguments, **options):
-        super().__init__(*arguments, **options)
+    def __init__(self, *arguments):
+        super().__init__(*arguments)
         self.labelled = labelled(self.annotations)
 
     def batch(self, step: int) -> Batch:

@@ -24,8 +24,8 @@ class PretrainingExample(NamedTuple):
 class PretrainingDataset(TaskDataset):
     """See `pretraining_dataset`."""
 
-    def __init__(self, sentences: "Sentences", *arguments, rates: dict[str, float], predict_all_boxes: bool, **options):
-        super().__init__(sentences.annotations, sentences.images, *arguments, **options)
+    def __init__(self, sentences: "Sentences", *arguments, rates: dict[str, float], predict_all_boxes: bool):
+        super().__init__(sentences.annotations, sentences.images, *arguments)
         self._all, self._rates, self._predict_all = sentences, rates, predict_all_boxes
         self.unknown_answers = sentences.unknown
         if self.tokenizer.mask_token is None:

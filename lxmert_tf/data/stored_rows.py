@@ -10,6 +10,8 @@ from typing import Protocol
 
 import numpy as np
 
+from lxmert_tf.files import ENTRY_HEADER, content_of_entry
+
 
 class Rows(Protocol):
     """An array whose rows can be read into another.
@@ -154,9 +156,8 @@ def npz_rows(path: str, descriptor: int) -> dict[str, Rows | np.ndarray]:
                 shape, fortran, dtype = _npy_header(member)
                 header = member.tell()
             if info.compress_type == zipfile.ZIP_STORED and not fortran and dtype.isnative and len(shape) in (2, 3):
-                local = os.pread(descriptor, 30, info.header_offset)
-                start = info.header_offset + 30 + int.from_bytes(local[26:28], "little")
-                start += int.from_bytes(local[28:30], "little") + header
+                local = os.pread(descriptor, ENTRY_HEADER, info.header_offset)
+                start = content_of_entry(local, info.header_offset) + header
                 block = max(_rows_and_width(shape)[0], 1)
                 arrays[name] = FileRows(descriptor, path, np.array([start]), block, shape, dtype)
             else:

@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from lxmert_tf.command_line import count
+from conversion.text import counted
 from lxmert_tf.data.annotations import Annotation, AnswerTable, Label, NLVR2Annotation
 from lxmert_tf.data.feature_store import FeatureStore, UnknownImageError
 from lxmert_tf.data.sampling import Sampler
@@ -228,8 +228,8 @@ def report_unknown(unknown: Counter[str], answers: AnswerTable) -> None:
     if unknown:
         logger.warning(
             "%s for %s that the answer table of %d does not hold, most often %r: left out.",
-            count(unknown.total(), "label"),
-            count(len(unknown), "answer"),
+            counted(unknown.total(), "label"),
+            counted(len(unknown), "answer"),
             len(answers),
             unknown.most_common(1)[0][0],
         )

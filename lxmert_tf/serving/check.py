@@ -78,9 +78,10 @@ def run(signature, inputs: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
 
 def _compare(signatures, metadata: dict, loaded: Callable[[str], Source]) -> float | None:
     """The largest relative difference between serving_default and the checkpoint in Keras; None for another's."""
-    if loaded("float32").digest != metadata["source"]["sha256"]:
+    source = loaded(metadata["precision"])
+    if source.digest != metadata["source"]["sha256"]:
         return None
-    model = loaded(metadata["precision"]).model
+    model = source.model
     inputs = sample_inputs(model.config, getattr(model, "images", None))
     served = run(signatures["serving_default"], inputs)
     largest = 0.0

@@ -1,12 +1,12 @@
 """The model that an export serves: its class and config from the checkpoint, its tokenizer and answers beside it."""
 
-import json
 import os
 from dataclasses import dataclass
 from pathlib import Path
 
-from conversion.names import ARCHITECTURES
-from lxmert_tf.serving.metadata import sha256
+from conversion.formats import weight_files
+from conversion.names import ARCHITECTURES, match
+from lxmert_tf.files import sha256
 
 
 @dataclass(frozen=True)
@@ -43,20 +43,12 @@ def load(source: str | os.PathLike, precision: str = "float32", config: str | os
 
     own = None if config is None else lxmert_tf.LxmertConfig.from_json_file(config)
     checkpoint = weights.open_source(source, own)
-    model = getattr(lxmert_tf, "TF" + ARCHITECTURES[checkpoint.task])(checkpoint.config, dtype=precision)
-    matched = weights.assign(model, checkpoint)
-    untrained = sorted(name for name in matched.missing if not name.startswith("obj_predict_head"))
+    model = weights.model_of(getattr(lxmert_tf, "TF" + ARCHITECTURES[checkpoint.task]), checkpoint, precision)
+    missing = match(checkpoint.tensors.shapes, checkpoint.task, checkpoint.config).missing
+    untrained = sorted(name for name in missing if not name.startswith("obj_predict_head"))
     if untrained:
         raise ValueError(
             f"{source} has no weights for {', '.join(untrained[:3])}, which would be served untrained: train that "
             "head, or switch it off in config.json."
         )
-    return Source(model, checkpoint.path.parent, sha256(*_weight_files(checkpoint.path)), checkpoint.format)
-
-
-def _weight_files(path: Path) -> list[Path]:
-    """The weights' own file, or the shards that its index names, in order."""
-    if path.suffix != ".json":
-        return [path]
-    shards = set(json.loads(path.read_text(encoding="utf-8"))["weight_map"].values())
-    return [path.parent / shard for shard in sorted(shards)]
+    return Source(model, checkpoint.path.parent, sha256(*weight_files(checkpoint.path)), checkpoint.format)

@@ -1,27 +1,15 @@
 """serving_metadata.json: what an export was made from and with, and the hashes of its files."""
 
 import datetime
-import hashlib
 import json
 import os
-import platform
-from importlib import metadata as packages
 from pathlib import Path
 
-from lxmert_tf.files import write_text
+from lxmert_tf.files import sha256, write_text
+from lxmert_tf.versions import installed
 
 METADATA_FILE = "serving_metadata.json"
 _PACKAGES = ("tensorflow", "keras", "tensorflow-text", "tensorflow-serving-api", "numpy")
-
-
-def sha256(*paths: str | os.PathLike) -> str:
-    """The SHA-256 of files, one after the other, in hexadecimal."""
-    digest = hashlib.sha256()
-    for path in paths:
-        with open(path, "rb") as file:
-            while block := file.read(1 << 22):
-                digest.update(block)
-    return digest.hexdigest()
 
 
 def write_metadata(folder: Path, values: dict) -> None:
@@ -30,7 +18,7 @@ def write_metadata(folder: Path, values: dict) -> None:
     values = {
         **values,
         "created": datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds"),
-        "versions": {"python": platform.python_version(), "lxmert-tf": _own_version(), **_installed()},
+        "versions": installed(_PACKAGES),
         "files": {path.relative_to(folder).as_posix(): sha256(path) for path in files},
     }
     write_text(folder / METADATA_FILE, json.dumps(values, indent=2, ensure_ascii=False) + "\n")
@@ -70,19 +58,3 @@ def describe(function) -> dict:
 
 def _describe(spec) -> dict:
     return {"dtype": spec.dtype.name, "shape": spec.shape.as_list()}
-
-
-def _own_version() -> str:
-    from lxmert_tf import __version__
-
-    return __version__
-
-
-def _installed() -> dict[str, str]:
-    found = {}
-    for name in _PACKAGES:
-        try:
-            found[name] = packages.version(name)
-        except packages.PackageNotFoundError:
-            continue
-    return found

@@ -5,7 +5,7 @@ import re
 from collections.abc import Sequence
 from dataclasses import replace
 
-from conversion.answers import initialize_answer_head, match_answers
+from conversion.answers import KERNEL, match_answers, with_target_head
 from conversion.formats import Checkpoint
 from conversion.tensors import Tensors
 from lxmert_tf import weights
@@ -14,7 +14,6 @@ from lxmert_tf.configuration import LxmertConfig
 logger = logging.getLogger("lxmert_tf")
 
 HEAD = "answer_head."
-KERNEL, BIAS = "answer_head.logit_fc.3.weight", "answer_head.logit_fc.3.bias"
 
 
 def with_answers(config: LxmertConfig, answers: Sequence[str] | None) -> LxmertConfig:
@@ -63,9 +62,7 @@ def from_checkpoint(
         tensors = _without_head(tensors)
     elif KERNEL in tensors:
         tensors = _fitted_head(checkpoint, list(answers), init_answers, load_answers)
-    model = model_class(config, dtype=dtype)
-    weights.assign(model, replace(checkpoint, tensors=tensors, config=config))
-    return model
+    return weights.model_of(model_class, replace(checkpoint, tensors=tensors, config=config), dtype)
 
 
 def freeze(model, patterns: Sequence[str]) -> int:
@@ -122,8 +119,7 @@ def _fitted_head(
         return tensors
     match = match_answers(names, answers)
     logger.warning("%d of %d answers start from the checkpoint's head.", match.found, len(answers))
-    kernel, bias = initialize_answer_head(tensors[KERNEL], tensors[BIAS], match)
-    return Tensors({**tensors.stored, **Tensors.of({KERNEL: kernel, BIAS: bias}).stored})
+    return with_target_head(tensors, match)
 
 
 def _without_head(tensors: Tensors) -> Tensors:

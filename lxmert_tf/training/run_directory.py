@@ -9,21 +9,19 @@ best/, last/           self-contained model directories
 """
 
 import fcntl
-import hashlib
 import json
 import os
-import platform
 import sys
 from collections.abc import Iterable, Sequence
 from contextlib import suppress
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
-from lxmert_tf.files import write_text
+from lxmert_tf.files import sha256, write_text
+from lxmert_tf.versions import installed
 
 RUN, BACKUP, LOCK = "run.json", "backup.safetensors", ".lock"
-PACKAGES = ("lxmert-tf", "tensorflow", "keras", "numpy", "tokenizers", "h5py", "safetensors")
+PACKAGES = ("tensorflow", "keras", "numpy", "tokenizers", "h5py", "safetensors")
 HASHED = 2**30  # bytes; of larger files, the region features, only the size is kept
 
 
@@ -79,7 +77,7 @@ class RunDirectory:
             "options": options,
             "command": list(command),
             "directory": os.getcwd(),
-            "versions": versions(),
+            "versions": installed(PACKAGES),
             "files": prints,
             "result": None,
         }
@@ -145,22 +143,7 @@ def fingerprint(path: str | os.PathLike) -> dict[str, Any]:
     size = os.path.getsize(path)
     if os.path.isdir(path) or size > HASHED:
         return {"size": size}
-    digest = hashlib.sha256()
-    with open(path, "rb") as file:
-        while block := file.read(2**20):
-            digest.update(block)
-    return {"size": size, "sha256": digest.hexdigest()}
-
-
-def versions() -> dict[str, str]:
-    """Of Python and of the packages that matter."""
-    found = {"python": platform.python_version()}
-    for package in PACKAGES:
-        try:
-            found[package] = version(package)
-        except PackageNotFoundError:
-            continue
-    return found
+    return {"size": size, "sha256": sha256(path)}
 
 
 def command_line() -> list[str]:

@@ -15,11 +15,12 @@ from typing import Any
 
 import keras
 
+from conversion.text import counted
 from lxmert_tf import LxmertConfig, LxmertTokenizer, weights
-from lxmert_tf.command_line import count
 from lxmert_tf.data.annotations import AnswerTable
 from lxmert_tf.data.feature_store import open_features
 from lxmert_tf.files import check_apart, write_text
+from lxmert_tf.hub import is_path
 from lxmert_tf.training import tasks
 from lxmert_tf.training.backup import Backup
 from lxmert_tf.training.callbacks import (
@@ -121,7 +122,7 @@ def summary(result: dict[str, Any]) -> str:
     """The result in a sentence."""
     skipped = f", {len(result['skipped'])} skipped" if result["skipped"] else ""
     best = "" if result["best"] is None else f" with {result['monitor']} {result['best']:.4f}"
-    done = f"{count(result['epochs'], 'epoch')}, {count(result['steps'], 'step')}{skipped}"
+    done = f"{counted(result['epochs'], 'epoch')}, {counted(result['steps'], 'step')}{skipped}"
     return f"{done}; the best is epoch {result['best_epoch']}{best}."
 
 
@@ -242,7 +243,7 @@ class _Run:
         train, valid, make_valid = make_train(), None, None
         if recipe.accumulate > len(train):
             raise ValueError(
-                f"accumulate is {recipe.accumulate}, but an epoch has only {count(len(train), 'step')} of "
+                f"accumulate is {recipe.accumulate}, but an epoch has only {counted(len(train), 'step')} of "
                 f"{recipe.batch_size}: lower it (--accumulate), or the batch size."
             )
         if options.valid:
@@ -265,7 +266,7 @@ class _Run:
         config = with_answers(self.config, names)
         if config.num_qa_labels != self.config.num_qa_labels:
             self.say(
-                f"The model has {count(config.num_qa_labels, 'answer')}, those of the answer table, in place of the "
+                f"The model has {counted(config.num_qa_labels, 'answer')}, those of the answer table, in place of the "
                 f"config's {self.config.num_qa_labels:,}."
             )
         if checkpoint is None:
@@ -321,12 +322,12 @@ class _Run:
         held = f" ({frozen} tensors frozen)" if frozen else ""
         self.say(
             f"{self.options.task}: {self.model.count_params():,} parameters{held}, "
-            f"{count(recipe.epochs, 'epoch')} of {count(len(train), 'step')} of {recipe.batch_size}"
+            f"{counted(recipe.epochs, 'epoch')} of {counted(len(train), 'step')} of {recipe.batch_size}"
         )
         for name, dataset in (("training", train), ("validation", valid)):
             lost = sum(dataset.unknown_answers.values()) if dataset is not None and dataset.unknown_answers else 0
             if lost:
-                self.say(f"not in the answer table: {count(lost, f'{name} answer')}")
+                self.say(f"not in the answer table: {counted(lost, f'{name} answer')}")
         if progress.step:
             self.say(f"resumed after step {progress.step} of {recipe.epochs * len(train)}")
 
@@ -354,15 +355,11 @@ def read_tokenizer(vocab: str | None, source: str | None) -> Any:
         raise ValueError(f"{source} is a single file without a vocabulary: give one (--vocab vocab.txt).")
     if vocab is None and source is None:
         raise ValueError("A vocabulary is needed (--vocab vocab.txt).")
-    if vocab is not None and not Path(vocab).exists() and not _may_be_hub_id(vocab):
+    if vocab is not None and not Path(vocab).exists() and ("/" not in vocab or is_path(vocab)):
         raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), vocab)
     if vocab is not None and Path(vocab).is_file():
         return LxmertTokenizer(vocab)
     return LxmertTokenizer.from_pretrained(vocab or source)
-
-
-def _may_be_hub_id(name: str) -> bool:
-    return name.count("/") == 1 and not name.startswith((".", "/", "~")) and not Path(name).parent.exists()
 
 
 def check_fits(config: LxmertConfig, tokenizer: Any, features: Any) -> None:

@@ -5,6 +5,7 @@ import shutil
 
 import h5py
 import pytest
+from data_helpers import files_of
 
 from lxmert_tf import LxmertConfig, LxmertTokenizer, TFLxmertForQuestionAnswering
 from lxmert_tf.cli import main
@@ -26,10 +27,8 @@ def data(tmp_path_factory):
 
 
 def command(data, output, *more) -> list[str]:
-    files = ["--train", data / "train.json", "--valid", data / "valid.json", "--features", data / "features.h5"]
-    files += ["--answers", data / "label2ans.json", "--vocab", data / "vocab.txt", "--config", data / "config.json"]
     options = ["--epochs", "2", "--batch-size", "32", "--learning-rate", "1e-3"]
-    return list(map(str, ["train", "vqa", *files, "--output", output, *options, *more]))
+    return list(map(str, ["train", "vqa", *files_of(data), "--output", output, *options, *more]))
 
 
 @pytest.fixture(scope="module")

@@ -8,6 +8,7 @@ import pytest
 import torch
 from conversion_helpers import CONFIG, place
 from helpers import GOLDEN, assert_close, expected, golden_inputs
+from keras_helpers import tiny_config
 
 import lxmert_pt
 import lxmert_tf
@@ -158,24 +159,10 @@ SIZES = {
     "no answers": {"task_qa": False, "visual_attr_loss": False},
     "no objects": {"task_obj_predict": False, "visual_pos_dim": 5},
 }
-SMALL = {
-    "vocab_size": 37,
-    "hidden_size": 12,
-    "num_attention_heads": 3,
-    "intermediate_size": 20,
-    "num_qa_labels": 5,
-    "num_object_labels": 7,
-    "num_attr_labels": 6,
-    "max_position_embeddings": 16,
-    "visual_feat_dim": 9,
-    "l_layers": 2,
-    "r_layers": 1,
-    "x_layers": 1,
-}
 
 
 def random_checkpoint(folder: Path, task: str, dtype: str = "float32", **changes) -> Path:
-    config = LxmertConfig(**{**SMALL, **changes})
+    config = tiny_config(**changes)
     generator = np.random.default_rng(0)
     kind = ml_dtypes.bfloat16 if dtype == "bfloat16" else dtype
     tensors = {row.torch: generator.normal(size=row.shape(config)).astype(kind) for row in rows(config, task)}

@@ -9,6 +9,7 @@ import pytest
 from helpers import GOLDEN, golden_state_dict
 from keras_helpers import tiny_config, tiny_model
 
+from conversion.answers import BIAS, KERNEL
 from lxmert_tf import (
     LxmertConfig,
     TFLxmertForPreTraining,
@@ -20,7 +21,7 @@ from lxmert_tf.data.annotations import read_all_answers
 from lxmert_tf.data.feature_store import build_features
 from lxmert_tf.data.synthetic.dataset import write_dataset
 from lxmert_tf.training import training
-from lxmert_tf.training.initialization import BIAS, HEAD, KERNEL, freeze, from_checkpoint, with_answers
+from lxmert_tf.training.initialization import HEAD, freeze, from_checkpoint, with_answers
 from lxmert_tf.training.options import TrainOptions
 from lxmert_tf.training.training import train
 

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from data_helpers import files_of
 
 from conversion.formats import open_checkpoint
 from lxmert_tf.data.feature_store import build_features
@@ -33,10 +34,8 @@ def data(tmp_path_factory):
 
 
 def start(data: Path, output: Path) -> subprocess.Popen:
-    files = ["--train", data / "train.json", "--valid", data / "valid.json", "--features", data / "features.h5"]
-    files += ["--answers", data / "label2ans.json", "--vocab", data / "vocab.txt", "--config", data / "config.json"]
     options = ["--epochs", 8, "--batch-size", 8, "--learning-rate", 1e-3, "--deterministic", "--backup-every", 3]
-    command = [sys.executable, "-m", "lxmert_tf.cli", "train", "vqa", *files, "--output", output, *options]
+    command = [sys.executable, "-m", "lxmert_tf.cli", "train", "vqa", *files_of(data), "--output", output, *options]
     env = {**os.environ, "PYTHONPATH": str(ROOT), "TF_CPP_MIN_LOG_LEVEL": "2"}
     return subprocess.Popen(
         list(map(str, command)), cwd=ROOT, env=env, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True

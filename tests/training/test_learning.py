@@ -7,6 +7,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from data_helpers import files_of
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -29,10 +30,8 @@ def test_vqa_from_scratch(tmp_path):
     data, run = tmp_path / "data", tmp_path / "run"
     lxmert_tf("demo-data", data, "--images", 2000, "--task", "vqa", "--seed", 1, "--no-pictures")
     lxmert_tf("features", "build", data / "features.tsv", data / "features.h5")
-    files = ["--train", data / "train.json", "--valid", data / "valid.json", "--features", data / "features.h5"]
-    files += ["--answers", data / "label2ans.json", "--vocab", data / "vocab.txt", "--config", data / "config.json"]
     options = ["--epochs", 30, "--batch-size", 64, "--learning-rate", 1e-3]
-    lxmert_tf("train", "vqa", *files, "--output", run, *options)
+    lxmert_tf("train", "vqa", *files_of(data), "--output", run, *options)
     held_out = ["--data", data / "valid.json", "--features", data / "features.h5", "--json"]
     found = json.loads(lxmert_tf("evaluate", "vqa", "--model", run / "best", *held_out))
     assert found["accuracy"] >= 0.95
