@@ -65,7 +65,7 @@ def vqa():
         states = tf.concat([encode(features[i : i + 16], boxes[i : i + 16]) for i in range(0, count, 16)], axis=0)
         for i in range(0, batch, 32):
             chosen = order[i : i + 32]
-            ids, mask = padded([texts[j] for j in chosen], -(-max(len(texts[j]) for j in chosen) // 4) * 4)
+            ids, mask = padded([texts[j] for j in chosen], max(len(texts[j]) for j in chosen))
             answer(ids, mask, tf.gather(states, images[chosen])).numpy()
 
     return step

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import torch
 from conversion_helpers import CONFIG, place
-from helpers import GOLDEN, assert_close, expected, golden_inputs
+from helpers import GOLDEN, REL64, assert_close, expected, golden_inputs
 from keras_helpers import tiny_config
 
 import lxmert_pt
@@ -116,9 +116,11 @@ def run_pytorch(model, inputs: dict[str, np.ndarray]) -> dict:
 @pytest.mark.parametrize(("source", "task"), PAIRS)
 def test_outputs_in_pytorch(tmp_path, source, task, target):
     inputs, values = expected_outputs(source, task)
-    outputs = run_pytorch(load_pytorch(converted(tmp_path, GOLDEN / source, task, target), task), inputs)
-    for name, value in values.items():
-        assert_close(outputs[name], value, REL32_OUTPUTS, name)
+    model = load_pytorch(converted(tmp_path, GOLDEN / source, task, target), task)
+    for precision, tolerance in ((torch.float32, REL32_OUTPUTS), (torch.float64, REL64)):
+        outputs = run_pytorch(model.to(precision), inputs)
+        for name, value in values.items():
+            assert_close(outputs[name], value, tolerance, name)
 
 
 @pytest.mark.parametrize("target", TARGETS)
