@@ -2,7 +2,7 @@
 
 import json
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -109,11 +109,15 @@ class Evaluator:
     def predictions(self, paths: Sequence[str], limit: int | None = None) -> Iterator[tuple[Any, int]]:
         """(annotation, class with the largest logit), in the order of the files, one batch in memory at a time."""
         dataset = self.dataset(paths, limit)
-        output = "logits" if self.task == "nlvr2" else "question_answering_score"
+        classify = self._classify_pairs if self.task == "nlvr2" else answering_by_image(self.model)
         batches = dataset.batches(0, len(dataset)).map(lambda x, *y: x)
         for step, x in enumerate(tqdm(batches, "batches", total=len(dataset))):
-            best = np.asarray(self.model.predict_on_batch(x)[output]).argmax(-1)
-            yield from zip(dataset.examples(step), map(int, best), strict=True)
+            examples = dataset.examples(step)
+            best = np.asarray(classify(x, examples)).argmax(-1)
+            yield from zip(examples, map(int, best), strict=True)
+
+    def _classify_pairs(self, x: dict, examples: Sequence):
+        return self.model.predict_on_batch(x)["logits"]
 
     def write_predictions(self, paths: Sequence[str], output: str | os.PathLike, limit: int | None = None) -> int:
         """Writes a submission in the benchmark's format, whole or not at all; returns how many predictions it has.
@@ -135,6 +139,34 @@ class Evaluator:
         names = {"vqa": ("question_id", "answer"), "gqa": ("questionId", "prediction")}[self.task]
         entry = dict(zip(names, (annotation.question_id, self.answers[best]), strict=True))
         return ("[\n" if first else ",\n") + json.dumps(entry, ensure_ascii=False)
+
+
+def answering_by_image(model) -> Callable:
+    """A function that answers a batch of questions and encodes each of its images once.
+
+    Questions about one image, about five in VQA and more in GQA, stand together in the files.
+
+    Args:
+        model: one that answers questions.
+
+    Returns:
+        A function of a batch's inputs, with the features of every question's image, and of its annotations; it
+        returns the scores float[B, A].
+    """
+    import tensorflow as tf
+
+    @tf.function(autograph=False, reduce_retracing=True)
+    def answer(text: dict, images: dict, image):
+        encoded = {name: tf.gather(value, image) for name, value in model.encode_image(**images).items()}
+        return model.answer_encoded(text, **encoded, return_dict=True).question_answering_score
+
+    def answer_batch(x: dict, examples: Sequence):
+        ids = [annotation.img_id for annotation in examples]
+        _, first, image = np.unique(ids, return_index=True, return_inverse=True)
+        images = {name: tf.gather(value, first) for name, value in x.items() if name.startswith("visual")}
+        return answer({name: value for name, value in x.items() if name not in images}, images, image)
+
+    return answer_batch
 
 
 def _read_about(path: Path) -> dict[str, Any]:
