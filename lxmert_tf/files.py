@@ -7,6 +7,7 @@ from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+PARTIAL = ".partial-"  # what the names of unfinished files begin with
 ENTRY_HEADER = 30  # bytes that every entry of a zip archive begins with
 
 
@@ -24,7 +25,7 @@ def replacing(path: str | os.PathLike) -> Iterator[Path]:
         kind = "a directory" if path.is_dir() else "a device or a pipe"
         raise FileExistsError(f"{path} is {kind}, which is not replaced by a file; name another file.")
     path.parent.mkdir(parents=True, exist_ok=True)
-    handle, name = tempfile.mkstemp(prefix=".partial-", suffix="-" + path.name, dir=path.parent)
+    handle, name = tempfile.mkstemp(prefix=PARTIAL, suffix="-" + path.name, dir=path.parent)
     os.close(handle)
     temporary = Path(name)
     try:
@@ -35,6 +36,12 @@ def replacing(path: str | os.PathLike) -> Iterator[Path]:
         os.replace(temporary, path)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def remove_partial(directory: str | os.PathLike) -> None:
+    """Removes what processes that were killed have left of `replacing` below a directory."""
+    for path in Path(directory).glob(f"**/{PARTIAL}*"):
+        path.unlink(missing_ok=True)
 
 
 def write_text(path: str | os.PathLike, text: str) -> None:

@@ -5,6 +5,7 @@ They share a `Progress`, which is what a backup remembers beside tensors.
 
 import csv
 import io
+import logging
 import math
 import time
 from collections.abc import Callable
@@ -17,6 +18,8 @@ import numpy as np
 
 from lxmert_tf.files import write_text
 from lxmert_tf.training.backup import Backup
+
+logger = logging.getLogger("lxmert_tf")
 
 
 class TrainingError(ValueError):
@@ -106,8 +109,8 @@ class NonFiniteGuard(keras.callbacks.Callback):
         if not self.skip:
             raise TrainingError(
                 f"The loss or a gradient of step {step + 1} is not finite; its batch is {self.describe(step)}. "
-                "Nothing of this step was saved. Lower the learning rate, mend the data, or skip such steps "
-                "(--skip-nan)."
+                "Nothing of this step was saved. Lower the learning rate, mend the data (`lxmert-tf features check` "
+                "finds features that are not finite), or skip such steps (--skip-nan)."
             )
         self.progress.skipped.append(step)
         for variable, value in zip(self.model.metrics_variables, self.before, strict=True):
@@ -175,10 +178,15 @@ class BestCheckpoint(keras.callbacks.Callback):
 
     def _is_better(self, value: float) -> bool:
         best = self.progress.best
+        if not math.isfinite(value):
+            logger.warning(
+                "%s is not finite, so this epoch is not the best; `lxmert-tf features check` finds region features "
+                "that are not finite.",
+                self.monitor,
+            )
+            return False
         if best is None:
             return True
-        if math.isnan(value):
-            return False
         return value < best if self.monitor.endswith("loss") else value > best
 
 

@@ -9,13 +9,16 @@ from typing import Any
 import numpy as np
 from tqdm import tqdm
 
-from lxmert_tf import LxmertTokenizer
+from conversion.names import match, task_of
+from lxmert_tf import LxmertTokenizer, weights
 from lxmert_tf.data.feature_store import open_features
 from lxmert_tf.files import replacing
 from lxmert_tf.metrics import Consistency, sentence_groups
 from lxmert_tf.training import tasks
 from lxmert_tf.training.run_directory import RUN
 from lxmert_tf.training.training import TRAINING, check_fits, read_tokenizer, verbosity
+
+NOT_FINITE = "the region features or the weights hold values that are not (see `lxmert-tf features check`)"
 
 
 class Evaluator:
@@ -51,9 +54,9 @@ class Evaluator:
         about = _read_about(Path(model) / TRAINING)
         if about.get("task", task) not in (task, *({"vqa", "gqa"} if task in ("vqa", "gqa") else ())):
             raise ValueError(f"{model} was trained for {about['task']}, not for {task}.")
-        self.max_length = max_length or about.get("max_length", 20)
+        self.max_length = about.get("max_length", 20) if max_length is None else max_length
         self.tokenizer: LxmertTokenizer = read_tokenizer(vocab, model)
-        self.model = tasks.model_class(task).from_pretrained(model, dtype=precision)
+        self.model = _trained_model(task, model, precision)
         self.answers = None
         if tasks.has_answers(task):
             config = self.model.config
@@ -99,6 +102,8 @@ class Evaluator:
         self.model.compile(metrics=metrics)
         values = self.model.evaluate(dataset.batches(0, len(dataset)), verbose=verbosity(verbose), return_dict=True)
         result = {name: float(value) for name, value in values.items()}
+        if not np.isfinite(result["loss"]):
+            raise ValueError(f"The loss is not finite: {NOT_FINITE}.")
         if "accuracy" not in result:
             result["accuracy"] = result["matched_accuracy"]
         result["examples"] = len(examples)
@@ -113,8 +118,11 @@ class Evaluator:
         batches = dataset.batches(0, len(dataset)).map(lambda x, *y: x)
         for step, x in enumerate(tqdm(batches, "batches", total=len(dataset))):
             examples = dataset.examples(step)
-            best = np.asarray(classify(x, examples)).argmax(-1)
-            yield from zip(examples, map(int, best), strict=True)
+            scores = np.asarray(classify(x, examples))
+            for annotation, row in zip(examples, scores, strict=True):
+                if not np.isfinite(row).all():
+                    raise ValueError(f"The scores of {tasks.identify(annotation)!r} are not finite: {NOT_FINITE}.")
+                yield annotation, int(row.argmax())
 
     def _classify_pairs(self, x: dict, examples: Sequence):
         return self.model.predict_on_batch(x)["logits"]
@@ -169,8 +177,24 @@ def answering_by_image(model) -> Callable:
     return answer_batch
 
 
+def _trained_model(task: str, source: str, precision: str):
+    """The task's model with a checkpoint's weights, which must hold all that the task reads."""
+    checkpoint, model_class = weights.open_source(source), tasks.model_class(task)
+    model = weights.model_of(model_class, checkpoint, precision)
+    missing = match(checkpoint.tensors.shapes, task_of(model_class.__name__), checkpoint.config).missing
+    if missing:
+        raise ValueError(f"{source} is no trained model for {task}: it lacks {', '.join(sorted(missing)[:3])}.")
+    return model
+
+
 def _read_about(path: Path) -> dict[str, Any]:
-    try:
-        return json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
+    """What a training run notes beside its models; nothing where there is no such file."""
+    if not path.exists():
         return {}
+    try:
+        about = json.loads(path.read_text(encoding="utf-8"))
+        if not isinstance(about["task"], str) or not isinstance(about["max_length"], int):
+            raise TypeError
+    except (ValueError, KeyError, TypeError):
+        raise ValueError(f"{path} is damaged: it must name the task and max_length; mend or remove it.") from None
+    return about

@@ -47,8 +47,11 @@ def read(task: str, paths: Sequence[str | os.PathLike], limit: int | None = None
         purpose: "train" or "validate", for which there must be labels; None if they may be absent.
 
     Raises:
-        ValueError: a file cannot be read as one of the task, has no labels where it must, or two files share an id.
+        ValueError: a file cannot be read as one of the task, has no labels where it must, or two files share an id;
+            or `limit` is below 1.
     """
+    if limit is not None and limit < 1:
+        raise ValueError(f"limit must be at least 1, got {limit}.")
     annotations = []
     for path in paths:
         content = READERS[task](path)
@@ -96,6 +99,12 @@ def dataset(task: str, annotations: list, features, tokenizer, answers: AnswerTa
     """The task's `TaskDataset`; see `lxmert_tf.data.datasets` for the options."""
     from lxmert_tf.data import datasets
 
+    if task in ("vqa", "gqa"):
+        labels = [annotation.label for annotation in annotations if annotation.label is not None]
+        if labels and not any(answer in answers for label in labels for answer in label):
+            raise ValueError(
+                "The answer table has none of the answers that the annotations give: it is of another set."
+            )
     make = getattr(datasets, {"pretrain": "pretraining_dataset"}.get(task, f"{task}_dataset"))
     given = () if task == "nlvr2" else (answers,)
     return make(annotations, features, tokenizer, *given, **options)

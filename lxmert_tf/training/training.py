@@ -19,7 +19,7 @@ from conversion.text import counted
 from lxmert_tf import LxmertConfig, LxmertTokenizer, weights
 from lxmert_tf.data.annotations import AnswerTable
 from lxmert_tf.data.feature_store import open_features
-from lxmert_tf.files import check_apart, write_text
+from lxmert_tf.files import check_apart, remove_partial, write_text
 from lxmert_tf.hub import is_path
 from lxmert_tf.training import tasks
 from lxmert_tf.training.backup import Backup
@@ -92,11 +92,15 @@ def train(options: TrainOptions, command: Sequence[str] | None = None) -> dict[s
     chief = strategy is None or is_chief(strategy)
     say = partial(print, flush=True) if chief and options.verbose != 0 else logger.info
     files = [*options.train, *options.valid, options.features, options.answers, options.init_answers, options.config]
+    if options.vocab and os.path.isfile(options.vocab):
+        files.append(options.vocab)
     check_apart(options.output, [*files, options.vocab, options.init])
     run = RunDirectory.open(
         options.output, options.fixed(), command or command_line(), [file for file in files if file]
     )
     with run.lock() if chief else nullcontext():
+        if chief:
+            remove_partial(run.path)
         if run.result is not None:
             say(f"{run.path} is finished: {summary(run.result)} Nothing to do.")
             return run.result
@@ -123,6 +127,8 @@ def summary(result: dict[str, Any]) -> str:
     skipped = f", {len(result['skipped'])} skipped" if result["skipped"] else ""
     best = "" if result["best"] is None else f" with {result['monitor']} {result['best']:.4f}"
     done = f"{counted(result['epochs'], 'epoch')}, {counted(result['steps'], 'step')}{skipped}"
+    if result["best_epoch"] is None:
+        return f"{done}; none is the best, since {result['monitor']} was never finite."
     return f"{done}; the best is epoch {result['best_epoch']}{best}."
 
 
@@ -180,6 +186,8 @@ class _Run:
                 f"Training stopped in step {progress.step + 1} of {total_steps}: {cause(error)} The last backup is "
                 "intact; once this is mended, the same command goes on from it."
             ) from error
+        if len(progress.skipped) == progress.step:
+            raise TrainingError(f"All {counted(progress.step, 'step')} were skipped: the model has learnt nothing.")
         return {
             "epochs": len(progress.history),
             "steps": progress.step,

@@ -44,7 +44,9 @@ def test_the_run_directory_tells_all(data, run):
     assert record["options"]["epochs"] == 2
     assert record["options"]["seed"] == 0
     assert record["result"]["steps"] == 2 * record["result"]["history"][0]["step"]
-    assert {str(data / name) for name in ("train.json", "valid.json", "features.h5")} <= record["files"].keys()
+    assert {str(data / name) for name in ("train.json", "valid.json", "features.h5", "vocab.txt")} <= record[
+        "files"
+    ].keys()
     assert (run / "log.csv").read_text().startswith("epoch,step,seconds,skipped,accuracy,loss")
     assert list((run / "tensorboard").glob("events.*"))
     assert not (run / "backup.safetensors").exists()
@@ -90,6 +92,23 @@ def test_a_finished_run_says_so_and_does_nothing(data, run, capsys):
     assert main(command(data, run, "--backup-every", "3")) == 0
     assert "is finished: 2 epochs" in capsys.readouterr().out
     assert {path: path.stat().st_mtime_ns for path in before} == before
+
+
+def test_what_a_killed_process_left_is_removed(data, run):
+    left = run / "best" / ".partial-x-model.weights.h5"
+    left.write_text("half")
+    assert main(command(data, run)) == 0
+    assert not left.exists()
+
+
+def test_a_training_of_which_every_step_is_skipped_fails(data, tmp_path, capsys):
+    features = shutil.copy(data / "features.h5", tmp_path / "features.h5")
+    with h5py.File(features, "r+") as file:
+        file["image_features"][...] = float("nan")
+    arguments = command(data, tmp_path / "run", "--skip-nan", "--epochs", "1")
+    arguments[arguments.index("--features") + 1] = str(features)
+    assert main(arguments) == 2
+    assert "were skipped: the model has learnt nothing" in capsys.readouterr().err
 
 
 def test_a_rerun_with_other_options_names_the_difference(data, run, capsys):
@@ -157,7 +176,7 @@ def test_an_output_that_is_an_input_is_refused(data, run, tmp_path, capsys):
     assert main(command(data, data / "vocab.txt")) == 2
     assert "would be overwritten, but it is read" in capsys.readouterr().err
     arguments = ["--model", run / "best", "--data", data / "test.json", "--features", data / "features.h5"]
-    for file in (data / "test.json", data / "features.h5"):
+    for file in (data / "test.json", data / "features.h5", run / "best" / "config.json"):
         before = file.read_bytes()
         assert main(["predict", "vqa", *map(str, arguments), "--output", str(file)]) == 2
         assert f"{file} would be overwritten, but it is read" in capsys.readouterr().err
@@ -184,6 +203,63 @@ def test_unknown_answers_are_told_once_for_each_set(data, tmp_path, caplog):
     arguments[arguments.index("--answers") + 1] = str(tmp_path / "answers.json")
     assert main(arguments) == 2
     assert caplog.text.count("left out") == 2
+
+
+def test_an_answer_table_of_another_set_is_refused(data, tmp_path, capsys):
+    (tmp_path / "answers.json").write_text(json.dumps(["maybe", "never"]))
+    arguments = command(data, tmp_path / "run")
+    arguments[arguments.index("--answers") + 1] = str(tmp_path / "answers.json")
+    assert main(arguments) == 2
+    assert "The answer table has none of the answers that the annotations give" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("options", "complaint"),
+    [
+        (["--limit", "-1"], "limit must be at least 1, got -1"),
+        (["--limit", "0"], "limit must be at least 1, got 0"),
+        (["--max-length", "0"], "max_length must be at least 3"),
+    ],
+)
+@pytest.mark.parametrize("subcommand", ["evaluate", "predict"])
+def test_evaluating_options_out_of_range_are_refused(data, run, tmp_path, capsys, subcommand, options, complaint):
+    output = ["--output", tmp_path / "out.json"] if subcommand == "predict" else []
+    arguments = ["--model", run / "best", "--data", data / "valid.json", "--features", data / "features.h5"]
+    assert main([subcommand, "vqa", *map(str, [*arguments, *output]), *options]) == 2
+    assert complaint in capsys.readouterr().err
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("subcommand", ["evaluate", "predict"])
+def test_features_that_are_not_finite_are_no_answers(data, run, tmp_path, capsys, subcommand):
+    features = shutil.copy(data / "features.h5", tmp_path / "features.h5")
+    image = json.loads((data / "valid.json").read_text())[-1]["img_id"]
+    with h5py.File(features, "r+") as file:
+        first, last = file["pos_boxes"][[name.decode() for name in file["image_ids"][:]].index(image)]
+        file["image_features"][first:last] = float("nan")
+    output = ["--output", tmp_path / "out.json"] if subcommand == "predict" else []
+    arguments = ["--model", run / "best", "--data", data / "valid.json", "--features", features]
+    assert main([subcommand, "vqa", *map(str, [*arguments, *output])]) == 2
+    told = capsys.readouterr()
+    assert "not finite" in told.err and "lxmert-tf features check" in told.err
+    assert not (tmp_path / "out.json").exists()
+
+
+@pytest.mark.parametrize("content", ["[]", "{", '{"task": "vqa", "max_length": "x"}'])
+def test_a_damaged_note_beside_a_model_is_named(data, run, tmp_path, capsys, content):
+    model = shutil.copytree(run / "best", tmp_path / "model")
+    (model / "training.json").write_text(content)
+    arguments = ["--model", model, "--data", data / "valid.json", "--features", data / "features.h5"]
+    assert main(["evaluate", "vqa", *map(str, arguments)]) == 2
+    assert f"{model / 'training.json'} is damaged" in capsys.readouterr().err
+
+
+def test_a_model_without_the_head_of_the_task_is_not_measured(data, run, tmp_path, capsys):
+    model = shutil.copytree(run / "best", tmp_path / "model")
+    (model / "training.json").unlink()
+    arguments = ["--model", model, "--data", data / "valid.json", "--features", data / "features.h5"]
+    assert main(["evaluate", "nlvr2", *map(str, arguments)]) == 2
+    assert "is no trained model for nlvr2: it lacks" in capsys.readouterr().err
 
 
 def test_a_run_directory_points_to_its_models(data, run, capsys):

@@ -1,5 +1,6 @@
 """The synthetic sets: sentences are true of the pictures, splits share nothing, no shortcut tells the answers."""
 
+import itertools
 import json
 import re
 import sys
@@ -38,6 +39,7 @@ SLOTS = {  # what each slot of a sentence may hold
     "relation": "to the left of|to the right of|above|below",
     "number": "[2-5]",
     "one": f"a (?:{COLOR}) (?:{SHAPE})",
+    "third": f"a (?:{COLOR}) (?:{SHAPE})",
 }
 SLOTS["other"] = f"{SLOTS['name']}|{SLOTS['color']}|{SLOTS['one']}"
 
@@ -360,41 +362,40 @@ def test_answer_types(sets):
 
 
 def test_every_caption_is_true(regions, sets):
-    kinds, numbers = Counter(), {True: set(), False: set()}
+    kinds = Counter()
     for annotation in sets["pretrain"]["train"]:
         things = things_of(regions[annotation.img_id])
+        assert len(set(annotation.sentf["mscoco"])) == len(annotation.sentf["mscoco"])
         for source, caption, label in annotation.sentences():
             if source != "mscoco":
                 continue
             assert label is None
             number, slots = parse(pretraining.CAPTIONS.values(), caption)
-            kind = list(pretraining.CAPTIONS)[number]
-            kinds[kind] += 1
-            if kind == "count":
-                assert count(things, slots["things"].removesuffix("s")) == int(slots["number"])
-                numbers[slots["things"] == "objects"].add(int(slots["number"]))
-                continue
-            ones, others = (
-                [thing for thing in things if f"a {thing[1]} {thing[0]}" == slots[slot]] for slot in ("one", "other")
-            )
-            pairs = [(one, other) for one in ones for other in others if one is not other]
-            side = slots.get("side")
-            assert any(side is None or stands(one, f"to the {side} of", other) for one, other in pairs), caption
-    assert kinds["pair"] == kinds["count"] == len(sets["pretrain"]["train"])
-    assert 0 < kinds["order"] <= kinds["pair"]
-    assert numbers[True] == numbers[False] == {2, 3, 4, 5}
-
-
-def test_pretraining_has_the_questions_of_both_sets(sets):
-    for split in SPLITS:
-        for task in ("vqa", "gqa"):
-            found = [
-                (annotation.img_id, sentence, label)
-                for annotation in sets["pretrain"][split]
-                for source, sentence, label in annotation.sentences()
-                if source == task
+            kinds[list(pretraining.CAPTIONS)[number]] += 1
+            side = slots.pop("side", None)
+            described = [
+                [thing for thing in things if f"a {thing[1]} {thing[0]}" == phrase] for phrase in slots.values()
             ]
-            assert found == [(entry.img_id, entry.sent, entry.label) for entry in sets[task][split]]
+            assert any(
+                len(set(map(id, chosen))) == len(chosen)
+                and (side is None or stands(chosen[0], f"to the {side} of", chosen[1]))
+                for chosen in itertools.product(*described)
+            ), caption
+    for kind, most in pretraining.PER_PICTURE.items():  # some pictures have few
+        assert 0.5 * most < kinds[kind] / len(sets["pretrain"]["train"]) <= most
+
+
+def test_pretraining_has_one_question_of_each_picture(sets):
+    for split in SPLITS:
+        asked = {
+            (task, entry.img_id, entry.sent): entry.label for task in ("vqa", "gqa") for entry in sets[task][split]
+        }
+        sources = Counter()
+        for annotation in sets["pretrain"][split]:
+            ((source, sentence, label),) = [each for each in annotation.sentences() if each[0] != "mscoco"]
+            assert asked[source, annotation.img_id, sentence] == label
+            sources[source] += 1
+        assert min(sources["vqa"], sources["gqa"]) > len(sets["pretrain"][split]) / 4
 
 
 def sentences_of(task, annotation):

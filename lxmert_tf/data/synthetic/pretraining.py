@@ -1,7 +1,9 @@
-"""Pretraining sentences: captions of each picture, and the questions of VQA and GQA with their answers."""
+"""Pretraining sentences: captions of each picture, and one of its questions of VQA or GQA with the answer.
+
+Few questions, and captions that name two or three things: a question seldom tells that it is about another picture.
+"""
 
 import itertools
-from collections import Counter
 from collections.abc import Iterator
 
 import numpy as np
@@ -12,10 +14,11 @@ from lxmert_tf.data.synthetic.questions import ask
 from lxmert_tf.data.synthetic.scenes import Scene, Thing, beside
 
 CAPTIONS = {
-    "pair": "{one} and {other}.",
+    "two": "{one} and {other}.",
+    "three": "{one}, {other} and {third}.",
     "order": "{one} to the {side} of {other}.",
-    "count": "a picture of {number} {things}.",
 }
+PER_PICTURE = {"two": 2, "three": 6, "order": 3}  # where a picture has as many
 
 
 def annotate(indices: range, seed: int, labels: bool) -> Iterator[PretrainingAnnotation]:
@@ -23,32 +26,35 @@ def annotate(indices: range, seed: int, labels: bool) -> Iterator[PretrainingAnn
     styles = (vqa.STYLE, gqa.STYLE)
     for pictures in zip(*(ask(style, indices, seed) for style in styles), strict=True):
         scene = pictures[0][0]
-        questions = {style.name: asked for style, (_, asked) in zip(styles, pictures, strict=True) if asked}
-        sentf = {source: [question.sent for question in asked] for source, asked in questions.items()}
-        labelf = {source: [{question.answer: 1.0} for question in asked] for source, asked in questions.items()}
         rng = np.random.default_rng([seed, scene.index, 6])
-        yield PretrainingAnnotation(scene.img_id, {"mscoco": describe(scene, rng), **sentf}, labelf if labels else {})
+        questions = [(style.name, each) for style, (_, asked) in zip(styles, pictures, strict=True) for each in asked]
+        source, question = questions[rng.integers(len(questions))]
+        sentf = {"mscoco": describe(scene, rng), source: [question.sent]}
+        yield PretrainingAnnotation(scene.img_id, sentf, {source: [{question.answer: 1.0}]} if labels else {})
 
 
 def describe(scene: Scene, rng: np.random.Generator) -> list[str]:
-    """A caption of each kind that the scene allows."""
-    found: dict[str, list[str]] = {}
+    """Captions of each kind that the scene allows, no two alike."""
+    found: dict[str, set[str]] = {}
     for kind, caption in captions(scene):
-        found.setdefault(kind, []).append(caption)
-    return [each[rng.integers(len(each))] for each in found.values()]
+        found.setdefault(kind, set()).add(caption)
+    return [
+        str(caption) for kind, each in found.items() for caption in rng.permutation(sorted(each))[: PER_PICTURE[kind]]
+    ]
 
 
 def captions(scene: Scene) -> Iterator[tuple[str, str]]:
     """(kind, caption) of all that can be said of a scene."""
     for one, other in itertools.permutations(scene.things, 2):
         names = {"one": _describe(one), "other": _describe(other)}
-        yield "pair", CAPTIONS["pair"].format(**names)
+        yield "two", CAPTIONS["two"].format(**names)
         if side := beside(one, other):
             yield "order", CAPTIONS["order"].format(side=side, **names)
-    yield "count", CAPTIONS["count"].format(number=len(scene.things), things="objects")
-    for shape, number in Counter(thing.shape for thing in scene.things).items():
-        if number > 1:
-            yield "count", CAPTIONS["count"].format(number=number, things=f"{shape}s")
+    for things in itertools.permutations(scene.things, 3):
+        yield (
+            "three",
+            CAPTIONS["three"].format(**dict(zip(("one", "other", "third"), map(_describe, things), strict=True))),
+        )
 
 
 def _describe(thing: Thing) -> str:
