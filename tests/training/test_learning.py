@@ -70,7 +70,7 @@ def test_nlvr2_from_scratch(tmp_path):
 
 def test_pretraining_then_fine_tuning_beats_scratch(all_tasks, tmp_path):
     pretraining = tmp_path / "pretraining"
-    assert trained("pretrain", all_tasks, pretraining, *from_scratch(all_tasks, epochs=26)) >= 0.90
+    assert trained("pretrain", all_tasks, pretraining, *from_scratch(all_tasks, epochs=30)) >= 0.90
     scratch = trained("vqa", all_tasks, tmp_path / "scratch", *from_scratch(all_tasks, epochs=4))
     tuned = ["--init", pretraining / "last", *from_scratch(all_tasks, epochs=4)[2:]]
     assert trained("vqa", all_tasks, tmp_path / "tuned", *tuned) >= scratch + 0.1

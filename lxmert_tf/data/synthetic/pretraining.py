@@ -1,4 +1,4 @@
-"""Pretraining sentences: captions of each picture, and one of its questions of VQA or GQA with the answer.
+"""Pretraining sentences: captions of each picture, and of every other one a question of VQA or GQA with its answer.
 
 Few questions, and captions that name two or three things: a question seldom tells that it is about another picture.
 """
@@ -29,8 +29,10 @@ def annotate(indices: range, seed: int, labels: bool) -> Iterator[PretrainingAnn
         rng = np.random.default_rng([seed, scene.index, 6])
         questions = [(style.name, each) for style, (_, asked) in zip(styles, pictures, strict=True) for each in asked]
         source, question = questions[rng.integers(len(questions))]
-        sentf = {"mscoco": describe(scene, rng), source: [question.sent]}
-        yield PretrainingAnnotation(scene.img_id, sentf, {source: [{question.answer: 1.0}]} if labels else {})
+        sentf, labelf = {"mscoco": describe(scene, rng)}, {}
+        if scene.index % 2:
+            sentf[source], labelf[source] = [question.sent], [{question.answer: 1.0}]
+        yield PretrainingAnnotation(scene.img_id, sentf, labelf if labels else {})
 
 
 def describe(scene: Scene, rng: np.random.Generator) -> list[str]:
