@@ -211,6 +211,7 @@ def test_an_answer_table_of_another_set_is_refused(data, tmp_path, capsys):
     arguments[arguments.index("--answers") + 1] = str(tmp_path / "answers.json")
     assert main(arguments) == 2
     assert "The answer table has none of the answers that the annotations give" in capsys.readouterr().err
+    assert not (tmp_path / "run").exists()
 
 
 @pytest.mark.parametrize(

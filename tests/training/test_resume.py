@@ -168,7 +168,7 @@ def test_early_stopping_counts_over_restarts():
 def test_a_lower_loss_is_better_and_nan_never_is():
     progress, saved = Progress(), []
     callback = BestCheckpoint(progress, "val_loss", lambda: saved.append(1))
-    for epoch, value in enumerate([float("nan"), 1.0, float("nan"), 1.5]):
+    for epoch, value in enumerate([float("nan"), 2.0, 1.0, float("nan"), 1.5]):
         callback.on_epoch_end(epoch, {"val_loss": value})
-    assert (len(saved), progress.best, progress.best_epoch) == (1, 1.0, 2)
+    assert (len(saved), progress.best, progress.best_epoch) == (2, 1.0, 3)
     assert np.isfinite(progress.best)

@@ -4,7 +4,7 @@ Few questions, and captions that name two or three things: a question seldom tel
 """
 
 import itertools
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 
@@ -47,17 +47,14 @@ def describe(scene: Scene, rng: np.random.Generator) -> list[str]:
 
 def captions(scene: Scene) -> Iterator[tuple[str, str]]:
     """(kind, caption) of all that can be said of a scene."""
-    for one, other in itertools.permutations(scene.things, 2):
-        names = {"one": _describe(one), "other": _describe(other)}
-        yield "two", CAPTIONS["two"].format(**names)
-        if side := beside(one, other):
-            yield "order", CAPTIONS["order"].format(side=side, **names)
-    for things in itertools.permutations(scene.things, 3):
-        yield (
-            "three",
-            CAPTIONS["three"].format(**dict(zip(("one", "other", "third"), map(_describe, things), strict=True))),
-        )
+    for two in itertools.permutations(scene.things, 2):
+        yield "two", _caption("two", two)
+        if side := beside(*two):
+            yield "order", _caption("order", two, side=side)
+    for three in itertools.permutations(scene.things, 3):
+        yield "three", _caption("three", three)
 
 
-def _describe(thing: Thing) -> str:
-    return f"a {thing.color} {thing.shape}"
+def _caption(kind: str, things: Sequence[Thing], **slots: str) -> str:
+    names = (f"a {thing.color} {thing.shape}" for thing in things)
+    return CAPTIONS[kind].format(**dict(zip(("one", "other", "third"), names, strict=False)), **slots)
