@@ -18,6 +18,7 @@ _EXPORTS = {
     "TFLxmertForPreTraining": "modeling",
     "TFLxmertForQuestionAnswering": "modeling",
     "TFLxmertForVisualReasoning": "modeling",
+    "AdamW": "optimization",
     "BertAdam": "optimization",
     "LinearWarmup": "optimization",
 }

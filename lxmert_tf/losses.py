@@ -71,7 +71,7 @@ def _class_losses(logits, labels):
     A label that is neither a class nor -100 gives NaN: where labels cannot be checked, training must not go on quietly.
     """
     logits, labels = _at_least_float32(logits), ops.convert_to_tensor(labels)
-    _check_same_shape(tuple(labels.shape), tuple(logits.shape[:-1]))
+    check_same_shape(tuple(labels.shape), tuple(logits.shape[:-1]))
     classes = logits.shape[-1]
     kept = ops.not_equal(labels, IGNORE_INDEX)
     known = ops.logical_and(labels >= 0, labels < classes)
@@ -82,7 +82,7 @@ def _class_losses(logits, labels):
     return losses, ops.cast(kept, losses.dtype)
 
 
-def _check_same_shape(got: tuple, expected: tuple) -> None:
+def check_same_shape(got: tuple, expected: tuple) -> None:
     differs = len(got) != len(expected) or any(
         None not in sizes and sizes[0] != sizes[1] for sizes in zip(got, expected, strict=False)
     )

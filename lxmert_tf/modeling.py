@@ -389,10 +389,12 @@ class TFLxmertForPreTraining(_TaskModel):
             cross_relationship_score=cross_relationship_score,
             question_answering_score=self.answer_head(encoded.pooled_output) if self.config.task_qa else None,
         )
-        losses = self.pretraining_losses(output, encoded.vision_output, inputs)
+        losses = self.pretraining_losses(output, encoded, inputs, training)
         return self.as_asked(self.finish(output, encoded, losses), return_dict)
 
-    def pretraining_losses(self, output: TFLxmertForPreTrainingOutput, vision_output, labels: dict) -> dict:
+    def pretraining_losses(
+        self, output: TFLxmertForPreTrainingOutput, encoded: TFLxmertModelOutput, labels: dict, training
+    ) -> dict:
         """Each loss by name, of the tasks that the config switches on and that have labels."""
         config, losses = self.config, {}
         masked_lm_labels = labels["masked_lm_labels"]
@@ -402,16 +404,23 @@ class TFLxmertForPreTraining(_TaskModel):
             masked_lm_labels = labels["labels"]
         if config.task_mask_lm and masked_lm_labels is not None:
             check_labels("masked_lm_labels", masked_lm_labels, config.vocab_size)
-            losses["masked_lm_loss"] = cross_entropy(output.prediction_logits, masked_lm_labels)
+            losses["masked_lm_loss"] = self.word_loss(output, encoded, masked_lm_labels, training)
         if config.task_matched and labels["matched_label"] is not None:
             check_labels("matched_label", labels["matched_label"], 2)
             losses["matched_loss"] = cross_entropy(output.cross_relationship_score, labels["matched_label"])
         if config.task_obj_predict and labels["obj_labels"] is not None:
-            losses.update(self.visual_losses(vision_output, labels["obj_labels"]))
+            losses.update(self.visual_losses(encoded.vision_output, labels["obj_labels"]))
         if config.task_qa and labels["ans"] is not None:
             check_labels("ans", labels["ans"], config.num_qa_labels)
             losses["ans_loss"] = cross_entropy(output.question_answering_score, labels["ans"])
         return losses
+
+    def word_loss(self, output: TFLxmertForPreTrainingOutput, encoded: TFLxmertModelOutput, labels, training):
+        """The loss of the hidden words; where nothing else in a training step asks for logits, none are computed."""
+        if not training or keras.backend.backend() != "tensorflow":
+            return cross_entropy(output.prediction_logits, labels)
+        table = self.lxmert.embeddings.word_embeddings.weight
+        return self.cls.predictions.loss(encoded.language_output, table, ops.convert_to_tensor(labels))
 
     def visual_losses(self, vision_output, obj_labels: dict) -> dict:
         """Losses of the masked boxes, for each entry of `obj_labels` that the config switches on."""

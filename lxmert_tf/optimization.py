@@ -1,11 +1,45 @@
-"""The optimiser and learning rate schedule of BERT and of the original LXMERT code."""
+"""The optimiser and learning rate schedule of BERT and of the original LXMERT code, and AdamW."""
 
 import keras
 from keras import ops
 
+from lxmert_tf.layers.common import matmul
+
+
+def global_norm(gradients):
+    """The root of the sum of all squares; not finite where one of the gradients is not.
+
+    Keras' own takes five times as long on a CPU under XLA, whose sums add up one number at a time; products do not.
+    """
+    squares = []
+    for gradient in gradients:
+        if gradient is not None:
+            gradient = ops.convert_to_tensor(gradient)
+            width = gradient.shape[-1] if len(gradient.shape) else 1
+            square = ops.reshape(ops.square(gradient), (-1, width))
+            squares.append(ops.sum(matmul(square, ops.ones((width, 1), square.dtype))))
+    return ops.sqrt(ops.sum(ops.stack(squares)))
+
+
+class _FastClipping:
+    """Mixin before a Keras optimiser: `global_clipnorm` with the norm from `global_norm`."""
+
+    def _clip_gradients(self, gradients):
+        if self.clipnorm or not self.global_clipnorm:
+            return super()._clip_gradients(gradients)
+        norm = global_norm(gradients)
+        # The difference is 0, or NaN where the norm is not finite: as in Keras, all gradients are NaN then.
+        scale = 1.0 / ops.maximum(norm / self.global_clipnorm, 1.0) + (norm - norm)
+        return [gradient if gradient is None else gradient * ops.cast(scale, gradient.dtype) for gradient in gradients]
+
 
 @keras.saving.register_keras_serializable("lxmert_tf")
-class BertAdam(keras.optimizers.Optimizer):
+class AdamW(_FastClipping, keras.optimizers.AdamW):
+    """`keras.optimizers.AdamW`, whose `global_clipnorm` takes less time on a CPU."""
+
+
+@keras.saving.register_keras_serializable("lxmert_tf")
+class BertAdam(_FastClipping, keras.optimizers.Optimizer):
     """Adam without bias correction, with decoupled weight decay.
 
     The update is `w -= lr * (m / (sqrt(v) + epsilon) + weight_decay * w)`. Without bias correction the first updates

@@ -44,6 +44,12 @@ class TrainsOnOwnLosses:
         unused = set(self.loss_trackers.means) - self.loss_trackers.used
         return {name: value for name, value in super().get_metrics_result().items() if name not in unused}
 
+    def make_train_function(self, force=False):
+        # Keras may leave this to the trace of the first step, where TensorFlow then keeps the initial values as well.
+        if self.optimizer is not None and not self.optimizer.built:
+            self.optimizer.build(self.trainable_variables)
+        return super().make_train_function(force)
+
     def train_step(self, *args):
         *state, data = args  # JAX passes its state first
         with warnings.catch_warnings():

@@ -124,7 +124,7 @@ def model_of(model_class, checkpoint: Checkpoint, dtype=None, ignore_mismatched_
     """
     from lxmert_tf.layers.common import initializer, weights_to_come
 
-    with weights_to_come():
+    with weights_to_come(uninitialized):
         model = model_class(checkpoint.config, dtype=dtype)
     matched = assign(model, checkpoint, ignore_mismatched_sizes=ignore_mismatched_sizes)
     loaded, variables = {row.keras for row in matched.loaded}, variables_by_path(model)
@@ -133,6 +133,17 @@ def model_of(model_class, checkpoint: Checkpoint, dtype=None, ignore_mismatched_
             variable = variables[row.keras]
             variable.assign(initializer(model.config)(variable.shape, variable.dtype))
     return model
+
+
+def uninitialized(shape, dtype):
+    """A tensor with nothing written to it yet, so that it takes no memory; Keras' own are zeros under TensorFlow."""
+    import keras
+
+    if keras.backend.backend() != "tensorflow":
+        return keras.ops.empty(shape, dtype)
+    import tensorflow as tf
+
+    return tf.raw_ops.Empty(shape=shape, dtype=dtype or keras.config.floatx(), init=False)
 
 
 def assign(model, checkpoint: Checkpoint, task: str | None = None, ignore_mismatched_sizes: bool = False) -> Matched:

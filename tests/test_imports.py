@@ -18,6 +18,7 @@ FRAMEWORK_FREE = ("lxmert_tf.configuration", "lxmert_tf.tokenization", "lxmert_t
 LAZY = {  # may import PyTorch or TensorFlow inside a function, because it
     "lxmert_tf.encoding",  # makes the tokenizer's tensors in the framework asked for
     "lxmert_tf.outputs",  # registers the outputs with the backend that Keras runs on
+    "lxmert_tf.weights",  # makes tensors without filling them
     "lxmert_tf.demo",  # compares with the PyTorch reference where that is installed
 }
 

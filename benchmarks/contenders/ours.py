@@ -2,12 +2,11 @@
 
 import sys
 
-import keras
 import numpy as np
 import tensorflow as tf
 from worker import inputs, padded, pretraining_labels, questions, serve
 
-from lxmert_tf import LxmertConfig, TFLxmertForPreTraining, TFLxmertForQuestionAnswering, TFLxmertModel
+from lxmert_tf import AdamW, LxmertConfig, TFLxmertForPreTraining, TFLxmertForQuestionAnswering, TFLxmertModel
 
 work, variant, batch = sys.argv[1], sys.argv[2], int(sys.argv[3])
 jit_compile = variant == "xla"
@@ -24,7 +23,7 @@ def forward():
 def fit_step(model, x):
     """One step of `fit`, as its loop takes it, with AdamW and clipping."""
     options = {} if variant == "default" else {"jit_compile": jit_compile}
-    model.compile(optimizer=keras.optimizers.AdamW(5e-5, global_clipnorm=5.0), **options)
+    model.compile(optimizer=AdamW(5e-5, global_clipnorm=5.0), **options)
     model.make_train_function()
     data = tf.data.Dataset.from_tensors(x).repeat()
     iterator = iter(data)

@@ -9,6 +9,7 @@ import keras
 from keras import ops
 
 from lxmert_tf.configuration import LxmertConfig
+from lxmert_tf.layers.dropout import Dropout
 
 
 class Block(keras.layers.Layer):
@@ -67,9 +68,9 @@ def dense(units: int, config: LxmertConfig, name: str, dtype) -> Dense:
     return Dense(units, kernel_initializer=initializer(config), name=name, dtype=dtype)
 
 
-def dropout(rate: float, name: str, dtype) -> keras.layers.Dropout:
+def dropout(rate: float, name: str, dtype) -> Dropout:
     """A Dropout layer; it holds no weights, so checkpoints are the same at any rate."""
-    return keras.layers.Dropout(rate, name=name, dtype=dtype)
+    return Dropout(rate, name=name, dtype=dtype)
 
 
 def layer_norm(config: LxmertConfig, name: str, dtype) -> LayerNormalization:
@@ -78,19 +79,24 @@ def layer_norm(config: LxmertConfig, name: str, dtype) -> LayerNormalization:
 
 
 class Normal(keras.initializers.TruncatedNormal):
-    """A truncated normal distribution; zeros, which cost little, inside `weights_to_come`."""
+    """A truncated normal distribution; inside `weights_to_come`, whatever is made there."""
 
     def __call__(self, shape, dtype=None):
-        return ops.zeros(shape, dtype) if _to_come.get() else super().__call__(shape, dtype)
+        make = _to_come.get()
+        return super().__call__(shape, dtype) if make is None else make(shape, dtype)
 
 
-_to_come = ContextVar("weights_to_come", default=False)
+_to_come = ContextVar("weights_to_come", default=None)
 
 
 @contextmanager
-def weights_to_come():
-    """For building a model whose weights are assigned next: drawing 228 million numbers takes seconds."""
-    token = _to_come.set(True)
+def weights_to_come(make: Callable):
+    """For building a model whose weights are assigned next: drawing 228 million numbers takes seconds.
+
+    Args:
+        make: (shape, dtype) -> a tensor, which is not read.
+    """
+    token = _to_come.set(make)
     try:
         yield
     finally:

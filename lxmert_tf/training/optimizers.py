@@ -14,7 +14,7 @@ import re
 import keras
 from keras import ops
 
-from lxmert_tf.optimization import BertAdam, LinearWarmup
+from lxmert_tf.optimization import AdamW, BertAdam, LinearWarmup, global_norm
 from lxmert_tf.training.recipes import Recipe
 
 # Variables without weight decay where biases and layer normalisation are excluded.
@@ -61,7 +61,7 @@ class _RecipeOptimizer:
     def update_step(self, gradient, variable, learning_rate) -> None:
         index = self._get_variable_index(variable)
         rate = ops.cast(learning_rate, variable.dtype) * self._factors[index]
-        self._kept = ops.all(ops.isfinite(gradient)) if self.skip_nonfinite else None
+        self._kept = ops.isfinite(ops.ravel(gradient)[0]) if self.skip_nonfinite else None
         if self._decays[index]:
             self.assign_sub(variable, variable * rate * self._decays[index])
         super().update_step(gradient, variable, rate)
@@ -86,7 +86,7 @@ class _RecipeOptimizer:
         replica = tf.distribute.get_replica_context()
         if replica is not None and replica.num_replicas_in_sync > 1:
             gradients = replica.all_reduce(tf.distribute.ReduceOp.SUM, list(gradients))
-        finite = ops.all(ops.stack([ops.all(ops.isfinite(gradient)) for gradient in gradients]))
+        finite = ops.isfinite(global_norm(gradients))
         self.nonfinite.assign_add(ops.cast(ops.logical_not(finite), "int32"))
         clipped = super()._clip_gradients(gradients)
         if not self.skip_nonfinite:
@@ -118,8 +118,8 @@ class RecipeBertAdam(_RecipeOptimizer, BertAdam):
 
 
 @keras.saving.register_keras_serializable("lxmert_tf")
-class RecipeAdamW(_RecipeOptimizer, keras.optimizers.AdamW):
-    """`keras.optimizers.AdamW` with the recipe's additions."""
+class RecipeAdamW(_RecipeOptimizer, AdamW):
+    """`AdamW` with the recipe's additions."""
 
 
 def make_optimizer(

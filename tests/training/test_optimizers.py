@@ -5,7 +5,8 @@ import numpy as np
 import pytest
 from keras_helpers import tiny_model
 
-from lxmert_tf import BertAdam, LinearWarmup
+from lxmert_tf import AdamW, BertAdam, LinearWarmup
+from lxmert_tf.optimization import global_norm
 from lxmert_tf.training.optimizers import layer_rate_factors, make_optimizer
 from lxmert_tf.training.recipes import RECIPES
 
@@ -59,6 +60,27 @@ def test_adamw_is_keras_adamw():
     )
     for one, other in zip(trained(make_optimizer(recipe, 10), range(6)), trained(plain, range(6)), strict=True):
         np.testing.assert_allclose(one, other, rtol=2e-6, atol=1e-7)
+
+
+@pytest.mark.parametrize("clip", [0.5, 100.0, float("inf"), None])
+def test_clipping_by_the_global_norm_is_exact(clip):
+    given = [np.random.default_rng(i).standard_normal(shape) for i, shape in enumerate([(3, 4, 5), (7,), ()])]
+    norm = np.sqrt(sum(np.square(each).sum() for each in given))
+    tensors = [keras.ops.convert_to_tensor(each, "float64") for each in given]
+    np.testing.assert_allclose(global_norm([*tensors, None]), norm, rtol=1e-14)
+    *clipped, none = AdamW(global_clipnorm=clip)._clip_gradients([*tensors, None])
+    assert none is None
+    for one, whole in zip(clipped, given, strict=True):
+        np.testing.assert_allclose(one, whole * min((clip or norm) / norm, 1.0), rtol=1e-14)
+
+
+def test_other_clipping_is_left_to_keras():
+    given = gradients(0)
+    for options in ({"clipnorm": 0.1}, {"clipvalue": 0.1}):
+        clipped = BertAdam(**options)._clip_gradients(given)
+        for one, other in zip(clipped, keras.optimizers.AdamW(**options)._clip_gradients(given), strict=True):
+            np.testing.assert_array_equal(one, other)
+            assert np.abs(one).max() < 0.11
 
 
 @pytest.mark.parametrize("name", OPTIMIZERS)
