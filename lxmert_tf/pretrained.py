@@ -111,6 +111,23 @@ class TFLxmertPreTrainedModel(keras.Model):
 
         weights.save(self, directory, format)
 
+    # Memory
+
+    def gradient_checkpointing_enable(self) -> None:
+        """From here on training keeps only what each encoder layer returns, and computes the rest again.
+
+        The numbers stay the same, dropout included; steps take about a third longer and activations far less memory.
+        """
+        self._set_gradient_checkpointing(True)
+
+    def gradient_checkpointing_disable(self) -> None:
+        """Training keeps all activations again, as it does by default."""
+        self._set_gradient_checkpointing(False)
+
+    def _set_gradient_checkpointing(self, value: bool) -> None:
+        getattr(self, "lxmert", self).encoder.gradient_checkpointing = value
+        self._forget_compiled_functions()
+
     # Export
 
     def input_signature(self) -> dict[str, keras.InputSpec]:

@@ -84,7 +84,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     how.add_argument("--deterministic", action="store_true", help="the same run gives the same weights, bit for bit")
     how.add_argument("--backup-every", type=int, metavar="N", help="steps (default: after each epoch only)")
     how.add_argument("--precision", choices=PRECISIONS, default="float32", help="(default: %(default)s)")
-    how.add_argument("--jit", action="store_true", help="compile the steps with XLA")
+    how.add_argument("--jit", action="store_true", help="compile the steps with XLA, once for each length of text")
+    how.add_argument(
+        "--gradient-checkpointing", action="store_true", help="less memory: compute layers again for the gradient"
+    )
     how.add_argument(
         "--skip-nan", action="store_true", help="skip steps whose gradients are not finite, and count them"
     )

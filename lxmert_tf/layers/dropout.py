@@ -1,9 +1,13 @@
 """Dropout whose random numbers cost next to nothing."""
 
 import math
+from contextvars import ContextVar
 
 import keras
 from keras import ops
+
+# A function from a dropout layer to its next seed, in place of the layer's own generator.
+seed_source: ContextVar = ContextVar("seed_source", default=None)
 
 
 class Dropout(keras.layers.Dropout):
@@ -22,7 +26,9 @@ class Dropout(keras.layers.Dropout):
             return inputs
         if self.rate == 1:
             return ops.zeros_like(inputs)
-        kept = random_bits(inputs, self.seed_generator.next()) >= int(self.rate * 2**32) - 2**31
+        source = seed_source.get()
+        seed = self.seed_generator.next() if source is None else source(self)
+        kept = random_bits(inputs, seed) >= int(self.rate * 2**32) - 2**31
         return ops.where(kept, inputs / (1.0 - self.rate), ops.zeros_like(inputs))
 
 

@@ -6,6 +6,7 @@ from lxmert_tf.layers.attention import (
     LxmertCrossAttentionLayer,
     LxmertSelfAttentionLayer,
 )
+from lxmert_tf.layers.checkpointing import recomputed
 from lxmert_tf.layers.common import Block, activation, dense, rows
 from lxmert_tf.layers.embeddings import LxmertVisualFeatureEncoder
 
@@ -109,6 +110,7 @@ class LxmertEncoder(Block):
         super().__init__(config, **kwargs)
         dtype = self.dtype_policy
         self.visn_fc = LxmertVisualFeatureEncoder(config, name="visn_fc", dtype=dtype)
+        self.gradient_checkpointing = False
         self.depths = {"layer": config.l_layers, "r_layers": config.r_layers, "x_layers": config.x_layers}
         for stack, layer_class in (("layer", LxmertLayer), ("r_layers", LxmertLayer), ("x_layers", LxmertXLayer)):
             for i in range(self.depths[stack]):
@@ -117,6 +119,12 @@ class LxmertEncoder(Block):
     def stack(self, name: str) -> list:
         """The layers of one stack ("layer", "r_layers" or "x_layers"), in order."""
         return [getattr(self, f"{name}_{i}") for i in range(self.depths[name])]
+
+    def apply(self, layer, *inputs, training):
+        """What a layer returns; with gradient checkpointing, of a training step only that is kept."""
+        if training and self.gradient_checkpointing:
+            return recomputed(layer, *inputs)
+        return layer(*inputs, training=training)
 
     def build(self, input_shape=None):
         self.visn_fc.build()
@@ -143,7 +151,7 @@ class LxmertEncoder(Block):
         """float[B, T, H] -> lists of states, led by the input, and of attention probabilities."""
         states, attentions = [language], []
         for layer in self.stack("layer"):
-            hidden, probabilities = layer(states[-1], bias, training=training)
+            hidden, probabilities = self.apply(layer, states[-1], bias, training=training)
             states.append(hidden)
             attentions.append(probabilities)
         return states, attentions
@@ -152,7 +160,7 @@ class LxmertEncoder(Block):
         """float[B, N, visual_feat_dim] and float[B, N, visual_pos_dim] -> as `encode_language`."""
         states, attentions = [self.visn_fc(visual_feats, visual_pos, training=training)], []
         for layer in self.stack("r_layers"):
-            hidden, probabilities = layer(states[-1], bias, training=training)
+            hidden, probabilities = self.apply(layer, states[-1], bias, training=training)
             states.append(hidden)
             attentions.append(probabilities)
         return states, attentions
@@ -161,7 +169,9 @@ class LxmertEncoder(Block):
         """float[B, T, H] and float[B, N, H] -> lists of language states, vision states and attention probabilities."""
         language_states, vision_states, attentions = [], [], []
         for layer in self.stack("x_layers"):
-            language, vision, probabilities = layer(language, vision, language_bias, vision_bias, training=training)
+            language, vision, probabilities = self.apply(
+                layer, language, vision, language_bias, vision_bias, training=training
+            )
             language_states.append(language)
             vision_states.append(vision)
             attentions.append(probabilities)
@@ -174,7 +184,7 @@ class LxmertEncoder(Block):
         """
         layers = self.stack("x_layers")
         for layer in layers[:-1]:
-            language, vision, _ = layer(language, vision, language_bias, vision_bias, training=training)
+            language, vision, _ = self.apply(layer, language, vision, language_bias, vision_bias, training=training)
         for layer in layers[-1:]:
             language = layer.first_token(language, vision, language_bias, vision_bias, training=training)
         return language[:, :1]

@@ -37,7 +37,8 @@ class TrainOptions:
         early_stopping: epochs without a better validation result after which to stop.
         freeze: regular expressions; weights whose path one of them is found in are not trained.
         precision: Keras dtype policy.
-        jit: whether XLA compiles the steps.
+        jit: whether XLA compiles the steps: faster ones, after a minute for each length of text.
+        gradient_checkpointing: whether layers are computed again for the gradient: less memory, more time.
         skip_nan: whether steps with a gradient that is not finite are skipped and counted instead of fatal.
         limit: use only the first so many images of each set.
         dropout: rate of both kinds of dropout, in place of the config's.
@@ -75,6 +76,7 @@ class TrainOptions:
     freeze: tuple[str, ...] = field(default=())
     precision: str = "float32"
     jit: bool = False
+    gradient_checkpointing: bool = False
     skip_nan: bool = False
     limit: int | None = None
     dropout: float | None = None

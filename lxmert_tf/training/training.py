@@ -147,6 +147,8 @@ class _Run:
         with self.strategy.scope() if self.strategy else nullcontext():
             self.model = self._model(checkpoint)
             frozen = freeze(self.model, options.freeze) if options.freeze else 0
+            if options.gradient_checkpointing:
+                self.model.gradient_checkpointing_enable()
             total_steps = recipe.epochs * len(self.inputs.train)
             self.model.compile(
                 optimizer=make_optimizer(
