@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+import keras
 import numpy as np
 from tqdm import tqdm
 
@@ -14,6 +15,7 @@ from lxmert_tf import LxmertTokenizer, weights
 from lxmert_tf.data.feature_store import open_features
 from lxmert_tf.files import replacing
 from lxmert_tf.metrics import Consistency, sentence_groups
+from lxmert_tf.modeling import answer_loss
 from lxmert_tf.training import tasks
 from lxmert_tf.training.run_directory import RUN
 from lxmert_tf.training.training import TRAINING, check_fits, read_tokenizer, verbosity
@@ -99,9 +101,8 @@ class Evaluator:
         metrics = tasks.metrics(self.task)
         if self.task == "nlvr2":
             metrics.append(Consistency(sentence_groups([annotation.identifier for annotation in examples])))
-        self.model.compile(metrics=metrics)
-        values = self.model.evaluate(dataset.batches(0, len(dataset)), verbose=verbosity(verbose), return_dict=True)
-        result = {name: float(value) for name, value in values.items()}
+        measured = self._measured_by_image if self.task in ("vqa", "gqa") else self._measured
+        result = {name: float(value) for name, value in measured(dataset, metrics, verbosity(verbose)).items()}
         if not np.isfinite(result["loss"]):
             raise ValueError(f"The loss is not finite: {NOT_FINITE}.")
         if "accuracy" not in result:
@@ -110,6 +111,24 @@ class Evaluator:
         if getattr(dataset, "unknown_answers", None):
             result["unknown_answers"] = sum(dataset.unknown_answers.values())
         return result
+
+    def _measured(self, dataset, metrics: list, verbose: int | str) -> dict[str, Any]:
+        """Loss and metrics, as Keras measures them."""
+        # Without XLA, which would compile anew for each length of text.
+        self.model.compile(metrics=metrics, jit_compile=False)
+        return self.model.evaluate(dataset.batches(0, len(dataset)), verbose=verbose, return_dict=True)
+
+    def _measured_by_image(self, dataset, metrics: list, verbose: int | str) -> dict[str, Any]:
+        """What `_measured` returns of a model that answers questions; each image is encoded once."""
+        loss, answer = keras.metrics.Mean("loss"), answering_by_image(self.model)
+        batches = tqdm(dataset.batches(0, len(dataset)), "batches", total=len(dataset), disable=not verbose)
+        for step, (x, y) in enumerate(batches):
+            examples = dataset.examples(step)
+            scores = answer(x, examples)
+            loss.update_state(answer_loss(scores, y["labels"]), sample_weight=len(examples))
+            for metric in metrics:
+                metric.update_state(y["labels"], scores)
+        return {metric.name: metric.result() for metric in (loss, *metrics)}
 
     def predictions(self, paths: Sequence[str], limit: int | None = None) -> Iterator[tuple[Any, int]]:
         """(annotation, class with the largest logit), in the order of the files, one batch in memory at a time."""

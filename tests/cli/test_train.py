@@ -11,6 +11,8 @@ from lxmert_tf import LxmertConfig, LxmertTokenizer, TFLxmertForQuestionAnswerin
 from lxmert_tf.cli import main
 from lxmert_tf.data.feature_store import build_features
 from lxmert_tf.data.synthetic.dataset import write_dataset
+from lxmert_tf.training import tasks
+from lxmert_tf.training.evaluation import Evaluator
 
 TINY = {"hidden_size": 8, "num_attention_heads": 2, "intermediate_size": 8, "l_layers": 1, "r_layers": 0, "x_layers": 1}
 
@@ -73,6 +75,14 @@ def test_evaluate_prints_one_object_that_agrees_with_training(data, run, capsys)
     assert found["accuracy"] == pytest.approx(record["result"]["best"], abs=1e-6)
     assert found["examples"] == len(json.loads((data / "valid.json").read_text()))
     assert found["loss"] > 0
+
+
+def test_evaluation_that_encodes_each_image_once_measures_what_keras_does(data, run):
+    evaluator = Evaluator("vqa", str(run / "best"), str(data / "features.h5"), batch_size=7)
+    dataset = evaluator.dataset([str(data / "valid.json")])
+    found = evaluator._measured_by_image(dataset, tasks.metrics("vqa"), 0)
+    expected = evaluator._measured(dataset, tasks.metrics("vqa"), 0)
+    assert {name: float(value) for name, value in found.items()} == pytest.approx(expected, rel=1e-5)
 
 
 def test_predict_writes_the_submission_of_every_question(data, run, tmp_path):
