@@ -42,7 +42,11 @@ def two_steps(model_class, checkpointing: bool, jit_compile: bool | None):
 
 @pytest.mark.parametrize(
     ("model_class", "jit_compile"),
-    [*((each, None) for each in TASK_MODELS), (TFLxmertForPreTraining, False), (TFLxmertForQuestionAnswering, True)],
+    [
+        *((each, None) for each in TASK_MODELS),
+        (TFLxmertForPreTraining, False),
+        pytest.param(TFLxmertForQuestionAnswering, True, marks=pytest.mark.slow),
+    ],
 )
 def test_loss_gradients_and_dropout_stay_the_same(model_class, jit_compile):
     loss, gradients, seeds = two_steps(model_class, True, jit_compile)
