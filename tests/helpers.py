@@ -1,5 +1,8 @@
 """What the tests share: the golden files, the tolerances, and the comparison. Imports no framework."""
 
+import os
+import subprocess
+import sys
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -75,6 +78,18 @@ def assert_gradients_close(
         assert_close(actual[name], gradient, tolerance, name, scales[name.replace("key.bias", "key.weight")])
         for name, gradient in expected.items()
     )
+
+
+def assert_passes_under(backend: str, file: str) -> None:
+    """Runs a file of tests in a process of its own under another Keras backend."""
+    run = subprocess.run(
+        [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "-p", "no:xdist", file],
+        env={**os.environ, "KERAS_BACKEND": backend},
+        capture_output=True,
+        text=True,
+    )
+    assert run.returncode == 0, run.stdout[-3000:]
+    assert "passed" in run.stdout
 
 
 def _read(name: str) -> dict[str, np.ndarray]:

@@ -1,12 +1,9 @@
 """The random numbers of dropout: as many zeros as asked for, in places that tell nothing about one another."""
 
-import os
-import subprocess
-import sys
-
 import keras
 import numpy as np
 import pytest
+from helpers import assert_passes_under
 
 from lxmert_tf.layers.dropout import Dropout, random_bits
 
@@ -125,11 +122,4 @@ def test_numbers_are_the_same_under_every_backend():
 @pytest.mark.skipif(BACKEND != "tensorflow", reason="this starts the other backends itself")
 def test_all_of_it_holds_under_the_torch_backend():
     pytest.importorskip("torch")
-    run = subprocess.run(
-        [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "-p", "no:xdist", __file__],
-        env={**os.environ, "KERAS_BACKEND": "torch"},
-        capture_output=True,
-        text=True,
-    )
-    assert run.returncode == 0, run.stdout[-3000:]
-    assert "passed" in run.stdout
+    assert_passes_under("torch", __file__)

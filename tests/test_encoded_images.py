@@ -1,13 +1,9 @@
 """Images encoded once answer their questions as the one-shot call does, in every way a model is run."""
 
-import os
-import subprocess
-import sys
-
 import keras
 import numpy as np
 import pytest
-from helpers import assert_close
+from helpers import assert_close, assert_passes_under
 from keras_helpers import batch, flat, labels, tiny_model, to_numpy
 
 from lxmert_tf import TFLxmertForQuestionAnswering, TFLxmertForVisualReasoning, TFLxmertModel
@@ -164,11 +160,4 @@ def test_wrong_inputs_are_refused(change, message):
 @pytest.mark.parametrize("backend", ["torch", "jax"])
 def test_under_the_other_backends(backend):
     pytest.importorskip(backend)
-    run = subprocess.run(
-        [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "-p", "no:xdist", __file__],
-        env={**os.environ, "KERAS_BACKEND": backend},
-        capture_output=True,
-        text=True,
-    )
-    assert run.returncode == 0, run.stdout[-3000:]
-    assert "passed" in run.stdout
+    assert_passes_under(backend, __file__)

@@ -1,9 +1,5 @@
 """lxmert_tf gives what upstream and the original code give, entry by entry, under each Keras backend."""
 
-import os
-import subprocess
-import sys
-
 import keras
 import numpy as np
 import pytest
@@ -15,6 +11,7 @@ from helpers import (
     REL_FLOAT32_SUM,
     assert_close,
     assert_gradients_close,
+    assert_passes_under,
     expected,
     golden_inputs,
     golden_labels,
@@ -141,14 +138,7 @@ def test_original_nlvr2(dtype, tolerance):
 @pytest.mark.skipif(BACKEND != "tensorflow", reason="this starts the other backends itself")
 def test_forward_and_losses_hold_under_the_torch_backend():
     pytest.importorskip("torch")
-    run = subprocess.run(
-        [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "-p", "no:xdist", __file__],
-        env={**os.environ, "KERAS_BACKEND": "torch"},
-        capture_output=True,
-        text=True,
-    )
-    assert run.returncode == 0, run.stdout[-3000:]
-    assert "passed" in run.stdout
+    assert_passes_under("torch", __file__)
 
 
 def loss_and_gradients(model, task, **inputs):
