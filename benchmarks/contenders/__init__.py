@@ -23,12 +23,15 @@ CONTENDERS: dict[str, tuple[str, str, str | None]] = {
     "transformers PyTorch, compiled": ("transformers_torch.py", "compiled", "transformers5"),
 }
 
+YARDSTICK = "its matrix products alone"  # what no float32 forward pass can be faster than
+_SCRIPTS = CONTENDERS | {YARDSTICK: ("products.py", "graph", None)}
+
 
 class Contender:
     """A process that has warmed up, and does its work once whenever it is asked.
 
     Args:
-        name: one of `CONTENDERS`.
+        name: one of `CONTENDERS`, or `YARDSTICK`.
         work: "forward", "training", "pretraining" or "vqa".
         sizes: the batch size, and what else the work takes.
 
@@ -37,7 +40,7 @@ class Contender:
     """
 
     def __init__(self, name: str, work: str, *sizes: int):
-        script, variant, environment = CONTENDERS[name]
+        script, variant, environment = _SCRIPTS[name]
         python, path = (peer(environment), "") if environment else (sys.executable, str(ROOT))
         command = [python, str(HERE / script), work, variant, *map(str, sizes)]
         quiet = QUIET if environment else {k: v for k, v in QUIET.items() if k != "TF_USE_LEGACY_KERAS"}

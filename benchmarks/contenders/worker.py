@@ -26,6 +26,19 @@ def inputs(batch: int, tokens: int = TOKENS, boxes: int = BOXES, seed: int = 0) 
     }
 
 
+def products(batch: int, tokens: int = TOKENS, boxes: int = BOXES) -> list[tuple[int, int, int]]:
+    """(rows, width in, width out) of every product with weights in a forward pass with all outputs."""
+    hidden, intermediate = 768, 3072
+    language, vision = batch * tokens, batch * boxes
+
+    def layer(rows: int) -> list[tuple[int, int, int]]:
+        return [(rows, hidden, hidden)] * 4 + [(rows, hidden, intermediate), (rows, intermediate, hidden)]
+
+    cross = [(language + vision, hidden, hidden)] * 4 + layer(language) + layer(vision)
+    embedding, pooler = [(vision, WIDTH, hidden), (vision, 4, hidden)], [(batch, hidden, hidden)]
+    return embedding + layer(language) * 9 + layer(vision) * 5 + cross * 5 + pooler
+
+
 def pretraining_labels(batch: int, answers: int = 9500, seed: int = 1) -> dict:
     """Labels of every pretraining loss; 15 % of the words and of the boxes are hidden."""
     rng = np.random.default_rng(seed)

@@ -12,7 +12,7 @@ from lxmert_tf.serving.inputs import SpecialIds
 from lxmert_tf.serving.labels import read_labels
 from lxmert_tf.serving.metadata import describe, write_metadata
 from lxmert_tf.serving.signatures import EXTRAS, Options, Servable
-from lxmert_tf.serving.versions import check_name, next_version, staged, versions
+from lxmert_tf.serving.versions import check_name, next_version, publish, staged
 from lxmert_tf.serving.warmup import write_warmup
 
 PRECISIONS = ("float32", "bfloat16", "float16")
@@ -72,12 +72,12 @@ def export(
     loaded = load(source, precision, config)
     options = make_options(loaded, text, outputs, labels, top_k, probabilities)
     servable = Servable(loaded.model, options)
-    with staged(Path(base) / name, version) as folder:
+    with staged(Path(base) / name) as folder:
         tf.saved_model.save(servable.root, os.fspath(folder), signatures=servable.signatures)
         write_warmup(folder, name, servable.signatures, sorted(batch_sizes), loaded.model.config)
         server_files.write_batching(folder, list(batch_sizes))
         write_metadata(folder, _metadata(source, name, precision, loaded, options, servable))
-    written = Path(base) / name / str(versions(Path(base) / name)[-1])
+        written = publish(folder, version)
     server_files.update_config(base, name, int(written.name), label)
     server_files.write_templates(base, name, tf.__version__)
     return written

@@ -198,6 +198,29 @@ def real_rows(mask: tf.Tensor, *values: tf.Tensor) -> tf.Tensor:
     return real * (1 - _trailing(added) * (1 - first))
 
 
+def without_padding(inputs: Mapping[str, tf.Tensor]) -> dict[str, tf.Tensor]:
+    """The inputs without the places at the end that no example uses; what is computed from the rest is the same.
+
+    Clients fill up to a fixed length, such as the 20 tokens of the original code, and servers to that of others.
+    """
+    shorter = dict(inputs)
+    for mask, names in (("attention_mask", TEXT), ("visual_attention_mask", VISUAL + ENCODED)):
+        if mask not in inputs:
+            continue
+        axis, used = inputs[mask].shape.rank - 1, _used(inputs[mask])
+        for name in set(names) & set(inputs):
+            shorter[name] = inputs[name][(slice(None),) * axis + (slice(used),)]
+    return shorter
+
+
+def _used(mask: tf.Tensor) -> tf.Tensor:
+    """How many places the longest row of a mask int32[..., L] takes; all of them if a row has none, and so attends to
+    all evenly."""
+    length = tf.shape(mask)[-1]
+    ends = tf.reduce_max(mask * (tf.range(length) + 1), axis=-1)
+    return tf.where(tf.reduce_all(ends > 0), tf.reduce_max(ends), length)
+
+
 def _first_place(mask: tf.Tensor) -> tf.Tensor:
     """int32[1, L]: 1, 0, 0, ..."""
     return tf.cast(tf.range(tf.shape(mask)[1]) == 0, tf.int32)[None]

@@ -1,7 +1,10 @@
 """The files that a server wants beside a SavedModel: batching, which models and versions, and how to run it."""
 
+import fcntl
 import os
 import string
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from lxmert_tf.files import write_text
@@ -56,16 +59,29 @@ def update_config(base: str | os.PathLike, name: str, version: int, label: str) 
     """
     from google.protobuf import text_format
 
-    config = read_config(base)
-    models = config.model_config_list.config
-    model = next((model for model in models if model.name == name), None)
-    if model is None:
-        model = models.add(name=name, base_path=f"{SERVED_AT}/{name}", model_platform="tensorflow")
-    model.version_labels[label] = version
-    policy = model.model_version_policy
-    if policy.WhichOneof("policy_choice") != "all":
-        policy.specific.versions[:] = sorted({version, *model.version_labels.values()})
-    write_text(Path(base) / CONFIG_FILE, text_format.MessageToString(config))
+    with _alone(base):
+        config = read_config(base)
+        models = config.model_config_list.config
+        model = next((model for model in models if model.name == name), None)
+        if model is None:
+            model = models.add(name=name, base_path=f"{SERVED_AT}/{name}", model_platform="tensorflow")
+        model.version_labels[label] = version
+        policy = model.model_version_policy
+        if policy.WhichOneof("policy_choice") != "all":
+            policy.specific.versions[:] = sorted({version, *model.version_labels.values()})
+        write_text(Path(base) / CONFIG_FILE, text_format.MessageToString(config))
+
+
+@contextmanager
+def _alone(folder: str | os.PathLike) -> Iterator[None]:
+    """Keeps other exports of this machine waiting."""
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        with suppress(OSError):  # shared folders may know no locks
+            fcntl.flock(descriptor, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(descriptor)
 
 
 def write_templates(base: str | os.PathLike, name: str, image_tag: str) -> list[Path]:

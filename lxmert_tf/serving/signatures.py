@@ -28,6 +28,7 @@ from lxmert_tf.serving.inputs import (
     real_rows,
     real_tokens,
     specs,
+    without_padding,
 )
 from lxmert_tf.serving.text import QuestionTokenizer
 
@@ -36,6 +37,9 @@ EXTRAS = {
     "hidden_states": ("language_hidden_states", "vision_hidden_states"),
     "attentions": ("language_attentions", "vision_attentions", "cross_encoder_attentions"),
 }
+
+# Models whose outputs have no axis of tokens or boxes
+ONE_ROW = ("TFLxmertForQuestionAnswering", "TFLxmertForVisualReasoning")
 
 
 @dataclass(frozen=True)
@@ -122,6 +126,8 @@ class Servable:
 
     def _model_outputs(self, inputs: Mapping[str, tf.Tensor]) -> dict[str, tf.Tensor]:
         inputs = self._prepared(inputs)
+        if type(self._model).__name__ in ONE_ROW and not self._options.outputs:
+            inputs = without_padding(inputs)
         wanted = {f"output_{name}": name in self._options.outputs for name in EXTRAS}
         output = self._model(inputs, training=False, return_dict=True, **wanted)
         return self._named(output)
@@ -135,7 +141,7 @@ class Servable:
         }
 
     def _encoded_outputs(self, inputs: Mapping[str, tf.Tensor]) -> dict[str, tf.Tensor]:
-        inputs = self._prepared(inputs)
+        inputs = without_padding(self._prepared(inputs))
         inputs["vision_states"] = tf.cast(inputs["vision_states"], self._model.compute_dtype)
         return self._named(self._model.answer_encoded(**inputs, training=False, return_dict=True))
 

@@ -57,18 +57,16 @@ def next_version(folder: str | os.PathLike, wanted: int | None = None) -> int:
 
 
 @contextmanager
-def staged(folder: str | os.PathLike, version: int | None = None) -> Iterator[Path]:
-    """Yields a folder beside the versions; on success it becomes the next version, on any error it is removed.
+def staged(folder: str | os.PathLike) -> Iterator[Path]:
+    """Yields a folder beside the versions, to write and then to `publish`; if that does not happen, it is removed.
 
     Its name begins with a full stop, so that no server takes it for a version while it is written. What exports of
     this machine left that were killed is removed.
 
     Raises:
         OSError: `folder` cannot be made or written to.
-        ValueError: TF Serving would not serve `version`.
     """
     folder = Path(folder)
-    next_version(folder, version)
     try:
         folder.mkdir(parents=True, exist_ok=True)
         _remove_abandoned(folder)
@@ -77,18 +75,25 @@ def staged(folder: str | os.PathLike, version: int | None = None) -> Iterator[Pa
         raise type(error)(f"Cannot write to {folder}: {error.strerror}.") from error
     try:
         yield temporary
-        _sync(temporary)
-        temporary.chmod(0o755)  # mkdtemp makes private folders
-        while True:
-            place = folder / str(next_version(folder, version))
-            try:
-                temporary.rename(place)
-                break
-            except OSError:
-                if not place.exists():  # not that another export was faster
-                    raise
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
+
+
+def publish(temporary: Path, version: int | None = None) -> Path:
+    """Makes a `staged` folder the next version, or `version`, and returns its place.
+
+    Raises:
+        ValueError: TF Serving would not serve `version`.
+    """
+    _sync(temporary)
+    temporary.chmod(0o755)  # mkdtemp makes private folders
+    while True:
+        place = temporary.parent / str(next_version(temporary.parent, version))
+        try:
+            return temporary.rename(place)
+        except OSError:
+            if not place.exists():  # not that another export was faster
+                raise
 
 
 def _remove_abandoned(folder: Path) -> None:

@@ -7,6 +7,7 @@ import shutil
 import signal
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import redirect_stdout
 from pathlib import Path
 
@@ -272,7 +273,16 @@ def test_two_exports_at_once_get_two_versions(tmp_path):
     with versions.staged(tmp_path) as one, versions.staged(tmp_path) as other:
         (one / "a").touch()
         (other / "b").touch()
+        assert versions.publish(other) == tmp_path / "1"
+        assert versions.publish(one) == tmp_path / "2"
     assert {path.name: next(path.iterdir()).name for path in tmp_path.iterdir()} == {"1": "b", "2": "a"}
+
+
+def test_exports_at_once_all_enter_models_config(tmp_path):
+    with ThreadPoolExecutor(8) as pool:
+        list(pool.map(lambda i: server_files.update_config(tmp_path, f"m{i}", 1, "stable"), range(64)))
+    models = server_files.read_config(tmp_path).model_config_list.config
+    assert sorted(model.name for model in models) == sorted(f"m{i}" for i in range(64))
 
 
 # Labels

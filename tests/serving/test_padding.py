@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 from helpers import assert_close
-from serving_helpers import REL, random_inputs
+from serving_helpers import REL, TASKS, random_inputs
 
 import lxmert_tf
 from lxmert_tf.serving.client import GrpcClient
@@ -91,6 +91,66 @@ def test_padding_of_a_client_changes_nothing(client, requests):
     }
     assert padded["visual_feats"].shape[:2] == (4, 9)
     assert_close(client.predict(padded)["logits"], alone(client, requests), REL)
+
+
+@pytest.mark.parametrize("task", ["qa", "reasoning"])
+def test_padding_is_not_computed(exports, task, monkeypatch):
+    """Places at the end that no example uses cost nothing, and a row without any place keeps what it attends to."""
+    import tensorflow as tf
+
+    from lxmert_tf.serving.signatures import Options, Servable
+
+    model = getattr(lxmert_tf, TASKS[task]).from_pretrained(exports / task)
+    sizes = []
+    call = type(model).call
+
+    def recorded(self, inputs, **options):
+        shapes = tf.shape(inputs["input_ids"])[1], tf.shape(inputs["visual_feats"])[-2]
+        tf.numpy_function(lambda *shown: sizes.append(tuple(map(int, shown))), shapes, [])
+        return call(self, inputs, **options)
+
+    monkeypatch.setattr(type(model), "call", recorded)
+    answer = Servable(model, Options()).signatures["serving_default"]
+    inputs = random_inputs(model.config, 2, 12, 9, seed=3, images=getattr(model, "images", None))
+    inputs["attention_mask"][:], inputs["visual_attention_mask"][:] = [[0] * 12, [1] * 12], 1
+    answer(**{name: tf.constant(value) for name, value in inputs.items()})
+    inputs["attention_mask"][0], inputs["attention_mask"][:, 5:] = 1, 0
+    inputs["visual_attention_mask"][..., 7:] = 0
+    padded = answer(**{name: tf.constant(value) for name, value in inputs.items()})["logits"]
+    boxes = np.s_[:, :7] if task == "qa" else np.s_[:, :, :7]
+    cut = {name: value[boxes if name.startswith("visual") else np.s_[:, :5]] for name, value in inputs.items()}
+    assert_close(padded, answer(**{name: tf.constant(value) for name, value in cut.items()})["logits"], REL)
+    assert sizes == [(12, 9), (5, 7), (5, 7)]
+
+
+def test_padding_of_questions_about_encoded_images_is_not_computed(exports, monkeypatch):
+    import tensorflow as tf
+
+    from lxmert_tf.serving.signatures import Options, Servable
+
+    model = lxmert_tf.TFLxmertForQuestionAnswering.from_pretrained(exports / "qa")
+    sizes = []
+    answer_encoded = type(model).answer_encoded
+
+    def recorded(self, **inputs):
+        shapes = tf.shape(inputs["input_ids"]), tf.shape(inputs["vision_states"])
+        tf.numpy_function(lambda *shown: sizes.append([shape.tolist() for shape in shown]), shapes, [])
+        return answer_encoded(self, **inputs)
+
+    monkeypatch.setattr(type(model), "answer_encoded", recorded)
+    signatures = Servable(model, Options()).signatures
+    inputs = random_inputs(model.config, 3, 12, 9, seed=3)
+    for mask, used in (("attention_mask", 5), ("visual_attention_mask", 7)):
+        inputs[mask][:, used - 1], inputs[mask][:, used:] = 1, 0
+    visual = {name: tf.constant(value[:1]) for name, value in inputs.items() if name.startswith("visual")}
+    encoded = signatures["encode_image"](**visual)
+    text = {name: tf.constant(inputs[name]) for name in ("input_ids", "attention_mask", "token_type_ids")}
+    padded = signatures["answer_encoded"](**text, **encoded)["logits"]
+    for name in ("visual_feats", "visual_pos", "visual_attention_mask"):
+        inputs[name] = np.repeat(inputs[name][:1], 3, axis=0)
+    assert sizes == [[[3, 5], [1, 7, model.config.hidden_size]]]
+    whole = signatures["serving_default"](**{name: tf.constant(value) for name, value in inputs.items()})
+    assert_close(padded, whole["logits"], REL)
 
 
 def test_texts_and_boxes_that_only_resemble_padding_count(client, exports):
