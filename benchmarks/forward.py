@@ -4,7 +4,7 @@ import argparse
 from statistics import median
 
 from benchmarks.common import README, circumstances, peer, save, table, versions
-from benchmarks.contenders import CONTENDERS, YARDSTICK, Contender, contest, rows
+from benchmarks.contenders import YARDSTICK, Contender, add_only, contest, rows
 from benchmarks.contenders.worker import products
 
 OURS = ("lxmert-tf, graph", "lxmert-tf, XLA")
@@ -43,9 +43,9 @@ def plot(results: dict[str, dict[int, list[float]]]) -> None:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--batches", type=int, nargs="+", default=[1, 8, 32])
-    parser.add_argument("--rounds", type=int, default=15)
-    parser.add_argument("--only", nargs="+", choices=CONTENDERS, default=list(CONTENDERS))
+    parser.add_argument("--batches", type=int, nargs="+", default=[1, 8, 32], help="sizes (default: %(default)s)")
+    parser.add_argument("--rounds", type=int, default=15, help="times each is asked (default: %(default)s)")
+    add_only(parser)
     arguments = parser.parse_args()
     results, parts = {}, []
     for batch in arguments.batches:

@@ -7,16 +7,16 @@ head and a loop of its user's, since its own `fit` fails; it cannot pretrain, si
 import argparse
 
 from benchmarks.common import circumstances, peer, save, table, versions
-from benchmarks.contenders import CONTENDERS, contest, rows
+from benchmarks.contenders import add_only, contest, rows
 
 OURS = ("lxmert-tf, graph", "lxmert-tf, XLA")
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--batches", type=int, nargs="+", default=[8, 32])
-    parser.add_argument("--rounds", type=int, default=7)
-    parser.add_argument("--only", nargs="+", choices=CONTENDERS, default=list(CONTENDERS))
+    parser.add_argument("--batches", type=int, nargs="+", default=[8, 32], help="sizes (default: %(default)s)")
+    parser.add_argument("--rounds", type=int, default=7, help="times each is asked (default: %(default)s)")
+    add_only(parser)
     arguments = parser.parse_args()
     results, parts = {}, []
     for work, batches in {"training": arguments.batches, "pretraining": arguments.batches[:1]}.items():

@@ -8,16 +8,16 @@ import argparse
 from statistics import median
 
 from benchmarks.common import circumstances, peer, save, table, versions
-from benchmarks.contenders import CONTENDERS, contest
+from benchmarks.contenders import add_only, contest
 
 OURS = "lxmert-tf, graph"
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--questions", type=int, default=160)
-    parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--only", nargs="+", choices=CONTENDERS, default=list(CONTENDERS))
+    parser.add_argument("--questions", type=int, default=160, help="how many (default: %(default)s)")
+    parser.add_argument("--rounds", type=int, default=5, help="times each is asked (default: %(default)s)")
+    add_only(parser)
     arguments = parser.parse_args()
     names = [name for name in arguments.only if name != "lxmert-tf, XLA"]  # which compiles for every length
     results = contest(names, arguments.rounds, True, "vqa", arguments.questions)

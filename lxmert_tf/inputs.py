@@ -1,8 +1,10 @@
 """What a model is called with: put into one dict and checked, with errors that say what to change."""
 
+import numbers
 from collections.abc import Mapping
 
 import keras
+import numpy as np
 from keras import ops
 
 from lxmert_tf.configuration import LxmertConfig
@@ -25,14 +27,33 @@ def gather_inputs(first, names: tuple[str, ...], **given) -> dict:
         if unknown:
             raise ValueError(f"The inputs hold {unknown[0]!r}, which is none of {', '.join(names)}.")
         packed = dict(first)
-    elif isinstance(first, (list, tuple)):
+    elif isinstance(first, (list, tuple)) and _depth(first) != 2:  # which is the ids of a batch
         if len(first) > len(names):
             raise ValueError(f"The inputs are a list of {len(first)} entries; at most {len(names)} are taken.")
         packed = dict(zip(names, first, strict=False))
     else:
         packed = {"input_ids": first}
-    given = {name: value for name, value in given.items() if value is not None}
-    return dict.fromkeys(names) | packed | given
+    packed |= {name: value for name, value in given.items() if value is not None}
+    return dict.fromkeys(names) | {name: _array(name, value) for name, value in packed.items()}
+
+
+def _array(name: str, value):
+    """Nested lists of numbers, such as a tokenizer gives, as an array; anything else as it is."""
+    if _depth(value) == 0:
+        return value
+    try:
+        array = np.asarray(value)
+    except ValueError:
+        raise ValueError(f"{name} has rows of different lengths, which no tensor can hold: pad them.") from None
+    return array.astype(keras.config.floatx()) if array.dtype.kind == "f" else array
+
+
+def _depth(value) -> int:
+    """How deep lists of numbers are nested; 0 for anything else."""
+    depth = 0
+    while isinstance(value, (list, tuple)) and value:
+        value, depth = value[0], depth + 1
+    return depth if isinstance(value, numbers.Number) else 0
 
 
 def as_tensors(inputs: dict) -> dict:
@@ -52,15 +73,14 @@ def check_inputs(inputs: dict, config: LxmertConfig, images: int | None = None) 
         ValueError: naming the input, what was expected and what came.
     """
     _check_one_text(inputs)
-    for name in ("visual_feats", "visual_pos"):
-        if inputs[name] is None:
-            raise ValueError(f"{name} is missing; LXMERT needs region features (visual_feats) and boxes (visual_pos).")
+    _check_regions(inputs)
     _check_shapes(inputs, {**_text_shapes(config), **_image_shapes(config, images)})
     _check_text(inputs, config)
 
 
 def check_image_inputs(inputs: dict, config: LxmertConfig) -> None:
-    """Checks the shapes of an image's part of the inputs, as `check_inputs` does."""
+    """Checks presence and shapes of an image's part of the inputs, as `check_inputs` does."""
+    _check_regions(inputs)
     _check_shapes(inputs, _image_shapes(config))
 
 
@@ -79,11 +99,22 @@ def check_encoded_inputs(inputs: dict, config: LxmertConfig) -> None:
     _check_shapes(inputs, shapes)
     text = "input_ids" if inputs["inputs_embeds"] is None else "inputs_embeds"
     texts, images = inputs[text].shape[0], inputs["vision_states"].shape[0]
-    if texts and images and max(texts, images) % min(texts, images):
+    if texts is not None and images is not None and not _one_divides_the_other(texts, images):
         raise ValueError(
             f"vision_states has {images} images and {text} has {texts} texts; one number must be a multiple of the "
             "other."
         )
+
+
+def _one_divides_the_other(one: int, other: int) -> bool:
+    fewer, more = sorted((one, other))
+    return more % fewer == 0 if fewer else more == 0
+
+
+def _check_regions(inputs: dict) -> None:
+    for name in ("visual_feats", "visual_pos"):
+        if inputs[name] is None:
+            raise ValueError(f"{name} is missing; LXMERT needs region features (visual_feats) and boxes (visual_pos).")
 
 
 def _check_one_text(inputs: dict) -> None:

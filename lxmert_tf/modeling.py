@@ -176,7 +176,7 @@ class TFLxmertModel(TFLxmertPreTrainedModel):
         check_image_inputs(inputs, self.config)
         mask = inputs["visual_attention_mask"]
         states, _ = self.encoder.encode_vision(*self._regions(inputs), self._bias(mask), training)
-        mask = ops.ones(ops.shape(states[-1])[:2], "int32") if mask is None else ops.cast(mask, "int32")
+        mask = ops.ones_like(states[-1][..., 0], "int32") if mask is None else ops.cast(mask, "int32")
         return {"vision_states": states[-1], "visual_attention_mask": mask}
 
     def encode_text(
@@ -261,9 +261,9 @@ def repeat_rows(x, rows):
     if isinstance(batch, int) and isinstance(rows, int):
         if batch >= rows:
             return x
-        copies = rows // batch
+        copies = rows // max(batch, 1)
     else:
-        copies = ops.maximum(rows // batch, 1)
+        copies = ops.maximum(rows // ops.maximum(batch, 1), 1)
     return ops.reshape(ops.broadcast_to(x[:, None], (batch, copies, *rest)), (batch * copies, *rest))
 
 
@@ -545,7 +545,7 @@ class TFLxmertForQuestionAnswering(_TaskModel):
             `TFLxmertForQuestionAnsweringOutput`, or a tuple of its present entries.
 
         Raises:
-            ValueError: as `call`, or the number of questions is no multiple of the number of images.
+            ValueError: as `call`, or neither the number of questions nor that of images is a multiple of the other.
 
         Example:
             encoded = model.encode_image(features, boxes)  # of one image

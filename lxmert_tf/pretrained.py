@@ -116,7 +116,8 @@ class TFLxmertPreTrainedModel(keras.Model):
     def gradient_checkpointing_enable(self) -> None:
         """From here on training keeps only what each encoder layer returns, and computes the rest again.
 
-        The numbers stay the same, dropout included; steps take about a third longer, and activations less memory.
+        The numbers stay the same but for rounding, dropout included; steps take about a third longer, and activations
+        less memory. It is a setting of this object: what is saved does not keep it.
         """
         self._set_gradient_checkpointing(True)
 

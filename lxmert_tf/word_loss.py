@@ -5,6 +5,7 @@ from keras import ops
 from lxmert_tf.losses import IGNORE_INDEX
 
 CHUNK = 32  # rows of logits at a time: enough for a fast product, few enough that not many are in vain
+SCALE = 32.0  # of the gradient of logits: with many words and labels float16 would take it for 0
 
 
 def masked_word_loss(hidden, table, bias, labels):
@@ -50,15 +51,15 @@ def _loss_and_gradients(hidden, table, bias, labels):
         losses = -ops.sum(ops.where(hits, log_probabilities, ops.zeros_like(log_probabilities)), axis=-1)
         # As `cross_entropy`: a label that is neither a word nor -100 gives NaN.
         losses = ops.where(ops.any(hits, axis=-1), losses, ops.full_like(losses, float("nan")))
-        gradient = (ops.exp(log_probabilities) - ops.cast(hits, wide)) * weights[:, None]
-        for_logits = ops.cast(gradient, hidden.dtype)
-        for_states = ops.cast(ops.matmul(for_logits, table), wide)
+        gradient = ops.where(weights[:, None] > 0, ops.exp(log_probabilities) - ops.cast(hits, wide), 0.0)
+        for_logits = ops.cast(gradient * SCALE, hidden.dtype)
+        for_states = ops.cast(ops.matmul(for_logits, table), wide) * (weight / SCALE)
         return (
             start + CHUNK,
             loss + ops.sum(ops.where(weights > 0, losses * weights, ops.zeros_like(losses))),
             for_hidden + ops.scatter(rows[:, None], for_states, ops.shape(hidden)),
-            for_table + ops.cast(ops.matmul(ops.transpose(for_logits), states), wide),
-            for_bias + ops.sum(gradient, axis=0),
+            for_table + ops.cast(ops.matmul(ops.transpose(for_logits), states), wide) * (weight / SCALE),
+            for_bias + ops.sum(gradient, axis=0) * weight,
         )
 
     nothing = [ops.zeros(ops.shape(x), wide) for x in (hidden, table, bias)]

@@ -154,3 +154,44 @@ def test_fit_with_sample_weights_on_the_own_loss():
 def test_config_of_a_wrong_type():
     with pytest.raises(TypeError, match="config must be an LxmertConfig, got dict"):
         TFLxmertModel({"hidden_size": 12})
+
+
+def test_lists_of_numbers_are_arrays():
+    """A tokenizer without `return_tensors` gives such."""
+    model = tiny_model()
+    inputs, given = batch(model), labels(model)
+    wanted = model({**inputs, **given})
+    lists = {name: value.tolist() for name, value in {**inputs, **given}.items()}
+    for output in (model(lists), model(**lists), model(lists.pop("input_ids"), **lists)):
+        np.testing.assert_allclose(output.loss, wanted.loss, rtol=1e-6)
+    encoded = model.encode_image(**{name: value for name, value in lists.items() if name.startswith("visual")})
+    text = {name: lists[name] for name in ("attention_mask", "token_type_ids")}
+    answered = model.answer_encoded(inputs["input_ids"].tolist(), **encoded, **text)
+    np.testing.assert_allclose(answered.question_answering_score, wanted.question_answering_score, rtol=1e-5, atol=1e-6)
+    with pytest.raises(ValueError, match="input_ids has rows of different lengths"):
+        model([[2, 5, 3], [2, 3]], inputs["visual_feats"][:2], inputs["visual_pos"][:2])
+
+
+def test_an_image_without_features_or_boxes():
+    model = tiny_model()
+    with pytest.raises(ValueError, match="visual_pos is missing"):
+        model.encode_image(np.zeros((1, 2, 9), "float32"), None)
+    with pytest.raises(ValueError, match="visual_feats is missing"):
+        model.encode_image(None, np.zeros((1, 2, 4), "float32"))
+
+
+def test_batches_of_nothing():
+    """What a data set without examples for one of several workers gives."""
+    for model in (tiny_model(), tiny_model(TFLxmertForVisualReasoning)):
+        inputs = {name: value[:0] for name, value in batch(model).items()}
+        specs = {name: tf.TensorSpec((None, *value.shape[1:]), value.dtype) for name, value in inputs.items()}
+        call = tf.function(lambda x, model=model: flat_scores(model(x)), input_signature=[specs])
+        assert flat_scores(model(inputs)).shape[0] == 0 and call(inputs).shape[0] == 0
+    model, inputs = tiny_model(), batch(tiny_model())
+    encoded = model.encode_image(inputs["visual_feats"], inputs["visual_pos"])
+    with pytest.raises(ValueError, match="vision_states has 3 images and input_ids has 0 texts"):
+        model.answer_encoded(inputs["input_ids"][:0], **encoded)
+
+
+def flat_scores(output):
+    return output["logits"] if "logits" in output else output["question_answering_score"]

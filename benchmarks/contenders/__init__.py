@@ -1,5 +1,6 @@
 """The same work by this project and by what a user would pick instead, each in a process and environment of its own."""
 
+import argparse
 import json
 import os
 import subprocess
@@ -25,6 +26,14 @@ CONTENDERS: dict[str, tuple[str, str, str | None]] = {
 
 YARDSTICK = "its matrix products alone"  # what no float32 forward pass can be faster than
 _SCRIPTS = CONTENDERS | {YARDSTICK: ("products.py", "graph", None)}
+
+
+def add_only(parser: argparse.ArgumentParser) -> None:
+    """The option of a benchmark to run some of the contenders."""
+    names = "; ".join(f'"{name}"' for name in CONTENDERS)
+    parser.add_argument(
+        "--only", nargs="+", choices=CONTENDERS, default=list(CONTENDERS), metavar="NAME", help=f"of {names}"
+    )
 
 
 class Contender:

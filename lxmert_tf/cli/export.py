@@ -58,9 +58,22 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     if args.sizes is not None and args.format == "saved_model":
         raise ValueError("--sizes is for --format litert or onnx: a SavedModel takes every size.")
+    if args.format != "saved_model":
+        _refuse_others(args, f"--format {args.format}", ("format", "sizes", "config"))
+    elif args.check_only:
+        _refuse_others(args, "--check-only", ("name", "check", "check_only", "config"))
     _start_tensorflow()
     with stopped_by_sigterm():
         return _run(args)
+
+
+def _refuse_others(args: argparse.Namespace, what: str, allowed: tuple[str, ...]) -> None:
+    """ValueError for an option that `what` would ignore."""
+    parser = argparse.ArgumentParser()
+    add_arguments(parser)
+    for option, default in vars(parser.parse_args([args.model, args.base])).items():
+        if option not in allowed and getattr(args, option) != default:
+            raise ValueError(f"--{option.replace('_', '-')} does nothing with {what}: leave one of them out.")
 
 
 def _start_tensorflow() -> None:
@@ -100,7 +113,7 @@ def _run(args: argparse.Namespace) -> int:
             config=args.config,
         )
         print(written)
-        _tell_of_fewer_answers(written, args.top_k)
+        _tell_of_answers(written, args.top_k)
     if not (args.check or args.check_only):
         return 0
     from lxmert_tf.serving.check import check_model
@@ -108,11 +121,16 @@ def _run(args: argparse.Namespace) -> int:
     return 0 if check_model(args.base, args.name, args.model, report=print, config=args.config) else 1
 
 
-def _tell_of_fewer_answers(version, top_k: int) -> None:
+def _tell_of_answers(version, top_k: int) -> None:
+    """Notes that a model answers with numbers, or with fewer answers than asked for."""
     from lxmert_tf.serving.metadata import read_metadata
 
     outputs = read_metadata(version)["signatures"]["serving_default"]["outputs"]
-    answers = outputs["top_ids"]["shape"][-1] if "top_ids" in outputs else top_k
+    if "top_ids" not in outputs:
+        return
+    if "top_answers" not in outputs:
+        print("The model directory names no answers, so the model gives their ids: --labels FILE.", file=sys.stderr)
+    answers = outputs["top_ids"]["shape"][-1]
     if answers < top_k:
         print(f"--top-k {top_k}: the model knows {answers} answers, and gives them all.", file=sys.stderr)
 

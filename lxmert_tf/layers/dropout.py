@@ -10,6 +10,7 @@ from keras import ops
 seed_source: ContextVar = ContextVar("seed_source", default=None)
 
 
+@keras.saving.register_keras_serializable("lxmert_tf")
 class Dropout(keras.layers.Dropout):
     """Keras' dropout, with a mask that is a hash of the place of each number and of the layer's seed and step.
 

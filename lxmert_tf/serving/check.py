@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import tensorflow as tf
 
+from lxmert_tf.serving import server_files
 from lxmert_tf.serving.checkpoint import Source, load
 from lxmert_tf.serving.inputs import TEXT, VISUAL
 from lxmert_tf.serving.metadata import changed_files, read_metadata
@@ -41,9 +42,15 @@ def check_model(
     if not numbers:
         raise FileNotFoundError(f"{folder} holds no version to check.")
     sound, loaded = True, functools.cache(lambda precision: load(source, precision, config))
+    try:
+        served = server_files.served(base, name, numbers)
+    except ValueError as error:
+        report(str(error))
+        sound, served = False, numbers
     for number in numbers:
         problems, summary = _check_version(folder / str(number), source, loaded)
-        report(f"{folder / str(number)}: {'; '.join(problems) if problems else summary}")
+        note = "" if number in served else f" ({server_files.CONFIG_FILE} does not serve it)"
+        report(f"{folder / str(number)}: {'; '.join(problems) if problems else summary}{note}")
         sound &= not problems
     return sound
 
@@ -60,7 +67,7 @@ def _check_version(folder: Path, source, loaded: Callable[[str], Source]) -> tup
         if missing:
             problems.append(f"no warm-up request for {', '.join(missing)}")
         difference = None if problems else _compare(signatures, metadata, loaded)
-    except (OSError, ValueError, KeyError, RuntimeError, tf.errors.OpError) as error:
+    except Exception as error:  # damaged files make TensorFlow raise whatever it meets
         return [reason(error)], ""
     if difference is not None and not difference <= TOLERANCES[metadata["precision"]]:
         problems.append(f"differs from {source} by {difference:.1e} of the largest value")

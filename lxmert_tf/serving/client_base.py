@@ -11,7 +11,8 @@ from typing import NamedTuple
 
 import numpy as np
 
-from lxmert_tf.serving.padding import pad_boxes, pad_text, server_proof
+from lxmert_tf.serving.padding import check_integers, pad_boxes, pad_text, server_proof
+from lxmert_tf.serving.versions import check_name
 
 INT_INPUTS = ("input_ids", "attention_mask", "token_type_ids", "visual_attention_mask")
 _ASSERTION = "assertion failed: "
@@ -75,8 +76,11 @@ class Client(abc.ABC):
         if "://" in server:
             raise ValueError(f"A server must be HOST:PORT without {server.partition('://')[0]}://, got {server!r}.")
         host, separator, port = server.rpartition(":")
-        if not separator or not host or not port.isdigit():
+        if not separator or not host or not port.isdigit() or not 0 < int(port) < 2**16:
             raise ValueError(f"A server must be HOST:PORT, got {server!r}.")
+        check_name(name)
+        if label is not None:
+            check_name(label, "A version label")
         if version is not None and label is not None:
             raise ValueError("Give a version or a label, not both.")
         if not 0 < timeout < math.inf:
@@ -111,6 +115,12 @@ class Client(abc.ABC):
         """
         questions = _questions(questions)
         visual = pad_boxes(visual_feats, visual_pos, visual_attention_mask)
+        images = len(visual["visual_feats"])
+        if images != len(questions):
+            raise ValueError(
+                f"There are {len(questions)} questions but {images} images: give each question its image, "
+                "or use encode_image and answer_encoded."
+            )
         return _answers(self.predict({"questions": questions, **visual}, "answer_text"))
 
     def answer_ids(self, text: Mapping, visual_feats, visual_pos, visual_attention_mask=None) -> list[list[Answer]]:
@@ -144,6 +154,9 @@ class Client(abc.ABC):
         else:
             text, signature = {"questions": _questions(questions)}, "answer_text_encoded"
             count = len(text["questions"])
+        missing = {"vision_states", "visual_attention_mask"} - set(encoded)
+        if missing:
+            raise ValueError(f"encoded must be what encode_image gives, and lacks {', '.join(sorted(missing))}.")
         encoded = {**encoded, "visual_attention_mask": server_proof(encoded["visual_attention_mask"])}
         try:
             return _answers(self.predict({**text, **encoded}, signature))
@@ -165,6 +178,8 @@ class Client(abc.ABC):
         Raises:
             InvalidRequestError, ModelNotFoundError, Unavailable, DeadlineExceeded, ServingError
         """
+        if not isinstance(inputs, Mapping):
+            raise TypeError(f"inputs must be arrays by name, got {type(inputs).__name__}.")
         inputs = {name: _array(name, value) for name, value in inputs.items()}
         return self._retrying(lambda left: self._predict(inputs, signature, left))
 
@@ -194,13 +209,15 @@ class Client(abc.ABC):
 
 
 def _questions(questions: Sequence[str]) -> list[str]:
-    """The same as a list; TypeError if it is one text, or one of them is none."""
+    """The same as a list; TypeError if it is one text or one of them is none, ValueError if there is none."""
     if isinstance(questions, str | bytes):
         raise TypeError(f"questions must be a list of texts, got one text: give [{questions!r}].")
     questions = list(questions)
     for index, question in enumerate(questions):
         if not isinstance(question, str | bytes):
             raise TypeError(f"question {index} must be a text, got {type(question).__name__}.")
+    if not questions:
+        raise ValueError("questions must not be empty.")
     return questions
 
 
@@ -215,6 +232,7 @@ def _array(name: str, value) -> np.ndarray:
         strings[:] = items
         return strings.reshape(array.shape)
     if name in INT_INPUTS and array.dtype.kind in "iub":
+        check_integers(name, array)
         return array.astype("int32")
     return array.astype("float32") if array.dtype.kind == "f" else array
 

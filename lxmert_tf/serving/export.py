@@ -1,6 +1,7 @@
 """From a checkpoint to BASE/NAME/<version>: the SavedModel and everything a server needs beside it."""
 
 import os
+import shutil
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -18,6 +19,7 @@ from lxmert_tf.serving.warmup import write_warmup
 PRECISIONS = ("float32", "bfloat16", "float16")
 PROBABILITIES = ("sigmoid", "softmax")
 BATCH_SIZES = (1, 2, 4, 8, 16, 32)
+LARGEST_BATCH = 4096  # each size is warmed up with
 BERT_IDS = SpecialIds(cls=101, sep=102, pad=0)  # of the vocabulary that every published LXMERT uses
 
 
@@ -61,7 +63,7 @@ def export(
     Raises:
         FileNotFoundError, ValueError, ImportError: what was asked for cannot be exported or served; says why.
     """
-    check_name(name)
+    server_files.check_free(check_name(name))
     check_name(label, "A version label")
     _require_serving_api()
     _check_choices(precision, outputs, top_k, probabilities, batch_sizes)
@@ -77,8 +79,13 @@ def export(
         write_warmup(folder, name, servable.signatures, sorted(batch_sizes), loaded.model.config)
         server_files.write_batching(folder, list(batch_sizes))
         write_metadata(folder, _metadata(source, name, precision, loaded, options, servable))
-        written = publish(folder, version)
-    server_files.update_config(base, name, int(written.name), label)
+        with server_files.alone(base):
+            written = publish(folder, version)
+            try:
+                server_files.update_config(base, name, int(written.name), label)
+            except Exception:
+                shutil.rmtree(written)
+                raise
     server_files.write_templates(base, name, tf.__version__)
     return written
 
@@ -88,6 +95,8 @@ def make_options(loaded: Source, text: bool, outputs, labels, top_k: int, probab
     from lxmert_tf import LxmertTokenizer
 
     config, kind = loaded.model.config, type(loaded.model).__name__
+    if labels is not None and kind != "TFLxmertForQuestionAnswering":
+        raise ValueError(f"--labels is for models that answer questions; {kind} has no answers.")
     if text and kind not in ("TFLxmertForQuestionAnswering", "TFLxmertForVisualReasoning"):
         raise ValueError(f"--text is for models that answer; {kind} gives a value per token: send it token ids.")
     try:
@@ -128,8 +137,9 @@ def _check_choices(precision, outputs, top_k, probabilities, batch_sizes) -> Non
             raise ValueError(f"{what} must be one of {', '.join(map(str, allowed))}, got {value!r}.")
     if top_k < 1:
         raise ValueError(f"top_k must be at least 1, got {top_k}.")
-    if not batch_sizes or min(batch_sizes) < 1 or len(set(batch_sizes)) != len(batch_sizes):
-        raise ValueError(f"batch_sizes must be different integers of at least 1, got {list(batch_sizes)}.")
+    sizes = set(batch_sizes)
+    if not sizes or min(sizes) < 1 or max(sizes) > LARGEST_BATCH or len(sizes) != len(batch_sizes):
+        raise ValueError(f"batch_sizes must be different integers in 1..{LARGEST_BATCH}, got {list(batch_sizes)}.")
 
 
 def _require_serving_api() -> None:

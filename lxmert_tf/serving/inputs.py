@@ -181,8 +181,8 @@ def real_tokens(inputs: Mapping[str, tf.Tensor], special: SpecialIds | None) -> 
 def real_rows(mask: tf.Tensor, *values: tf.Tensor) -> tf.Tensor:
     """int32[B, N], the mask of boxes without what a server added after them.
 
-    Added are boxes all of whose numbers are a number that begins some example; no detector gives such. A mask of -1
-    is read as in `real_tokens`.
+    Added are boxes all of whose features are the number that begins some example's, and all of whose places the number
+    that begins its places; no detector gives such. A mask of -1 is read as in `real_tokens`.
 
     Args:
         mask: int32[B, N].
@@ -190,12 +190,11 @@ def real_rows(mask: tf.Tensor, *values: tf.Tensor) -> tf.Tensor:
     """
     first = _first_place(mask)
     real = tf.where(mask < 0, first, mask)
-    added = tf.ones_like(mask, tf.bool)
+    alike = tf.constant(True)  # to the beginning of an example, [B, N, B]
     for value in values:
-        constant = tf.reduce_all(value == value[..., :1], axis=-1)
-        begins = tf.reduce_any(value[:, :, :1] == value[:, 0, 0], axis=-1)  # [B, N, 1] against [B]
-        added &= constant & begins
-    return real * (1 - _trailing(added) * (1 - first))
+        constant = tf.reduce_all(value == value[..., :1], axis=-1, keepdims=True)
+        alike &= constant & (value[:, :, :1] == value[:, 0, 0])
+    return real * (1 - _trailing(tf.reduce_any(alike, axis=-1)) * (1 - first))
 
 
 def without_padding(inputs: Mapping[str, tf.Tensor]) -> dict[str, tf.Tensor]:

@@ -31,7 +31,8 @@ def export_file(
         config: config.json in place of the checkpoint's own.
 
     Raises:
-        ValueError: a size is below 1, the name does not fit the format, or the converter cannot convert the model.
+        ValueError: a size is below 1 or there are too many tokens, the name does not fit the format, or the converter
+            cannot convert the model.
         ImportError: a converter is not installed.
     """
     path = Path(path)
@@ -42,6 +43,11 @@ def export_file(
     if format == "onnx":
         _require_onnx()
     model = load(source, config=config).model
+    longest = model.config.max_position_embeddings
+    if sizes[1] > longest:
+        raise ValueError(
+            f"--sizes: the model takes {longest} tokens at most (max_position_embeddings), got {sizes[1]}."
+        )
     with replacing(path) as temporary:
         try:
             signature = _fixed(model, *sizes)

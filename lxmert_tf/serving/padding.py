@@ -11,7 +11,12 @@ def pad_text(input_ids, attention_mask=None, token_type_ids=None) -> dict[str, n
     mask = [np.ones(len(row), int) for row in input_ids] if attention_mask is None else attention_mask
     types = [np.zeros(len(row), int) for row in input_ids] if token_type_ids is None else token_type_ids
     given = {"input_ids": input_ids, "attention_mask": mask, "token_type_ids": types}
-    padded = {name: _padded(rows).astype("int32") for name, rows in given.items()}
+    padded = {name: _padded(rows) for name, rows in given.items()}
+    for name, values in padded.items():
+        if not values.shape[1]:
+            raise ValueError(f"{name} has no tokens: a request needs at least one for each text.")
+        check_integers(name, values)
+    padded = {name: values.astype("int32") for name, values in padded.items()}
     return {**padded, "attention_mask": server_proof(padded["attention_mask"])}
 
 
@@ -36,11 +41,22 @@ def pad_boxes(visual_feats, visual_pos, visual_attention_mask=None) -> dict[str,
             had, has = features.shape[-2], rows.shape[-1 if other is visual_attention_mask else -2]
             if had != has:
                 raise ValueError(f"image {index}: {had} features but {has} {what}.")
+            if not had:
+                raise ValueError(f"image {index} has no boxes: a request needs at least one for each image.")
     return {
         "visual_feats": _padded(visual_feats).astype("float32"),
         "visual_pos": _padded(visual_pos).astype("float32"),
         "visual_attention_mask": server_proof(_padded(visual_attention_mask).astype("int32")),
     }
+
+
+def check_integers(name: str, values: np.ndarray) -> None:
+    """TypeError unless `values` are integers or bools; ValueError unless int32 holds them."""
+    if values.dtype.kind not in "iub":
+        raise TypeError(f"{name} must hold integers, got {values.dtype}.")
+    limits = np.iinfo("int32")
+    if values.size and not limits.min <= values.min() <= values.max() <= limits.max:
+        raise ValueError(f"{name} must hold 32-bit integers, got values between {values.min()} and {values.max()}.")
 
 
 def server_proof(mask: np.ndarray) -> np.ndarray:

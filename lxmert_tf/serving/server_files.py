@@ -2,6 +2,7 @@
 
 import fcntl
 import os
+import re
 import string
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -49,6 +50,18 @@ def read_config(base: str | os.PathLike):
     return config
 
 
+@contextmanager
+def alone(folder: str | os.PathLike) -> Iterator[None]:
+    """Keeps other exports of this machine from changing what is in BASE until it is left."""
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        with suppress(OSError):  # shared folders may know no locks
+            fcntl.flock(descriptor, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(descriptor)
+
+
 def update_config(base: str | os.PathLike, name: str, version: int, label: str) -> None:
     """Writes BASE/models.config: the model is in it, `label` is on `version`, and every labelled version is served.
 
@@ -59,29 +72,38 @@ def update_config(base: str | os.PathLike, name: str, version: int, label: str) 
     """
     from google.protobuf import text_format
 
-    with _alone(base):
-        config = read_config(base)
-        models = config.model_config_list.config
-        model = next((model for model in models if model.name == name), None)
-        if model is None:
-            model = models.add(name=name, base_path=f"{SERVED_AT}/{name}", model_platform="tensorflow")
-        model.version_labels[label] = version
-        policy = model.model_version_policy
-        if policy.WhichOneof("policy_choice") != "all":
-            policy.specific.versions[:] = sorted({version, *model.version_labels.values()})
-        write_text(Path(base) / CONFIG_FILE, text_format.MessageToString(config))
+    config = read_config(base)
+    models = config.model_config_list.config
+    model = next((model for model in models if model.name == name), None)
+    if model is None:
+        model = models.add(name=name, base_path=f"{SERVED_AT}/{name}", model_platform="tensorflow")
+    model.version_labels[label] = version
+    policy = model.model_version_policy
+    if policy.WhichOneof("policy_choice") != "all":
+        policy.specific.versions[:] = sorted({version, *model.version_labels.values()})
+    write_text(Path(base) / CONFIG_FILE, text_format.MessageToString(config))
 
 
-@contextmanager
-def _alone(folder: str | os.PathLike) -> Iterator[None]:
-    """Keeps other exports of this machine waiting."""
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        with suppress(OSError):  # shared folders may know no locks
-            fcntl.flock(descriptor, fcntl.LOCK_EX)
-        yield
-    finally:
-        os.close(descriptor)
+def served(base: str | os.PathLike, name: str, existing: list[int]) -> list[int]:
+    """Which of a model's versions BASE/models.config serves.
+
+    Raises:
+        ValueError: TF Serving could not read the file, or the model is not in it.
+    """
+    models = {model.name: model for model in read_config(base).model_config_list.config}
+    if name not in models:
+        raise ValueError(f"{Path(base) / CONFIG_FILE} does not serve {name}: add it, or export again.")
+    policy = models[name].model_version_policy
+    choice = policy.WhichOneof("policy_choice")
+    if choice == "specific":
+        return [version for version in existing if version in policy.specific.versions]
+    return existing if choice == "all" else sorted(existing)[-max(policy.latest.num_versions, 1) :]
+
+
+def check_free(name: str) -> None:
+    """ValueError if a model of that name would stand in the place of one of the server's files."""
+    if name in (CONFIG_FILE, *(template.name for template in TEMPLATES.iterdir())):
+        raise ValueError(f"{name} is the name of a file beside the models' folders: give the model another one.")
 
 
 def write_templates(base: str | os.PathLike, name: str, image_tag: str) -> list[Path]:
@@ -91,7 +113,12 @@ def write_templates(base: str | os.PathLike, name: str, image_tag: str) -> list[
         path = Path(base) / template.name
         if not path.exists():
             text = string.Template(template.read_text(encoding="utf-8"))
-            kubernetes_name = name.lower().replace("_", "-").replace(".", "-")
-            write_text(path, text.substitute(name=name, dns_name=kubernetes_name, tag=image_tag))
+            write_text(path, text.substitute(name=name, dns_name=_dns_name(name), tag=image_tag))
             written.append(path)
     return written
+
+
+def _dns_name(name: str) -> str:
+    """A name as Kubernetes takes it for a service: small letters, digits and '-', a letter first and no '-' last."""
+    plain = re.sub(r"[^a-z0-9]+", "-", name.lower())
+    return (plain if plain[0].isalpha() else f"model-{plain}")[:63].rstrip("-")

@@ -44,6 +44,8 @@ def next_version(folder: str | os.PathLike, wanted: int | None = None) -> int:
         ValueError: TF Serving would not serve `wanted`.
     """
     highest = max(versions(folder), default=0)
+    if highest >= LARGEST_VERSION:
+        raise ValueError(f"{folder} has version {highest}, after which TF Serving knows none: export to another name.")
     if wanted is None:
         return highest + 1
     if not 1 <= wanted <= LARGEST_VERSION:

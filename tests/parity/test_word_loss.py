@@ -46,6 +46,18 @@ def test_loss_and_gradients_are_those_over_all_logits(share, compiled):
     assert share == 0 or float(found[0]) > 1
 
 
+def test_small_gradients_of_many_words_survive_half_precision():
+    """Among many words each is unlikely, and the gradient for its logit too small for float16."""
+    rng, known = np.random.default_rng(0), 40
+    shapes = {(600, 16): 1.0, (4096, 16): 0.02, (4096,): 0.02}  # with deviations
+    half = [tf.constant(rng.standard_normal(shape) * deviation, "float16") for shape, deviation in shapes.items()]
+    words = tf.constant(rng.integers(0, known, 600))
+    exact = loss_and_gradients(over_all_logits, [tf.cast(tensor, "float32") for tensor in half], words)[2][known:]
+    found = loss_and_gradients(lambda *given: 2.0**15 * masked_word_loss(*given), half, words)[2][known:]
+    found = tf.cast(found, "float32") / 2.0**15
+    assert float(tf.norm(found - exact) / tf.norm(exact)) < 2e-3  # float16 has 11 bits
+
+
 @pytest.mark.parametrize("wrong", [V, -1, 10**6])
 def test_a_label_that_is_no_word_is_not_passed_over(wrong):
     tensors, words = given(0.15)

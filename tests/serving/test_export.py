@@ -103,6 +103,7 @@ def test_models_config_and_server_files(exports):
 def copy(exports, tmp_path):
     """A copy of the exported bare model as BASE/model, and its checkpoint."""
     shutil.copytree(exports / "models" / "model", tmp_path / "base" / "model")
+    server_files.update_config(tmp_path / "base", "model", 1, "stable")
     return tmp_path / "base", exports / "model"
 
 
@@ -128,6 +129,7 @@ DAMAGES = {
     "an empty warm-up file": lambda v: (v / WARMUP_FILE).write_bytes(b""),
     "no warm-up file": lambda v: (v / WARMUP_FILE).unlink(),
     "a flipped byte in the weights": lambda v: flip(v / "variables" / "variables.data-00000-of-00001", 5000),
+    "weights cut short": lambda v: os.truncate(v / "variables" / "variables.data-00000-of-00001", 1000),
     "no graph": lambda v: (v / "saved_model.pb").unlink(),
     "no metadata": lambda v: (v / METADATA_FILE).unlink(),
     "metadata that are no JSON": lambda v: (v / METADATA_FILE).write_text("{"),
@@ -141,6 +143,27 @@ def test_check_finds(damage, copy, capsys):
     assert check(base, source) == 1
     printed = capsys.readouterr()
     assert str(base / "model" / "1") in printed.out and "sound" not in printed.out and "Traceback" not in printed.err
+
+
+def test_check_tells_of_versions_that_no_server_would_serve(copy, capsys):
+    base, source = copy
+    shutil.copytree(base / "model" / "1", base / "model" / "2")
+    assert check(base, source) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert "serve" not in lines[0] and lines[1].endswith("(models.config does not serve it)")
+    for text, said in (("", "models.config does not serve model"), ("garbage {{", "is not a model config file")):
+        (base / "models.config").write_text(text)
+        assert check(base, source) == 1
+        assert said in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("policy", "wanted"), [("", [3]), ("latest { num_versions: 2 }", [2, 3]), ("all {}", [1, 2, 3])]
+)
+def test_which_versions_a_policy_serves(tmp_path, policy, wanted):
+    policy = policy and f"model_version_policy {{ {policy} }}"
+    (tmp_path / "models.config").write_text(f'model_config_list {{ config {{ name: "m" {policy} }} }}')
+    assert server_files.served(tmp_path, "m", [1, 2, 3]) == wanted
 
 
 def test_a_damaged_warmup_file_is_told_as_such(copy):
@@ -215,6 +238,38 @@ def test_names_that_no_url_could_hold_are_refused(name):
         export("nothing", "nowhere", "m", label=name)
 
 
+@pytest.mark.parametrize("name", ["models.config", "Dockerfile", "compose.yaml", "kubernetes.yaml"])
+def test_names_of_the_server_s_files_are_refused(name, tmp_path):
+    with pytest.raises(ValueError, match="the name of a file beside the models' folders"):
+        export("nothing", tmp_path, name)
+
+
+def test_kubernetes_gets_a_name_it_takes(tmp_path):
+    for name, wanted in (("1vqa_", "model-1vqa"), ("VQA.2", "vqa-2"), ("a" * 99, "a" * 63)):
+        base = tmp_path / name
+        base.mkdir()
+        server_files.write_templates(base, name, "latest")
+        assert f"name: {wanted}\n" in (base / "kubernetes.yaml").read_text()
+
+
+def test_an_export_that_cannot_enter_models_config_leaves_no_version(copy, monkeypatch):
+    base, source = copy
+
+    def fail(*_):
+        raise PermissionError("no")
+
+    monkeypatch.setattr(server_files, "update_config", fail)
+    with pytest.raises(PermissionError):
+        export(source, base, "model", batch_sizes=(1,))
+    assert [path.name for path in (base / "model").iterdir()] == ["1"]
+
+
+def test_there_is_no_version_after_the_largest(tmp_path):
+    (tmp_path / str(2**63 - 1)).mkdir()
+    with pytest.raises(ValueError, match="after which TF Serving knows none"):
+        versions.next_version(tmp_path)
+
+
 def test_versions_that_would_not_be_served_are_refused(tmp_path):
     for number in (3, 10):
         (tmp_path / str(number)).mkdir()
@@ -279,8 +334,12 @@ def test_two_exports_at_once_get_two_versions(tmp_path):
 
 
 def test_exports_at_once_all_enter_models_config(tmp_path):
+    def enter(number):
+        with server_files.alone(tmp_path):
+            server_files.update_config(tmp_path, f"m{number}", 1, "stable")
+
     with ThreadPoolExecutor(8) as pool:
-        list(pool.map(lambda i: server_files.update_config(tmp_path, f"m{i}", 1, "stable"), range(64)))
+        list(pool.map(enter, range(64)))
     models = server_files.read_config(tmp_path).model_config_list.config
     assert sorted(model.name for model in models) == sorted(f"m{i}" for i in range(64))
 
@@ -321,12 +380,12 @@ def test_a_config_may_be_given_in_place_of_the_checkpoints_own(exports, tmp_path
 
 
 def test_fewer_answers_than_were_asked_for_are_told(exports, capsys):
-    from lxmert_tf.cli.export import _tell_of_fewer_answers
+    from lxmert_tf.cli.export import _tell_of_answers
 
-    _tell_of_fewer_answers(exports / "models" / "qa" / "1", 5)
-    _tell_of_fewer_answers(exports / "models" / "model" / "1", 5)
+    _tell_of_answers(exports / "models" / "qa" / "1", 5)
+    _tell_of_answers(exports / "models" / "model" / "1", 5)
     assert not capsys.readouterr().err
-    _tell_of_fewer_answers(exports / "models" / "qa" / "1", 6)
+    _tell_of_answers(exports / "models" / "qa" / "1", 6)
     assert "the model knows 5 answers" in capsys.readouterr().err
 
 
@@ -392,6 +451,19 @@ def test_a_litert_file_computes_what_keras_computes(tmp_path):
     np.testing.assert_allclose(got, wanted, rtol=0, atol=REL * np.abs(wanted).max())
 
 
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["--format", "litert", "--check-only"], "--check-only does nothing with --format litert"),
+        (["--format", "litert", "--precision", "float16"], "--precision does nothing with --format litert"),
+        (["--name", "m", "--check-only", "--label", "canary"], "--label does nothing with --check-only"),
+    ],
+)
+def test_options_that_would_be_ignored_are_refused(arguments, said, tmp_path, capsys):
+    assert main(["export", "nothing", str(tmp_path / "a.tflite"), *arguments]) == 2
+    assert said in capsys.readouterr().err
+
+
 def test_sizes_are_of_other_formats_only(exports, tmp_path, capsys):
     assert main(["export", str(exports / "qa"), str(tmp_path), "--name", "m", "--sizes", "1,2,3"]) == 2
     assert "--sizes is for --format litert or onnx" in capsys.readouterr().err
@@ -401,6 +473,7 @@ def test_files_of_other_formats_that_cannot_be_are_refused(exports, tmp_path, ca
     for path, options, said in (
         ("a.onnx", ["--format", "litert"], "must end in .tflite"),
         ("a.tflite", ["--format", "litert", "--sizes", "1,0,3"], "examples, tokens and boxes"),
+        ("a.tflite", ["--format", "litert", "--sizes", "1,65,3"], "takes 64 tokens at most"),
     ):
         assert main(["export", str(exports / "qa"), str(tmp_path / path), *options]) != 0
         assert said in capsys.readouterr().err

@@ -153,6 +153,17 @@ def test_padding_of_questions_about_encoded_images_is_not_computed(exports, monk
     assert_close(padded, whole["logits"], REL)
 
 
+def test_boxes_of_zeros_count_beside_an_example_whose_features_begin_with_zero():
+    from lxmert_tf.serving.inputs import real_rows
+
+    features, boxes = np.ones((2, 3, 5), "float32"), np.full((2, 3, 4), 0.5, "float32")
+    features[0, 1:], boxes[0, 1:], features[1, 0, 0], boxes[:, 0, 0] = 0, 0, 0, 0.3
+    mask = np.ones((2, 3), "int32")
+    assert real_rows(mask, features, boxes).numpy().tolist() == [[1, 1, 1], [1, 1, 1]]
+    boxes[1, 0, 0] = 0  # now it is what a server fills up with
+    assert real_rows(mask, features, boxes).numpy().tolist() == [[1, 0, 0], [1, 1, 1]]
+
+
 def test_texts_and_boxes_that_only_resemble_padding_count(client, exports):
     """[CLS] inside a text, or at its end but not after [SEP], equal boxes: none of it is padding."""
     import torch

@@ -91,6 +91,53 @@ def test_servers_deadlines_and_retries_that_cannot_be_are_refused():
         RestClient("localhost:1", "m", retries=-1)
 
 
+@pytest.mark.parametrize("name", ["", "a/b", "a b"])
+def test_names_and_labels_that_no_url_could_hold_are_refused(name):
+    with pytest.raises(ValueError, match="A model's name must be letters"):
+        RestClient("localhost:1", name)
+    with pytest.raises(ValueError, match="A version label must be letters"):
+        RestClient("localhost:1", "m", label=name)
+    with pytest.raises(ValueError, match="HOST:PORT"):
+        RestClient("localhost:65536", "m")
+
+
+def test_ids_that_no_32_bits_hold_are_refused_and_not_wrapped():
+    client = Recording("localhost:1", "m")
+    for ask in (
+        lambda ids: client.predict({"input_ids": ids}),
+        lambda ids: client.answer_ids({"input_ids": ids}, FEATURES, BOXES),
+    ):
+        with pytest.raises(
+            ValueError, match="input_ids must hold 32-bit integers, got values between 2 and 4294967301"
+        ):
+            ask([[2, 2**32 + 5, 3]] * 2)
+    with pytest.raises(TypeError, match="input_ids must hold integers, got float64"):
+        client.answer_ids({"input_ids": [[2.5, 3.0]] * 2}, FEATURES, BOXES)
+
+
+def test_requests_with_nothing_in_them_are_refused():
+    client = Recording("localhost:1", "m")
+    with pytest.raises(ValueError, match="questions must not be empty"):
+        client.answer([], FEATURES, BOXES)
+    with pytest.raises(ValueError, match="input_ids has no tokens"):
+        client.answer_ids({"input_ids": [[], []]}, FEATURES, BOXES)
+    for features, boxes in (
+        (FEATURES[:, :0], BOXES[:, :0]),
+        ([FEATURES[0], FEATURES[1, :0]], [BOXES[0], BOXES[1, :0]]),
+    ):
+        with pytest.raises(ValueError, match=r"image . has no boxes"):
+            client.answer(["a", "b"], features, boxes)
+    with pytest.raises(ValueError, match="lacks vision_states, visual_attention_mask"):
+        client.answer_encoded(["a"], {})
+    with pytest.raises(TypeError, match="inputs must be arrays by name, got str"):
+        client.predict("serving_default", {})
+
+
+def test_a_question_without_an_image_of_its_own_is_told_what_to_do():
+    with pytest.raises(ValueError, match=r"3 questions but 2 images: .* use encode_image and answer_encoded"):
+        Recording("localhost:1", "m").answer(["a"] * 3, FEATURES, BOXES)
+
+
 def test_a_client_is_closed_at_the_end_of_its_block():
     with Recording("localhost:1", "m") as client:
         assert not client.closed
