@@ -17,6 +17,7 @@ from dataclasses import dataclass
 
 import tensorflow as tf
 
+from lxmert_tf.serving.fused_attention import fuse_attention
 from lxmert_tf.serving.inputs import (
     ENCODED,
     OPTIONAL,
@@ -67,7 +68,7 @@ class Servable:
     """A model as TF Serving sees it: its weights, and concrete functions by signature.
 
     Args:
-        model: one of the TFLxmert models.
+        model: one of the TFLxmert models; its attention is fused, and it can only compute from here on.
         options: how it is offered.
 
     Attributes:
@@ -77,7 +78,7 @@ class Servable:
 
     def __init__(self, model, options: Options):
         self.root = tf.Module(name="lxmert")
-        self.root.weights = [variable.value for variable in model.weights]
+        self.root.weights = fuse_attention(model)
         self._model, self._options = model, options
         self._labels = None if options.labels is None else tf.constant(list(options.labels))
         self._tokenizer = None
