@@ -83,7 +83,7 @@ def export(
             written = publish(folder, version)
             try:
                 server_files.update_config(base, name, int(written.name), label)
-            except Exception:
+            except BaseException:  # an interrupt, too
                 shutil.rmtree(written)
                 raise
     server_files.write_templates(base, name, tf.__version__)
