@@ -43,7 +43,7 @@ def _loss_and_gradients(hidden, table, bias, labels):
 
     def add_chunk(start, loss, for_hidden, for_table, for_bias):
         rows = ops.slice(order, (start,), (CHUNK,))
-        weights = ops.where(start + ops.arange(CHUNK, dtype="int32") < count, weight, ops.zeros_like(weight))
+        used = start + ops.arange(CHUNK, dtype="int32") < count
         states, words = ops.take(hidden, rows, axis=0), ops.cast(ops.take(labels, rows), "int32")
         logits = ops.matmul(states, ops.transpose(table)) + bias
         log_probabilities = ops.log_softmax(ops.cast(logits, wide))
@@ -51,18 +51,18 @@ def _loss_and_gradients(hidden, table, bias, labels):
         losses = -ops.sum(ops.where(hits, log_probabilities, ops.zeros_like(log_probabilities)), axis=-1)
         # As `cross_entropy`: a label that is neither a word nor -100 gives NaN.
         losses = ops.where(ops.any(hits, axis=-1), losses, ops.full_like(losses, float("nan")))
-        gradient = ops.where(weights[:, None] > 0, ops.exp(log_probabilities) - ops.cast(hits, wide), 0.0)
-        for_logits = ops.cast(gradient * SCALE, hidden.dtype)
-        for_states = ops.cast(ops.matmul(for_logits, table), wide) * (weight / SCALE)
+        gradient = ops.where(used[:, None], ops.exp(log_probabilities) - ops.cast(hits, wide), 0.0) * SCALE
+        for_logits = ops.cast(gradient, hidden.dtype)
+        for_states = ops.cast(ops.matmul(for_logits, table), wide)
         return (
             start + CHUNK,
-            loss + ops.sum(ops.where(weights > 0, losses * weights, ops.zeros_like(losses))),
+            loss + ops.sum(ops.where(used, losses, ops.zeros_like(losses))),
             for_hidden + ops.scatter(rows[:, None], for_states, ops.shape(hidden)),
-            for_table + ops.cast(ops.matmul(ops.transpose(for_logits), states), wide) * (weight / SCALE),
-            for_bias + ops.sum(gradient, axis=0) * weight,
+            for_table + ops.cast(ops.matmul(ops.transpose(for_logits), states), wide),
+            for_bias + ops.sum(gradient, axis=0),
         )
 
     nothing = [ops.zeros(ops.shape(x), wide) for x in (hidden, table, bias)]
     first = (ops.zeros((), "int32"), ops.zeros((), wide), *nothing)
     _, loss, *gradients = ops.while_loop(lambda start, *_: start < count, add_chunk, first)
-    return loss, gradients
+    return loss * weight, [gradient * (weight / SCALE) for gradient in gradients]

@@ -12,7 +12,7 @@ from lxmert_tf.serving.checkpoint import Source, load
 from lxmert_tf.serving.inputs import SpecialIds
 from lxmert_tf.serving.labels import read_labels
 from lxmert_tf.serving.metadata import describe, write_metadata
-from lxmert_tf.serving.signatures import EXTRAS, Options, Servable
+from lxmert_tf.serving.signatures import ANSWERING, EXTRAS, Options, Servable
 from lxmert_tf.serving.versions import check_name, next_version, publish, staged
 from lxmert_tf.serving.warmup import write_warmup
 
@@ -97,7 +97,7 @@ def make_options(loaded: Source, text: bool, outputs, labels, top_k: int, probab
     config, kind = loaded.model.config, type(loaded.model).__name__
     if labels is not None and kind != "TFLxmertForQuestionAnswering":
         raise ValueError(f"--labels is for models that answer questions; {kind} has no answers.")
-    if text and kind not in ("TFLxmertForQuestionAnswering", "TFLxmertForVisualReasoning"):
+    if text and kind not in ANSWERING:
         raise ValueError(f"--text is for models that answer; {kind} gives a value per token: send it token ids.")
     try:
         tokenizer = LxmertTokenizer.from_pretrained(loaded.directory)

@@ -39,8 +39,8 @@ EXTRAS = {
     "attentions": ("language_attentions", "vision_attentions", "cross_encoder_attentions"),
 }
 
-# Models whose outputs have no axis of tokens or boxes
-ONE_ROW = ("TFLxmertForQuestionAnswering", "TFLxmertForVisualReasoning")
+# Models that answer: what they give has no axis of tokens or boxes
+ANSWERING = ("TFLxmertForQuestionAnswering", "TFLxmertForVisualReasoning")
 
 
 @dataclass(frozen=True)
@@ -127,7 +127,7 @@ class Servable:
 
     def _model_outputs(self, inputs: Mapping[str, tf.Tensor]) -> dict[str, tf.Tensor]:
         inputs = self._prepared(inputs)
-        if type(self._model).__name__ in ONE_ROW and not self._options.outputs:
+        if type(self._model).__name__ in ANSWERING and not self._options.outputs:
             inputs = without_padding(inputs)
         wanted = {f"output_{name}": name in self._options.outputs for name in EXTRAS}
         output = self._model(inputs, training=False, return_dict=True, **wanted)
