@@ -16,7 +16,7 @@ def check_inputs(
     inputs_embeds: torch.Tensor | None,
     images: int | None = None,
 ) -> None:
-    """Checks presence, ranks and sizes, and the range of the ids.
+    """Checks presence, ranks and sizes, and the range of the ids and masks.
 
     Args:
         config: sizes to hold the inputs to.
@@ -55,6 +55,8 @@ def check_inputs(
         )
     _check_ids("input_ids", input_ids, config.vocab_size, "vocab_size")
     _check_ids("token_type_ids", token_type_ids, config.type_vocab_size, "type_vocab_size")
+    _check_mask("attention_mask", attention_mask, "tokens")
+    _check_mask("visual_attention_mask", visual_attention_mask, "boxes")
 
 
 def _check_shape(name: str, got: tuple[int, ...], pattern: tuple[str | int, ...], sizes: dict[str, int]) -> None:
@@ -81,3 +83,14 @@ def _check_ids(name: str, ids: torch.Tensor | None, limit: int, limit_name: str)
     wrong = ids[(ids < 0) | (ids >= limit)]
     if wrong.numel():
         raise ValueError(f"{name} must lie in 0..{limit - 1} ({limit_name}={limit}), got {wrong[0].item()}.")
+
+
+def _check_mask(name: str, mask: torch.Tensor | None, what: str) -> None:
+    if mask is None or mask.dtype == torch.bool or torch.compiler.is_compiling():
+        return
+    wrong = mask[~((mask >= 0) & (mask <= 1))]
+    if wrong.numel():
+        raise ValueError(
+            f"{name} must hold 1 for {what} to attend to (or any number up to it) and 0 for padding, "
+            f"got {wrong[0].item()}."
+        )

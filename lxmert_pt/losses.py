@@ -12,6 +12,7 @@ from torch.nn import functional as F
 from lxmert_pt.layers.attention import score_dtype
 
 IGNORE_INDEX = -100
+SINGLE_LABEL = "single_label_classification"  # of a config's `problem_type`
 
 
 def cross_entropy(logits: torch.Tensor, labels: torch.Tensor, ignore_index: int = IGNORE_INDEX) -> torch.Tensor:
@@ -19,9 +20,9 @@ def cross_entropy(logits: torch.Tensor, labels: torch.Tensor, ignore_index: int 
 
     Args:
         logits: float[..., C].
-        labels: int[...], class ids or `ignore_index`.
+        labels: int[...] or int[..., 1], class ids or `ignore_index`.
     """
-    kept = (labels != ignore_index).sum()
+    kept = (labels.long() != ignore_index).sum()
     return _class_losses(logits, labels, ignore_index).sum() / kept.clamp(min=1)
 
 
@@ -33,40 +34,110 @@ def soft_answer_loss(logits: torch.Tensor, scores: torch.Tensor) -> torch.Tensor
         scores: float[B, A] in 0..1.
     """
     logits = logits.to(score_dtype(logits.dtype))
-    return F.binary_cross_entropy_with_logits(logits, scores.to(logits.dtype)) * logits.shape[-1]
+    losses = F.binary_cross_entropy_with_logits(logits, scores.to(logits.dtype), reduction="sum")
+    return losses / max(len(logits), 1)
+
+
+def answer_loss(logits: torch.Tensor, labels: torch.Tensor, problem_type: str | None = None) -> torch.Tensor:
+    """The loss of an answer head.
+
+    Args:
+        logits: float[B, A].
+        labels: int[B] or int[B, 1], answer ids or -100: cross entropy. Or float[B, A], soft scores: binary cross
+            entropy, or the cross entropy of the best answer where `problem_type` is "single_label_classification".
+        problem_type: of the config.
+
+    Raises:
+        ValueError: the labels have another shape.
+    """
+    if is_soft(labels, logits):
+        if problem_type != SINGLE_LABEL:
+            return soft_answer_loss(logits, labels)
+        labels = best_answers(labels)
+    return cross_entropy(logits, labels)
+
+
+def is_soft(labels: torch.Tensor, logits: torch.Tensor) -> bool:
+    """Whether labels are scores of all classes, float[B, C], and not class ids int[B] or int[B, 1].
+
+    Raises:
+        ValueError: they are neither.
+    """
+    if labels.shape == logits.shape and (labels.shape[-1] != 1 or labels.is_floating_point()):
+        return True
+    if labels.shape not in (logits.shape[:-1], (*logits.shape[:-1], 1)):
+        raise ValueError(
+            f"labels must be int[{len(logits)}] class ids or float{list(logits.shape)} soft scores, "
+            f"got shape {list(labels.shape)}."
+        )
+    return False
+
+
+def best_answers(scores: torch.Tensor) -> torch.Tensor:
+    """int64[B], the answer with the largest of the scores float[B, A], the first of equal ones; -100 if all are 0."""
+    return torch.where(scores.amax(-1) > 0, scores.argmax(-1), IGNORE_INDEX)
 
 
 def visual_class_loss(
-    logits: torch.Tensor, labels: torch.Tensor, confidence: torch.Tensor, normalizer: float
+    logits: torch.Tensor,
+    labels: torch.Tensor,
+    confidence: torch.Tensor,
+    normalizer: float,
+    mask: torch.Tensor | None = None,
 ) -> torch.Tensor:
     """Cross entropy of each box times the detector's confidence, mean over all boxes, times `normalizer`.
+
+    A box that only fills up its image does not count: one that is masked and has no label or no confidence.
 
     Args:
         logits: float[B, N, C].
         labels: int[B, N], class ids; -100 counts as a loss of 0.
         confidence: float[B, N], 0 for boxes that are not to be predicted.
+        mask: int or float[B, N], 0 for boxes that are masked. Default: none is.
     """
     losses = _class_losses(logits, labels, IGNORE_INDEX)
-    return (losses * confidence.to(losses.dtype)).mean() * normalizer
+    confidence = confidence.to(losses.dtype)
+    described = (confidence != 0) & (labels.long() != IGNORE_INDEX)
+    return _mean_of_boxes(losses * confidence, described, mask, normalizer)
 
 
 def visual_feature_loss(
-    predictions: torch.Tensor, targets: torch.Tensor, mask: torch.Tensor, normalizer: float
+    predictions: torch.Tensor,
+    targets: torch.Tensor,
+    weight: torch.Tensor,
+    normalizer: float,
+    mask: torch.Tensor | None = None,
 ) -> torch.Tensor:
-    """Smooth L1 (beta 1), mean over a box's features, times `mask`, mean over all boxes, times `normalizer`.
+    """Smooth L1 (beta 1), mean over a box's features, times `weight`, mean over all boxes, times `normalizer`.
+
+    A box that only fills up its image does not count: one that is masked and has neither weight nor features.
 
     Args:
         predictions: float[B, N, D].
         targets: float[B, N, D].
-        mask: float[B, N], 0 for boxes that are not to be predicted.
+        weight: float[B, N], 0 for boxes that are not to be predicted.
+        mask: int or float[B, N], 0 for boxes that are masked. Default: none is.
     """
     predictions = predictions.to(score_dtype(predictions.dtype))
     losses = F.smooth_l1_loss(predictions, targets.to(predictions.dtype), reduction="none").mean(-1)
-    return (losses * mask.to(losses.dtype)).mean() * normalizer
+    described = (weight != 0) | (targets != 0).any(-1)
+    return _mean_of_boxes(losses * weight.to(losses.dtype), described, mask, normalizer)
+
+
+def _mean_of_boxes(
+    losses: torch.Tensor, described: torch.Tensor, mask: torch.Tensor | None, normalizer: float
+) -> torch.Tensor:
+    """Over the boxes float[B, N] that are not masked, or are `described` by what is to be predicted of them."""
+    counted = torch.ones_like(losses) if mask is None else ((mask > 0) | described).to(losses.dtype)
+    return (losses * counted).sum() / counted.sum().clamp(min=1) * normalizer
 
 
 def _class_losses(logits: torch.Tensor, labels: torch.Tensor, ignore_index: int) -> torch.Tensor:
-    """float[..., C], int[...] -> cross entropies float[...], 0 where ignored."""
+    """float[..., C], int[...] or int[..., 1] -> cross entropies float[...], 0 where ignored."""
+    if labels.shape not in (logits.shape[:-1], (*logits.shape[:-1], 1)):
+        raise ValueError(
+            f"Labels must have shape {list(logits.shape[:-1])}, as their predictions have, got {list(labels.shape)}."
+        )
     flat = logits.to(score_dtype(logits.dtype)).flatten(0, -2)
     losses = F.cross_entropy(flat, labels.flatten().long(), ignore_index=ignore_index, reduction="none")
-    return losses.view(labels.shape)
+    return losses.view(logits.shape[:-1])

@@ -3,6 +3,7 @@
 Shapes: B examples, T tokens, N boxes, H hidden_size, A attention heads, V vocab_size, D visual_feat_dim.
 """
 
+import copy
 from collections.abc import Mapping
 from typing import Any
 
@@ -19,7 +20,7 @@ from lxmert_pt.layers.heads import (
     LxmertVisualObjHead,
 )
 from lxmert_pt.layers.transformer import LxmertEncoder
-from lxmert_pt.losses import cross_entropy, soft_answer_loss, visual_class_loss, visual_feature_loss
+from lxmert_pt.losses import answer_loss, cross_entropy, visual_class_loss, visual_feature_loss
 from lxmert_pt.outputs import (
     LxmertForPreTrainingOutput,
     LxmertForQuestionAnsweringOutput,
@@ -39,7 +40,7 @@ class LxmertPreTrainedModel(PretrainedMixin, nn.Module):
 
     def __init__(self, config: LxmertConfig):
         super().__init__()
-        self.config = config
+        self.config = copy.deepcopy(config)  # which resizing changes
 
     @property
     def dtype(self) -> torch.dtype:
@@ -89,7 +90,7 @@ class LxmertPreTrainedModel(PretrainedMixin, nn.Module):
         self.init_weights(new)
         _copy_rows(old, new)
         self.answer_head.logit_fc[-1] = new
-        self.config.num_qa_labels = num_labels
+        self.config.resize_answers(num_labels)
         return new
 
     # Initialisation
@@ -217,6 +218,7 @@ class LxmertForPreTraining(LxmertPreTrainedModel):
     def __init__(self, config: LxmertConfig):
         super().__init__(config)
         self.lxmert = LxmertModel(config)
+        self.lxmert.config = self.config
         self.cls = LxmertPreTrainingHeads(config, self.lxmert.embeddings.word_embeddings)
         self.init_weights(self.cls.predictions.transform, self.cls.seq_relationship)  # the decoder is the embeddings
         if config.task_obj_predict:
@@ -294,13 +296,16 @@ class LxmertForPreTraining(LxmertPreTrainedModel):
         if self.config.task_matched and matched_label is not None:
             losses["matched_loss"] = cross_entropy(cross_relationship_score, matched_label)
         if self.config.task_obj_predict and obj_labels is not None:
-            losses |= self._visual_losses(encoded.vision_output, obj_labels)
+            losses |= self._visual_losses(encoded.vision_output, obj_labels, visual_attention_mask)
         if self.config.task_qa and ans is not None:
             losses["ans_loss"] = cross_entropy(scores["question_answering_score"], ans)
         return self._as_asked(_task_output(LxmertForPreTrainingOutput, encoded, losses, **scores), return_dict)
 
     def _visual_losses(
-        self, vision_output: torch.Tensor, obj_labels: Mapping[str, tuple[torch.Tensor, torch.Tensor]]
+        self,
+        vision_output: torch.Tensor,
+        obj_labels: Mapping[str, tuple[torch.Tensor, torch.Tensor]],
+        mask: torch.Tensor | None,
     ) -> dict[str, torch.Tensor]:
         """Losses of the masked boxes, for each entry of `obj_labels` that the config switches on."""
         if unknown := sorted(set(obj_labels) - {"obj", "attr", "feat"}):
@@ -310,7 +315,7 @@ class LxmertForPreTraining(LxmertPreTrainedModel):
             if name in obj_labels:
                 targets, weights = obj_labels[name]
                 loss = visual_feature_loss if name == "feat" else visual_class_loss
-                losses[f"{name}_loss"] = loss(predictions, targets, weights, self.config.visual_loss_normalizer)
+                losses[f"{name}_loss"] = loss(predictions, targets, weights, self.config.visual_loss_normalizer, mask)
         return losses
 
 
@@ -326,6 +331,7 @@ class LxmertForQuestionAnswering(LxmertPreTrainedModel):
     def __init__(self, config: LxmertConfig):
         super().__init__(config)
         self.lxmert = LxmertModel(config)
+        self.lxmert.config = self.config
         self.answer_head = LxmertVisualAnswerHead(config, config.hidden_size, config.num_qa_labels)
         self.init_weights(self.answer_head)
 
@@ -371,7 +377,7 @@ class LxmertForQuestionAnswering(LxmertPreTrainedModel):
             return_dict=True,
         )
         score = self.answer_head(encoded.pooled_output)
-        losses = {} if labels is None else {"answer_loss": answer_loss(score, labels)}
+        losses = {} if labels is None else {"answer_loss": answer_loss(score, labels, self.config.problem_type)}
         output = _task_output(LxmertForQuestionAnsweringOutput, encoded, losses, question_answering_score=score)
         return self._as_asked(output, return_dict)
 
@@ -392,6 +398,7 @@ class LxmertForVisualReasoning(LxmertPreTrainedModel):
     def __init__(self, config: LxmertConfig):
         super().__init__(config)
         self.lxmert = LxmertModel(config)
+        self.lxmert.config = self.config
         self.answer_head = LxmertVisualAnswerHead(config, self.images * config.hidden_size, 2)
         self.init_weights(self.answer_head)
 
@@ -463,25 +470,9 @@ class LxmertForVisualReasoning(LxmertPreTrainedModel):
         )
         pairs = encoded.pooled_output.unflatten(0, (-1, self.images)).flatten(1)  # [2B, H] -> [B, 2H]
         logits = self.answer_head(pairs)
-        losses = {} if labels is None else {"answer_loss": cross_entropy(logits, labels)}
+        losses = {} if labels is None else {"answer_loss": answer_loss(logits, labels, self.config.problem_type)}
         output = _task_output(LxmertForVisualReasoningOutput, encoded, losses, logits=logits)
         return self._as_asked(output, return_dict)
-
-
-def answer_loss(logits: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
-    """Cross entropy for answer ids int[B]; binary cross entropy for soft scores float[B, answers].
-
-    Raises:
-        ValueError: `labels` has another shape.
-    """
-    if labels.shape == logits.shape:
-        return soft_answer_loss(logits, labels)
-    if labels.shape == logits.shape[:1]:
-        return cross_entropy(logits, labels)
-    raise ValueError(
-        f"labels must be int[{len(logits)}] answer ids or float{list(logits.shape)} soft scores, "
-        f"got shape {list(labels.shape)}."
-    )
 
 
 def _task_output(

@@ -65,7 +65,7 @@ def linear_warmup_schedule(step: int, total_steps: int, warmup: float = 0.1) -> 
     """Factor of the learning rate: from 0 up to 1 over the first `warmup` of all steps, then down to 0.
 
     Raises:
-        ValueError: `total_steps` is not positive, or `warmup` not in [0, 1).
+        ValueError: `total_steps` is not positive, `warmup` not in [0, 1), or the only update one of warm-up.
 
     Source: the original code's `warmup_linear`.
     """
@@ -73,6 +73,11 @@ def linear_warmup_schedule(step: int, total_steps: int, warmup: float = 0.1) -> 
         raise ValueError(f"total_steps must be positive, got {total_steps}.")
     if not 0 <= warmup < 1:
         raise ValueError(f"warmup must be in [0, 1), got {warmup}.")
+    if total_steps == 1 and warmup > 0:
+        raise ValueError(
+            f"total_steps=1 with warmup={warmup} trains nothing: the first update of a warm-up has the rate 0. "
+            "Train for more updates, or without warm-up."
+        )
     progress = step / total_steps
     if progress < warmup:
         return progress / warmup

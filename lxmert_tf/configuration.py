@@ -1,6 +1,7 @@
 """LxmertConfig: every size, rate and switch of an LXMERT model, with its JSON round trip. Imports no framework."""
 
 import json
+import logging
 import os
 import reprlib
 import sys
@@ -9,8 +10,11 @@ from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
+logger = logging.getLogger("lxmert_tf")
+
 CONFIG_NAME = "config.json"
 ACTIVATIONS = ("gelu", "relu", "silu", "gelu_new")
+PROBLEM_TYPES = ("regression", "single_label_classification", "multi_label_classification")
 
 LARGEST_SIZE = 2**31 - 1  # ids are int32
 DEEPEST = 1000  # layers of one encoder
@@ -29,6 +33,7 @@ _RULES: dict[str, tuple[str, Callable[[Any], bool]]] = {
         lambda v: callable(v) or (isinstance(v, str) and v in ACTIVATIONS),
     ),
     "labels": ("a dict from id to label, or None", lambda v: v is None or isinstance(v, Mapping)),
+    "problem": (f"one of {', '.join(PROBLEM_TYPES)}, or None", lambda v: v is None or v in PROBLEM_TYPES),
 }
 
 
@@ -66,6 +71,9 @@ class LxmertConfig:
         visual_obj_loss, visual_attr_loss, visual_feat_loss: which of the visual losses are used.
         output_attentions, output_hidden_states, return_dict: defaults of the call arguments of the same name.
         id2label, label2id: names of the answers; saved with the model. One given alone fills in the other.
+        problem_type: of question answering with soft scores: "single_label_classification" for the cross entropy of the
+            best answer, else binary cross entropy.
+        num_labels: without `id2label`, so many answers named LABEL_0, LABEL_1, ..., as upstream.
         **extra: anything else, kept as it is.
 
     Raises:
@@ -106,16 +114,22 @@ class LxmertConfig:
     return_dict: bool = True
     id2label: dict[int, str] | None = None
     label2id: dict[str, int] | None = None
+    problem_type: str | None = None
 
     model_type = "lxmert"
 
     def __init__(self, **values: Any):
         values.pop("model_type", None)
         values.pop("num_hidden_layers", None)  # derived from the three depths
+        num_labels = values.pop("num_labels", None)
         for field in fields(self):
             setattr(self, field.name, values.pop(field.name, field.default))
         self.extra = values
         self._complete_labels()
+        if num_labels is not None and self.id2label is None:
+            self.num_labels = num_labels
+        elif num_labels not in (None, self.num_labels):
+            logger.warning("num_labels=%s is left out: id2label names %d.", num_labels, self.num_labels)
         self._validate()
 
     def __getattr__(self, name: str) -> Any:
@@ -140,6 +154,13 @@ class LxmertConfig:
     def num_labels(self) -> int:
         """How many labels `id2label` names, or `num_qa_labels` where it names none."""
         return len(self.id2label) if self.id2label else self.num_qa_labels
+
+    @num_labels.setter
+    def num_labels(self, value: int) -> None:
+        _check("num_labels", value, "size")
+        if not self.id2label or len(self.id2label) != value:
+            self.id2label = {row: f"LABEL_{row}" for row in range(value)}
+            self.label2id = {label: row for row, label in self.id2label.items()}
 
     @property
     def use_return_dict(self) -> bool:
@@ -220,6 +241,23 @@ class LxmertConfig:
 
         write_text(Path(directory) / CONFIG_NAME, self.to_json_string())
 
+    # Changing
+
+    def resize_answers(self, num_qa_labels: int) -> None:
+        """Sets `num_qa_labels`; names of answers stay where all that are left have one, else they are dropped."""
+        self.num_qa_labels = num_qa_labels
+        if not self.id2label:
+            return
+        kept = {row: label for row, label in self.id2label.items() if row < num_qa_labels}
+        if len(kept) < num_qa_labels:
+            logger.warning(
+                "id2label names %d of %d answers: it is dropped; set config.id2label and label2id to name all.",
+                len(kept),
+                num_qa_labels,
+            )
+            kept = None
+        self.id2label, self.label2id = kept, kept and {label: row for row, label in kept.items()}
+
     # Checks
 
     def _complete_labels(self) -> None:
@@ -271,6 +309,7 @@ _FIELD_RULES = {
     **dict.fromkeys(("initializer_range", "layer_norm_eps"), "positive"),
     "visual_loss_normalizer": "nonnegative",
     "hidden_act": "activation",
+    "problem_type": "problem",
     **{field.name: "switch" for field in fields(LxmertConfig) if field.type in (bool, "bool")},
 }
 
@@ -280,7 +319,9 @@ def _check(name: str, value: Any, rule: str) -> None:
     if holds(value):
         return
     right_type = (
-        isinstance(value, str) if rule == "activation" else _is_number(value) and rule not in ("switch", "labels")
+        isinstance(value, str)
+        if rule in ("activation", "problem")
+        else _is_number(value) and rule not in ("switch", "labels")
     )
     error = ValueError if right_type else TypeError
     raise error(f"{name} must be {description}, got {reprlib.repr(value)}.")

@@ -1,4 +1,8 @@
-"""What a model is called with: put into one dict and checked, with errors that say what to change."""
+"""What a model is called with: put into one dict and checked, with errors that say what to change.
+
+Values are checked where they can be seen: at once in eager mode, and when the graph runs under TensorFlow. XLA and the
+graphs of other backends check none; there the layers and losses give NaN for what is refused elsewhere.
+"""
 
 import numbers
 from collections.abc import Mapping
@@ -7,8 +11,11 @@ import keras
 import numpy as np
 from keras import ops
 
+from lxmert_tf.assertions import asserted, in_graph
 from lxmert_tf.configuration import LxmertConfig
-from lxmert_tf.losses import IGNORE_INDEX
+from lxmert_tf.losses import IGNORE_INDEX, class_ids
+
+LARGEST_FLOAT16 = 65504.0
 
 
 def gather_inputs(first, names: tuple[str, ...], **given) -> dict:
@@ -34,7 +41,16 @@ def gather_inputs(first, names: tuple[str, ...], **given) -> dict:
     else:
         packed = {"input_ids": first}
     packed |= {name: value for name, value in given.items() if value is not None}
-    return dict.fromkeys(names) | {name: _array(name, value) for name, value in packed.items()}
+    return dict.fromkeys(names) | {name: _arrays(name, value) for name, value in packed.items()}
+
+
+def _arrays(name: str, value):
+    """An input or a label as `_array` gives it; labels of boxes one by one."""
+    if isinstance(value, Mapping):
+        return {key: _arrays(f"{name}[{key!r}]", each) for key, each in value.items()}
+    if isinstance(value, (list, tuple)) and len(value) == 2 and "[" in name:
+        return tuple(_array(name, each) for each in value)
+    return _array(name, value)
 
 
 def _array(name: str, value):
@@ -42,10 +58,9 @@ def _array(name: str, value):
     if _depth(value) == 0:
         return value
     try:
-        array = np.asarray(value)
+        return np.asarray(value)
     except ValueError:
         raise ValueError(f"{name} has rows of different lengths, which no tensor can hold: pad them.") from None
-    return array.astype(keras.config.floatx()) if array.dtype.kind == "f" else array
 
 
 def _depth(value) -> int:
@@ -58,15 +73,18 @@ def _depth(value) -> int:
 
 def as_tensors(inputs: dict) -> dict:
     """Arrays and lists as tensors, which is what Keras itself does for a model's call."""
-    return {name: value if value is None else ops.convert_to_tensor(value) for name, value in inputs.items()}
+    return {
+        name: value if value is None else ops.convert_to_tensor(_array(name, value)) for name, value in inputs.items()
+    }
 
 
-def check_inputs(inputs: dict, config: LxmertConfig, images: int | None = None) -> None:
-    """Checks presence, ranks, sizes and, where the values can be seen (eager mode), the range of the ids.
+def check_inputs(inputs: dict, config: LxmertConfig, dtype: str, images: int | None = None) -> None:
+    """Checks presence, ranks and sizes, the range of the ids, masks, and features that `dtype` cannot hold.
 
     Args:
-        inputs: as from `gather_inputs`.
+        inputs: as from `gather_inputs`; in a graph, tensors are replaced by such as are checked when it runs.
         config: sizes to hold the inputs to.
+        dtype: what the model computes with.
         images: number of images per example where there is an axis for them, else None.
 
     Raises:
@@ -76,12 +94,14 @@ def check_inputs(inputs: dict, config: LxmertConfig, images: int | None = None) 
     _check_regions(inputs)
     _check_shapes(inputs, {**_text_shapes(config), **_image_shapes(config, images)})
     _check_text(inputs, config)
+    _check_image(inputs, dtype)
 
 
-def check_image_inputs(inputs: dict, config: LxmertConfig) -> None:
-    """Checks presence and shapes of an image's part of the inputs, as `check_inputs` does."""
+def check_image_inputs(inputs: dict, config: LxmertConfig, dtype: str) -> None:
+    """Checks an image's part of the inputs, as `check_inputs` does."""
     _check_regions(inputs)
     _check_shapes(inputs, _image_shapes(config))
+    _check_image(inputs, dtype)
 
 
 def check_encoded_inputs(inputs: dict, config: LxmertConfig) -> None:
@@ -97,6 +117,7 @@ def check_encoded_inputs(inputs: dict, config: LxmertConfig) -> None:
     _check_text(inputs, config)
     shapes = {"vision_states": ("images", "boxes", config.hidden_size), "visual_attention_mask": ("images", "boxes")}
     _check_shapes(inputs, shapes)
+    _check_mask(inputs, "visual_attention_mask", "boxes")
     text = "input_ids" if inputs["inputs_embeds"] is None else "inputs_embeds"
     texts, images = inputs[text].shape[0], inputs["vision_states"].shape[0]
     if texts is not None and images is not None and not _one_divides_the_other(texts, images):
@@ -150,7 +171,7 @@ def _check_shapes(inputs: dict, shapes: dict[str, tuple]) -> None:
 
 
 def _check_text(inputs: dict, config: LxmertConfig) -> None:
-    """Checks the length of the text and, where the values can be seen (eager mode), the range of its ids."""
+    """Checks the length of the text, the range of its ids, and its mask."""
     name = "input_ids" if inputs["inputs_embeds"] is None else "inputs_embeds"
     length = inputs[name].shape[1]
     if length == 0:
@@ -160,8 +181,26 @@ def _check_text(inputs: dict, config: LxmertConfig) -> None:
             f"{name} has {length} tokens, more than max_position_embeddings={config.max_position_embeddings}; "
             "truncate the text."
         )
-    _check_ids("input_ids", inputs["input_ids"], config.vocab_size, "vocab_size")
-    _check_ids("token_type_ids", inputs["token_type_ids"], config.type_vocab_size, "type_vocab_size")
+    inputs["input_ids"] = _checked_ids("input_ids", inputs["input_ids"], config.vocab_size, "vocab_size")
+    types = inputs["token_type_ids"]
+    inputs["token_type_ids"] = _checked_ids("token_type_ids", types, config.type_vocab_size, "type_vocab_size")
+    _check_mask(inputs, "attention_mask", "tokens")
+
+
+def _check_image(inputs: dict, dtype: str) -> None:
+    _check_mask(inputs, "visual_attention_mask", "boxes")
+    if dtype == "float16":
+        rule = f"visual_feats must be at most {LARGEST_FLOAT16:.0f}, the largest number that float16 holds"
+        features = inputs["visual_feats"]
+        inputs["visual_feats"] = _checked(features, rule, lambda x: ~(abs(x) > LARGEST_FLOAT16), "; use bfloat16")
+
+
+def _check_mask(inputs: dict, name: str, what: str) -> None:
+    mask = inputs[name]
+    if mask is None or keras.backend.standardize_dtype(mask.dtype) == "bool":
+        return
+    rule = f"{name} must hold 1 for {what} to attend to (or any number up to it) and 0 for padding"
+    inputs[name] = _checked(mask, rule, lambda x: (x >= 0) & (x <= 1))
 
 
 def _check_shape(name: str, got: tuple, expected: tuple, sizes: dict) -> None:
@@ -183,24 +222,43 @@ def _check_shape(name: str, got: tuple, expected: tuple, sizes: dict) -> None:
                 )
 
 
-def check_labels(name: str, labels, classes: int) -> None:
-    """Checks that class labels are integers in range or -100, where the values can be seen (eager mode)."""
-    _check_ids(name, labels, classes, "number of classes", ignored=IGNORE_INDEX)
+def check_labels(name: str, labels, classes: int):
+    """The labels, once they are known to be integers in range or -100.
+
+    Raises:
+        ValueError: they are not; naming the labels, the range and what came.
+    """
+    return _checked_ids(name, labels, classes, "number of classes", ignored=IGNORE_INDEX)
 
 
-def _check_ids(name: str, ids, limit: int, limit_name: str, ignored: int | None = None) -> None:
+def _checked_ids(name: str, ids, limit: int, limit_name: str, ignored: int | None = None):
     if ids is None:
-        return
+        return None
     dtype = keras.backend.standardize_dtype(ids.dtype)
     if "int" not in dtype:
         raise ValueError(f"{name} must hold integers, got dtype {dtype}.")
-    values = _values(ids)
-    if values is None:
-        return
-    wrong = values[((values < 0) | (values >= limit)) & (values != ignored)]
-    if wrong.size:
-        also = "" if ignored is None else f", or be {ignored} to be ignored"
-        raise ValueError(f"{name} must lie in 0..{limit - 1} ({limit_name}={limit}){also}, got {wrong[0]}.")
+    also = "" if ignored is None else f", or be {ignored} to be ignored"
+    rule = f"{name} must lie in 0..{limit - 1} ({limit_name}={limit}){also}"
+
+    def holds(x):
+        inside = (x >= 0) & (x < limit)
+        return inside if ignored is None else inside | (x == ignored)
+
+    return _checked(ids, rule, holds)
+
+
+def _checked(x, rule: str, holds, advice: str = ""):
+    """`x`, of whose values `holds` must give True, now or when the graph runs."""
+    values = _values(x)
+    if values is not None:
+        wrong = values[~holds(values)]
+        if wrong.size:
+            raise ValueError(f"{rule}, got {wrong[0]}{advice}.")
+    elif in_graph(x):
+        values = class_ids(x) if "int" in keras.backend.standardize_dtype(x.dtype) else x
+        shown = (ops.min(values), "and", ops.max(values))
+        return asserted(x, ops.all(holds(values)), f"{rule}{advice}; got values between", *shown)
+    return x
 
 
 def _values(x):

@@ -1,29 +1,45 @@
 """The losses of pretraining and fine-tuning; a model's total is their plain sum. Paper sections 3.1 and 4.
 
-All of them compute in at least float32 and return a scalar. Labels of -100 are ignored; where every label is ignored
-the loss is 0 (upstream's PyTorch gives NaN there).
+All of them compute in at least float32 and return a `Loss`: a mean, and over how many. Labels of -100 are ignored;
+where there is nothing to take the mean of, the loss is 0 (upstream's PyTorch gives NaN there).
 
 Shapes: B examples, N boxes, C classes, A answers, D feature width.
 """
+
+from typing import Any, NamedTuple
 
 import keras
 from keras import ops
 
 IGNORE_INDEX = -100
+SINGLE_LABEL = "single_label_classification"  # of a config's `problem_type`
 
 
-def cross_entropy(logits, labels):
+class Loss(NamedTuple):
+    """The mean loss of a batch, and over how many labels, examples or boxes: its weight among the batches of a set.
+
+    Fields:
+        value: float[].
+        count: int[] or float[], a whole number.
+    """
+
+    value: Any
+    count: Any
+
+
+def cross_entropy(logits, labels) -> Loss:
     """Mean cross entropy over the labels that are not -100.
 
     Args:
         logits: float[..., C].
-        labels: int[...], class ids or -100.
+        labels: int[...], class ids or -100; or int[..., 1].
     """
     losses, kept = _class_losses(logits, labels)
-    return ops.sum(losses) / ops.maximum(ops.sum(kept), 1.0)
+    count = ops.sum(kept)
+    return Loss(ops.sum(losses) / ops.maximum(count, 1.0), count)
 
 
-def soft_answer_loss(logits, scores):
+def soft_answer_loss(logits, scores) -> Loss:
     """Binary cross entropy against soft scores, averaged over everything, times the number of answers.
 
     Args:
@@ -34,35 +50,100 @@ def soft_answer_loss(logits, scores):
     scores = ops.cast(scores, logits.dtype)
     # max(x, 0) - x z + log(1 + exp(-|x|)) is the stable form of -z log s(x) - (1 - z) log(1 - s(x)).
     losses = ops.relu(logits) - logits * scores + ops.log1p(ops.exp(-ops.abs(logits)))
-    return _mean(losses) * logits.shape[-1]
+    count = ops.shape(logits)[0]
+    return Loss(ops.sum(losses) / ops.cast(ops.maximum(count, 1), losses.dtype), count)
 
 
-def visual_class_loss(logits, labels, confidence, normalizer: float):
+def answer_loss(logits, labels, problem_type: str | None = None) -> Loss:
+    """The loss of an answer head, over the labels that are not -100, or over all examples with soft scores.
+
+    Args:
+        logits: float[B, A].
+        labels: int[B] or int[B, 1], answer ids or -100: cross entropy. Or float[B, A], soft scores: binary cross
+            entropy, or the cross entropy of the best answer where `problem_type` is "single_label_classification".
+        problem_type: of the config.
+
+    Raises:
+        ValueError: the labels have another shape.
+    """
+    if is_soft(labels, logits):
+        if problem_type != SINGLE_LABEL:
+            return soft_answer_loss(logits, labels)
+        labels = best_answers(labels)
+    return cross_entropy(logits, labels)
+
+
+def is_soft(labels, logits) -> bool:
+    """Whether labels are scores of all classes, float[B, C], and not class ids int[B] or int[B, 1].
+
+    Raises:
+        ValueError: they are neither.
+    """
+    got, expected = tuple(labels.shape), tuple(logits.shape)
+    if len(got) == len(expected) and got[-1] == expected[-1] and (got[-1] != 1 or not _is_integer(labels)):
+        return True
+    if got[-1:] == (1,) and len(got) == len(expected):
+        got = got[:-1]
+    if len(got) != len(expected) - 1:
+        raise ValueError(
+            f"labels must be int[B] class ids or float[B, {expected[-1]}] soft scores, got shape {list(labels.shape)}."
+        )
+    return False
+
+
+def best_answers(scores):
+    """int32[B], the answer with the largest of the scores float[B, A], the first of equal ones; -100 if all are 0."""
+    best = ops.cast(ops.argmax(scores, axis=-1), "int32")
+    return ops.where(ops.any(scores > 0, axis=-1), best, ops.full_like(best, IGNORE_INDEX))
+
+
+def visual_class_loss(logits, labels, confidence, normalizer: float, mask=None) -> Loss:
     """Cross entropy per box, times the detector's confidence, mean over all boxes, times the normalizer.
+
+    A box that only fills up its image does not count: one that is masked and has no label or no confidence.
 
     Args:
         logits: float[B, N, C].
         labels: int[B, N], class ids or -100.
         confidence: float[B, N].
         normalizer: the config's `visual_loss_normalizer`.
+        mask: int or float[B, N], 0 for boxes that are masked. Default: none is.
     """
-    losses, _ = _class_losses(logits, labels)
-    return _mean(losses * ops.cast(confidence, losses.dtype)) * normalizer
+    losses, kept = _class_losses(logits, labels)
+    confidence = ops.cast(confidence, losses.dtype)
+    return _mean_of_boxes(losses * confidence, ops.not_equal(kept * confidence, 0), mask, normalizer)
 
 
-def visual_feature_loss(predictions, targets, mask, normalizer: float):
-    """Smooth L1 (beta 1) averaged over the feature, times the mask, mean over all boxes, times the normalizer.
+def visual_feature_loss(predictions, targets, weight, normalizer: float, mask=None) -> Loss:
+    """Smooth L1 (beta 1) averaged over the feature, times the weight, mean over all boxes, times the normalizer.
+
+    A box that only fills up its image does not count: one that is masked and has neither weight nor features.
 
     Args:
         predictions, targets: float[B, N, D].
-        mask: float[B, N], 1 for boxes whose features were masked.
+        weight: float[B, N], 1 for boxes whose features were hidden.
         normalizer: the config's `visual_loss_normalizer`.
+        mask: int or float[B, N], 0 for boxes that are masked. Default: none is.
     """
     predictions = _at_least_float32(predictions)
-    distance = ops.abs(predictions - ops.cast(targets, predictions.dtype))
+    targets, weight = ops.cast(targets, predictions.dtype), ops.cast(weight, predictions.dtype)
+    distance = ops.abs(predictions - targets)
     losses = ops.where(distance < 1.0, 0.5 * ops.square(distance), distance - 0.5)
     per_box = ops.sum(losses, axis=-1) / losses.shape[-1]
-    return _mean(per_box * ops.cast(mask, losses.dtype)) * normalizer
+    described = ops.logical_or(ops.not_equal(weight, 0), ops.any(ops.not_equal(targets, 0), axis=-1))
+    return _mean_of_boxes(per_box * weight, described, mask, normalizer)
+
+
+def _mean_of_boxes(losses, described, mask, normalizer: float) -> Loss:
+    """Over the boxes float[B, N] that are not masked, or are `described` by what is to be predicted of them.
+
+    Upstream takes the mean over all boxes, masked or not, but knows no images of different numbers of boxes.
+    """
+    counted = ops.ones_like(losses)
+    if mask is not None:
+        counted = ops.cast(ops.logical_or(ops.cast(mask, losses.dtype) > 0, described), losses.dtype)
+    count = ops.sum(counted)
+    return Loss(ops.sum(losses * counted) / ops.maximum(count, 1.0) * normalizer, count)
 
 
 def _class_losses(logits, labels):
@@ -70,7 +151,9 @@ def _class_losses(logits, labels):
 
     A label that is neither a class nor -100 gives NaN: where labels cannot be checked, training must not go on quietly.
     """
-    logits, labels = _at_least_float32(logits), ops.convert_to_tensor(labels)
+    logits, labels = _at_least_float32(logits), class_ids(labels)
+    if len(labels.shape) == len(logits.shape) and labels.shape[-1] == 1:
+        labels = ops.squeeze(labels, -1)
     check_same_shape(tuple(labels.shape), tuple(logits.shape[:-1]))
     classes = logits.shape[-1]
     kept = ops.not_equal(labels, IGNORE_INDEX)
@@ -82,17 +165,23 @@ def _class_losses(logits, labels):
     return losses, ops.cast(kept, losses.dtype)
 
 
+def class_ids(ids):
+    """Integers of any type as int32, or int64 where they may not fit: a narrow type cannot hold every bound or -100."""
+    ids = ops.convert_to_tensor(ids)
+    wide = keras.backend.standardize_dtype(ids.dtype) in ("int64", "uint32", "uint64")
+    return ops.cast(ids, "int64" if wide else "int32")
+
+
+def _is_integer(x) -> bool:
+    return "int" in keras.backend.standardize_dtype(x.dtype)
+
+
 def check_same_shape(got: tuple, expected: tuple) -> None:
     differs = len(got) != len(expected) or any(
         None not in sizes and sizes[0] != sizes[1] for sizes in zip(got, expected, strict=False)
     )
     if differs:
         raise ValueError(f"Labels must have shape {list(expected)}, as their predictions have, got {list(got)}.")
-
-
-def _mean(x):
-    """The mean of everything. Outside TensorFlow, `ops.mean` computes float64 in float32; `ops.sum` does not."""
-    return ops.sum(x) / ops.cast(ops.size(x), x.dtype)
 
 
 def _at_least_float32(x):

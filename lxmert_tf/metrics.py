@@ -9,7 +9,8 @@ import keras
 import numpy as np
 from keras import ops
 
-from lxmert_tf.losses import IGNORE_INDEX
+from lxmert_tf.layers.attention import score_dtype
+from lxmert_tf.losses import IGNORE_INDEX, class_ids, is_soft
 
 
 @keras.saving.register_keras_serializable("lxmert_tf")
@@ -17,34 +18,97 @@ class AnswerAccuracy(keras.metrics.Mean):
     """Mean score of the answer with the largest logit.
 
     With soft scores float[B, C] this is the VQA accuracy, and GQA's where the right answer has the score 1; an answer
-    that is not in the table scores 0. With class ids int[...] it is the share of right ones.
-
-    Args:
-        ignore: whether labels of -100 do not count; else they count as wrong, as questions do whose answer the table
-            does not hold.
+    that is not in the table scores 0. With class ids int[...] or int[..., 1] it is the share of right ones among those
+    that are not -100.
 
     Source: Antol et al. 2015 (VQA); Hudson & Manning 2019 (GQA); Suhr et al. 2019 (NLVR2).
     """
 
-    def __init__(self, name: str = "accuracy", ignore: bool = False, **kwargs):
-        super().__init__(name=name, **kwargs)
-        self.ignore = ignore
+    def __init__(self, name: str = "accuracy", dtype=None):
+        super().__init__(name=name, dtype=dtype or score_dtype(keras.config.floatx()))
 
     def update_state(self, y_true, y_pred, sample_weight=None):
-        """Adds a batch: labels as above, logits float[..., C], optional weights of the labels' shape."""
-        best = ops.argmax(y_pred, axis=-1)
-        if len(y_true.shape) == len(y_pred.shape) and y_true.shape[-1] == y_pred.shape[-1]:
+        """Adds a batch: labels as above, logits float[..., C], optional weights of the labels' shape.
+
+        Raises:
+            ValueError: the labels have another shape.
+        """
+        y_true, best = ops.convert_to_tensor(y_true), ops.argmax(y_pred, axis=-1)
+        if is_soft(y_true, y_pred):
             scores = ops.take_along_axis(ops.cast(y_true, self.dtype), best[..., None], axis=-1)[..., 0]
-        else:
-            labels = ops.cast(y_true, best.dtype)
-            scores = ops.cast(ops.equal(labels, best), self.dtype)
-            if self.ignore:
-                kept = ops.cast(ops.not_equal(labels, IGNORE_INDEX), self.dtype)
-                sample_weight = kept if sample_weight is None else kept * ops.cast(sample_weight, self.dtype)
-        return super().update_state(scores, sample_weight)
+            return super().update_state(scores, sample_weight)
+        labels, weight = kept_labels(y_true, y_pred, sample_weight, self.dtype)
+        return super().update_state(ops.cast(ops.equal(labels, ops.cast(best, labels.dtype)), self.dtype), weight)
+
+
+@keras.saving.register_keras_serializable("lxmert_tf")
+class OverLabels(keras.metrics.Metric):
+    """A Keras metric over the class ids that are not -100; with other labels the metric itself.
+
+    Args:
+        metric: a Keras metric that takes `sample_weight`.
+    """
+
+    def __init__(self, metric: keras.metrics.Metric, name: str | None = None, **kwargs):
+        super().__init__(name=name or metric.name, **kwargs)
+        self.metric = metric
+
+    def update_state(self, y_true, y_pred, sample_weight=None):
+        y_true = ops.convert_to_tensor(y_true)
+        if "int" in keras.backend.standardize_dtype(y_true.dtype) and not is_soft(y_true, y_pred):
+            y_true, sample_weight = kept_labels(y_true, y_pred, sample_weight, self.dtype)
+        return self.metric.update_state(y_true, y_pred, sample_weight=sample_weight)
+
+    def result(self):
+        return self.metric.result()
+
+    def reset_state(self):
+        self.metric.reset_state()
 
     def get_config(self) -> dict:
-        return {**super().get_config(), "ignore": self.ignore}
+        return {**super().get_config(), "metric": keras.saving.serialize_keras_object(self.metric)}
+
+    @classmethod
+    def from_config(cls, config: dict):
+        return cls(**{**config, "metric": keras.saving.deserialize_keras_object(config["metric"])})
+
+
+def over_labels(metrics):
+    """What `compile` takes as metrics, with each of Keras' metrics over the labels that are not -100."""
+
+    def convert(metric):
+        if metric in ("accuracy", "acc"):
+            return AnswerAccuracy(name=metric)
+        if isinstance(metric, str) and metric not in ("crossentropy", "ce"):  # of which Keras knows which is meant
+            metric = keras.metrics.get(metric)
+        if callable(metric) and not isinstance(metric, (keras.metrics.Metric, type)):
+            metric = keras.metrics.MeanMetricWrapper(metric, name=getattr(metric, "__name__", None))
+        own = (AnswerAccuracy, Consistency, OverLabels)
+        return (
+            OverLabels(metric) if isinstance(metric, keras.metrics.Metric) and not isinstance(metric, own) else metric
+        )
+
+    return keras.tree.map_structure(convert, metrics)
+
+
+def kept_labels(labels, logits, sample_weight, dtype: str):
+    """Class ids of the shape of logits without their last axis, 0 for -100, and weights that are 0 there.
+
+    Args:
+        labels: int[...] or int[..., 1], class ids or -100.
+        logits: float[..., C].
+        sample_weight: of the labels' shape, or a prefix of it, or None.
+        dtype: of the weights.
+    """
+    labels = class_ids(labels)
+    if len(labels.shape) == len(logits.shape):
+        labels = ops.squeeze(labels, -1)
+    kept = ops.not_equal(labels, IGNORE_INDEX)
+    weight = ops.cast(kept, dtype)
+    if sample_weight is not None:
+        given = ops.cast(sample_weight, dtype)
+        weight = weight * ops.reshape(given, (*ops.shape(given), *(1,) * (len(labels.shape) - len(given.shape))))
+    return ops.where(kept, labels, ops.zeros_like(labels)), weight
 
 
 @keras.saving.register_keras_serializable("lxmert_tf")
@@ -58,8 +122,8 @@ class Consistency(keras.metrics.Metric):
     Source: Suhr et al. 2019, section 6.
     """
 
-    def __init__(self, groups: Sequence[int], name: str = "consistency", **kwargs):
-        super().__init__(name=name, **kwargs)
+    def __init__(self, groups: Sequence[int], name: str = "consistency", dtype=None):
+        super().__init__(name=name, dtype=dtype or score_dtype(keras.config.floatx()))
         self.groups = [int(group) for group in groups]
         self.sentences = max(self.groups, default=-1) + 1
         self.seen = self.add_variable((), initializer="zeros", dtype="int32", name="seen")
@@ -67,13 +131,24 @@ class Consistency(keras.metrics.Metric):
         self.judged = self.add_variable((self.sentences,), initializer="zeros", name="judged")
 
     def update_state(self, y_true, y_pred, sample_weight=None):
-        """Adds the next B examples: labels int[B] in 0..1, logits float[B, 2]."""
-        number = ops.shape(y_true)[0]
+        """Adds the next B examples: labels int[B] or int[B, 1] in 0..1, -100 for none, and logits float[B, 2].
+
+        Raises:
+            ValueError: the labels have another shape, or there are weights.
+        """
+        if sample_weight is not None:
+            raise ValueError("Consistency takes no sample_weight: a sentence is judged with all its images or not.")
+        y_true = ops.convert_to_tensor(y_true)
+        if is_soft(y_true, y_pred):
+            raise ValueError(f"labels must be int[B] class ids, got shape {list(y_true.shape)}.")
+        labels, judged = kept_labels(y_true, y_pred, None, self.dtype)
+        number = ops.shape(labels)[0]
         places = (self.seen + ops.arange(number, dtype="int32")) % len(self.groups)
         groups = ops.take(ops.convert_to_tensor(np.array(self.groups, "int32")), places)
-        wrong = ops.not_equal(ops.cast(y_true, "int32"), ops.cast(ops.argmax(y_pred, axis=-1), "int32"))
-        self.wrong.assign_add(ops.segment_sum(ops.cast(wrong, self.dtype), groups, self.sentences))
-        self.judged.assign_add(ops.segment_sum(ops.ones_like(ops.cast(wrong, self.dtype)), groups, self.sentences))
+        wrong = ops.not_equal(labels, ops.cast(ops.argmax(y_pred, axis=-1), labels.dtype))
+        wrong = ops.cast(wrong, self.dtype) * judged
+        self.wrong.assign_add(ops.segment_sum(wrong, groups, self.sentences))
+        self.judged.assign_add(ops.segment_sum(judged, groups, self.sentences))
         self.seen.assign_add(number)
 
     def result(self):

@@ -12,13 +12,20 @@ class ModelOutput(dict):
     Attributes:
         losses: each loss by name (`{"masked_lm_loss": ...}`), empty without labels. Not an entry, hence not part of
             the structure: it does not survive functions that rebuild structures.
+        counts: over how many labels, examples or boxes each of them is the mean; likewise.
 
     Source: upstream `ModelOutput`.
     """
 
     fields: tuple[str, ...] = ()
 
-    def __init__(self, *entries: dict | tuple, losses: dict[str, Any] | None = None, **values: Any):
+    def __init__(
+        self,
+        *entries: dict | tuple,
+        losses: dict[str, Any] | None = None,
+        counts: dict[str, Any] | None = None,
+        **values: Any,
+    ):
         given = dict(*entries, **values)
         unknown = sorted(set(given) - set(self.fields))
         if unknown:
@@ -27,6 +34,7 @@ class ModelOutput(dict):
             )
         super().__init__((name, given[name]) for name in self.fields if given.get(name) is not None)
         self.__dict__["losses"] = losses or {}
+        self.__dict__["counts"] = counts or {}
 
     def __getattr__(self, name: str) -> Any:
         if name in type(self).fields:
@@ -37,7 +45,7 @@ class ModelOutput(dict):
         return super().__getitem__(key) if isinstance(key, str) else self.to_tuple()[key]
 
     def __reduce__(self) -> tuple:
-        return type(self), (dict(self),), {"losses": self.losses}
+        return type(self), (dict(self),), {"losses": self.losses, "counts": self.counts}
 
     def to_tuple(self) -> tuple:
         """The present entries, in field order."""

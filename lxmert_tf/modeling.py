@@ -24,12 +24,7 @@ from lxmert_tf.layers.heads import (
     LxmertVisualObjHead,
 )
 from lxmert_tf.layers.transformer import LxmertEncoder
-from lxmert_tf.losses import (
-    cross_entropy,
-    soft_answer_loss,
-    visual_class_loss,
-    visual_feature_loss,
-)
+from lxmert_tf.losses import Loss, answer_loss, cross_entropy, is_soft, visual_class_loss, visual_feature_loss
 from lxmert_tf.outputs import (
     TFLxmertForPreTrainingOutput,
     TFLxmertForQuestionAnsweringOutput,
@@ -79,7 +74,7 @@ class TFLxmertModel(TFLxmertPreTrainedModel):
 
     def __init__(self, config: LxmertConfig, **kwargs):
         super().__init__(config, **kwargs)
-        dtype = self.dtype_policy
+        config, dtype = self.config, self.dtype_policy
         self.embeddings = LxmertEmbeddings(config, name="embeddings", dtype=dtype)
         self.encoder = LxmertEncoder(config, name="encoder", dtype=dtype)
         self.pooler = LxmertPooler(config, name="pooler", dtype=dtype)
@@ -136,7 +131,7 @@ class TFLxmertModel(TFLxmertPreTrainedModel):
             token_type_ids=token_type_ids,
             inputs_embeds=inputs_embeds,
         )
-        check_inputs(inputs, self.config)
+        check_inputs(inputs, self.config, self.compute_dtype)
         wants_states = self.default("output_hidden_states", output_hidden_states)
         wants_attentions = self.default("output_attentions", output_attentions)
         language = self._embed(inputs, training)
@@ -173,10 +168,14 @@ class TFLxmertModel(TFLxmertPreTrainedModel):
         inputs = as_tensors(
             {"visual_feats": visual_feats, "visual_pos": visual_pos, "visual_attention_mask": visual_attention_mask}
         )
-        check_image_inputs(inputs, self.config)
+        check_image_inputs(inputs, self.config, self.compute_dtype)
         mask = inputs["visual_attention_mask"]
         states, _ = self.encoder.encode_vision(*self._regions(inputs), self._bias(mask), training)
-        mask = ops.ones_like(states[-1][..., 0], "int32") if mask is None else ops.cast(mask, "int32")
+        mask = (
+            ops.ones_like(states[-1][..., 0], "int32")
+            if mask is None
+            else ops.cast(ops.cast(mask, "float32") > 0, "int32")
+        )
         return {"vision_states": states[-1], "visual_attention_mask": mask}
 
     def encode_text(
@@ -272,8 +271,8 @@ class _TaskModel(TrainsOnOwnLosses, TFLxmertPreTrainedModel):
 
     def __init__(self, config: LxmertConfig, **kwargs):
         super().__init__(config, **kwargs)
-        self.loss_trackers = LossTrackers(self.loss_names)
-        self.lxmert = TFLxmertModel(config, name="lxmert", dtype=self.dtype_policy, nested=True)
+        self.loss_trackers = LossTrackers(self.loss_names, score_dtype(self.compute_dtype))
+        self.lxmert = TFLxmertModel(self.config, name="lxmert", dtype=self.dtype_policy, nested=True)
 
     def encode(
         self, inputs: dict, output_attentions, output_hidden_states, training, pooled_only=False
@@ -287,6 +286,14 @@ class _TaskModel(TrainsOnOwnLosses, TFLxmertPreTrainedModel):
             training=training,
             pooled_only=pooled_only,
         )
+
+    def answer_losses(self, logits, labels) -> dict[str, Loss]:
+        """The loss of the answer head by name, if there are labels: see `answer_loss`."""
+        if labels is None:
+            return {}
+        if not is_soft(labels, logits):
+            labels = check_labels("labels", labels, logits.shape[-1])
+        return {"answer_loss": answer_loss(logits, labels, self.config.problem_type)}
 
 
 @keras.saving.register_keras_serializable("lxmert_tf")
@@ -311,7 +318,7 @@ class TFLxmertForPreTraining(_TaskModel):
 
     def __init__(self, config: LxmertConfig, **kwargs):
         super().__init__(config, **kwargs)
-        dtype = self.dtype_policy
+        config, dtype = self.config, self.dtype_policy
         self.cls = LxmertPreTrainingHeads(config, name="cls", dtype=dtype)
         if config.task_obj_predict:
             self.obj_predict_head = LxmertVisualObjHead(config, name="obj_predict_head", dtype=dtype)
@@ -394,8 +401,8 @@ class TFLxmertForPreTraining(_TaskModel):
 
     def pretraining_losses(
         self, output: TFLxmertForPreTrainingOutput, encoded: TFLxmertModelOutput, labels: dict, training
-    ) -> dict:
-        """Each loss by name, of the tasks that the config switches on and that have labels."""
+    ) -> dict[str, Loss]:
+        """Each loss by name, of the tasks that the config switches on and that have labels among the inputs."""
         config, losses = self.config, {}
         masked_lm_labels = labels["masked_lm_labels"]
         if labels["labels"] is not None:
@@ -403,26 +410,27 @@ class TFLxmertForPreTraining(_TaskModel):
                 raise ValueError("labels is another name for masked_lm_labels; give one of them, not both.")
             masked_lm_labels = labels["labels"]
         if config.task_mask_lm and masked_lm_labels is not None:
-            check_labels("masked_lm_labels", masked_lm_labels, config.vocab_size)
-            losses["masked_lm_loss"] = self.word_loss(output, encoded, masked_lm_labels, training)
+            words = check_labels("masked_lm_labels", masked_lm_labels, config.vocab_size)
+            losses["masked_lm_loss"] = self.word_loss(output, encoded, words, training)
         if config.task_matched and labels["matched_label"] is not None:
-            check_labels("matched_label", labels["matched_label"], 2)
-            losses["matched_loss"] = cross_entropy(output.cross_relationship_score, labels["matched_label"])
+            matched = check_labels("matched_label", labels["matched_label"], 2)
+            losses["matched_loss"] = cross_entropy(output.cross_relationship_score, matched)
         if config.task_obj_predict and labels["obj_labels"] is not None:
-            losses.update(self.visual_losses(encoded.vision_output, labels["obj_labels"]))
+            mask = labels["visual_attention_mask"]
+            losses.update(self.visual_losses(encoded.vision_output, labels["obj_labels"], mask))
         if config.task_qa and labels["ans"] is not None:
-            check_labels("ans", labels["ans"], config.num_qa_labels)
-            losses["ans_loss"] = cross_entropy(output.question_answering_score, labels["ans"])
+            answers = check_labels("ans", labels["ans"], config.num_qa_labels)
+            losses["ans_loss"] = cross_entropy(output.question_answering_score, answers)
         return losses
 
-    def word_loss(self, output: TFLxmertForPreTrainingOutput, encoded: TFLxmertModelOutput, labels, training):
+    def word_loss(self, output: TFLxmertForPreTrainingOutput, encoded: TFLxmertModelOutput, labels, training) -> Loss:
         """The loss of the hidden words; where nothing else in a training step asks for logits, none are computed."""
         if not training or keras.backend.backend() != "tensorflow":
             return cross_entropy(output.prediction_logits, labels)
         table = self.lxmert.embeddings.word_embeddings.weight
-        return self.cls.predictions.loss(encoded.language_output, table, ops.convert_to_tensor(labels))
+        return self.cls.predictions.loss(encoded.language_output, table, labels)
 
-    def visual_losses(self, vision_output, obj_labels: dict) -> dict:
+    def visual_losses(self, vision_output, obj_labels: dict, mask=None) -> dict[str, Loss]:
         """Losses of the masked boxes, for each entry of `obj_labels` that the config switches on."""
         unknown = sorted(set(obj_labels) - {"obj", "attr", "feat"})
         if unknown:
@@ -433,8 +441,8 @@ class TFLxmertForPreTraining(_TaskModel):
                 targets, weights = obj_labels[name]
                 loss = visual_feature_loss if name == "feat" else visual_class_loss
                 if name != "feat":
-                    check_labels(f"obj_labels[{name!r}]", targets, predictions.shape[-1])
-                losses[f"{name}_loss"] = loss(predictions, targets, weights, self.config.visual_loss_normalizer)
+                    targets = check_labels(f"obj_labels[{name!r}]", targets, predictions.shape[-1])
+                losses[f"{name}_loss"] = loss(predictions, targets, weights, self.config.visual_loss_normalizer, mask)
         return losses
 
 
@@ -454,6 +462,7 @@ class TFLxmertForQuestionAnswering(_TaskModel):
 
     def __init__(self, config: LxmertConfig, **kwargs):
         super().__init__(config, **kwargs)
+        config = self.config
         self.answer_head = LxmertVisualAnswerHead(
             config, config.num_qa_labels, name="answer_head", dtype=self.dtype_policy
         )
@@ -567,8 +576,8 @@ class TFLxmertForQuestionAnswering(_TaskModel):
 
     def _answer(self, encoded: TFLxmertModelOutput, labels) -> TFLxmertForQuestionAnsweringOutput:
         score = self.answer_head(encoded.pooled_output)
-        losses = {} if labels is None else {"answer_loss": answer_loss(score, labels)}
-        return self.finish(TFLxmertForQuestionAnsweringOutput(question_answering_score=score), encoded, losses)
+        output = TFLxmertForQuestionAnsweringOutput(question_answering_score=score)
+        return self.finish(output, encoded, self.answer_losses(score, labels))
 
 
 @keras.saving.register_keras_serializable("lxmert_tf")
@@ -591,7 +600,7 @@ class TFLxmertForVisualReasoning(_TaskModel):
     def __init__(self, config: LxmertConfig, **kwargs):
         super().__init__(config, **kwargs)
         self.answer_head = LxmertVisualAnswerHead(
-            config, 2, images=self.images, name="answer_head", dtype=self.dtype_policy
+            self.config, 2, images=self.images, name="answer_head", dtype=self.dtype_policy
         )
         self.build_unless_nested()
 
@@ -641,13 +650,13 @@ class TFLxmertForVisualReasoning(_TaskModel):
             inputs_embeds=inputs_embeds,
             labels=labels,
         )
-        check_inputs(inputs, self.config, images=self.images)
+        check_inputs(inputs, self.config, self.compute_dtype, images=self.images)
         encoded = self._encode_pairs(inputs, output_attentions, output_hidden_states, training)
         pairs = ops.reshape(encoded.pooled_output, (-1, self.images * self.config.hidden_size))
         logits = self.answer_head(pairs)
-        losses = {} if inputs["labels"] is None else {"answer_loss": answer_loss(logits, inputs["labels"])}
-        output = TFLxmertForVisualReasoningOutput(logits=logits)
-        return self.as_asked(self.finish(output, encoded, losses), return_dict)
+        losses = self.answer_losses(logits, inputs["labels"])
+        output = self.finish(TFLxmertForVisualReasoningOutput(logits=logits), encoded, losses)
+        return self.as_asked(output, return_dict)
 
     def _encode_pairs(self, inputs: dict, output_attentions, output_hidden_states, training) -> TFLxmertModelOutput:
         """The backbone's output for each image. Where nothing but that is asked for, a sentence is encoded once."""
@@ -671,17 +680,3 @@ class TFLxmertForVisualReasoning(_TaskModel):
         if name.startswith("visual"):
             return ops.reshape(value, (-1, *ops.shape(value)[2:]))
         return ops.repeat(value, self.images, axis=0)
-
-
-def answer_loss(logits, labels):
-    """Cross entropy for answer ids int[B]; binary cross entropy for soft scores float[B, A]."""
-    soft = len(labels.shape) == 2 and labels.shape[-1] == logits.shape[-1]
-    if not soft and len(labels.shape) != 1:
-        raise ValueError(
-            f"labels must be int[B] answer ids or float[B, {logits.shape[-1]}] soft scores, "
-            f"got shape {list(labels.shape)}."
-        )
-    if soft:
-        return soft_answer_loss(logits, labels)
-    check_labels("labels", labels, logits.shape[-1])
-    return cross_entropy(logits, labels)

@@ -21,8 +21,16 @@ def global_norm(gradients):
     return ops.sqrt(ops.sum(ops.stack(squares)))
 
 
-class _FastClipping:
-    """Mixin before a Keras optimiser: `global_clipnorm` with the norm from `global_norm`."""
+class _ByUpdates:
+    """Mixin before a Keras optimiser: schedules count updates, and `global_clipnorm` takes less time on a CPU.
+
+    With `gradient_accumulation_steps` Keras' own schedules count batches, of which only every so many is an update.
+    """
+
+    def _get_current_learning_rate(self):
+        if isinstance(self._learning_rate, keras.optimizers.schedules.LearningRateSchedule):
+            return self._learning_rate(self.iterations)
+        return super()._get_current_learning_rate()
 
     def _clip_gradients(self, gradients):
         if self.clipnorm or not self.global_clipnorm:
@@ -34,19 +42,19 @@ class _FastClipping:
 
 
 @keras.saving.register_keras_serializable("lxmert_tf")
-class AdamW(_FastClipping, keras.optimizers.AdamW):
-    """`keras.optimizers.AdamW`, whose `global_clipnorm` takes less time on a CPU."""
+class AdamW(_ByUpdates, keras.optimizers.AdamW):
+    """`keras.optimizers.AdamW`, whose schedule counts updates and whose `global_clipnorm` takes less time on a CPU."""
 
 
 @keras.saving.register_keras_serializable("lxmert_tf")
-class BertAdam(_FastClipping, keras.optimizers.Optimizer):
+class BertAdam(_ByUpdates, keras.optimizers.Optimizer):
     """Adam without bias correction, with decoupled weight decay.
 
     The update is `w -= lr * (m / (sqrt(v) + epsilon) + weight_decay * w)`. Without bias correction the first updates
     are larger than Adam's, which is why it goes with a warm-up.
 
     Args:
-        learning_rate: float or schedule, such as `LinearWarmup`.
+        learning_rate: float or schedule, such as `LinearWarmup`; it counts updates, however many batches each takes.
         beta_1, beta_2: decay of the first and second moment.
         epsilon: added to the root of the second moment.
         weight_decay: decoupled decay; `exclude_from_weight_decay` names variables without it.
@@ -95,8 +103,11 @@ class LinearWarmup(keras.optimizers.schedules.LearningRateSchedule):
 
     Args:
         learning_rate: the peak.
-        total_steps: optimiser steps of the whole training.
+        total_steps: updates of the whole training: batches, divided by `gradient_accumulation_steps` if there are any.
         warmup: share of them that is warm-up, in [0, 1).
+
+    Raises:
+        ValueError: an argument is out of its range, or the only update would be one of warm-up, with the rate 0.
 
     Source: the original code's `warmup_linear`.
     """
@@ -105,6 +116,11 @@ class LinearWarmup(keras.optimizers.schedules.LearningRateSchedule):
         if total_steps < 1 or not 0 <= warmup < 1:
             raise ValueError(
                 f"total_steps must be at least 1 and warmup in [0, 1), got total_steps={total_steps}, warmup={warmup}."
+            )
+        if total_steps == 1 and warmup > 0:
+            raise ValueError(
+                f"total_steps=1 with warmup={warmup} trains nothing: the first update of a warm-up has the rate 0. "
+                "Train for more updates, or without warm-up."
             )
         self.learning_rate, self.total_steps, self.warmup = learning_rate, total_steps, warmup
 

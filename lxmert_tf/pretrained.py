@@ -1,12 +1,17 @@
 """What the four models share: construction from a config, saving, loading, export, and changing sizes."""
 
+import copy
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 import keras
 from keras import ops
 
 from lxmert_tf.configuration import LxmertConfig
+from lxmert_tf.layers.attention import score_dtype
 from lxmert_tf.layers.common import initializer
+from lxmert_tf.losses import Loss
 from lxmert_tf.model_output import ModelOutput
 
 
@@ -14,7 +19,7 @@ class TFLxmertPreTrainedModel(keras.Model):
     """Base of the LXMERT models. Weights exist as soon as a model is constructed.
 
     Args:
-        config: sizes and rates.
+        config: sizes and rates; the model takes a copy.
         dtype: a Keras dtype or dtype policy.
         nested: the model is part of another, which builds it under its own name.
 
@@ -28,7 +33,8 @@ class TFLxmertPreTrainedModel(keras.Model):
             raise TypeError(f"config must be an LxmertConfig, got {type(config).__name__}.")
         # No autocast: labels and soft scores keep their dtype, and the layers cast what they compute with.
         super().__init__(autocast=False, **kwargs)
-        self.config, self.nested = config, nested
+        # A model owns its config, which `resize_token_embeddings` and others change; its parts share it.
+        self.config, self.nested = config if nested else copy.deepcopy(config), nested
         self._allow_non_tensor_positional_args = True  # upstream's switches may be given by position
 
     def build_unless_nested(self) -> None:
@@ -50,11 +56,13 @@ class TFLxmertPreTrainedModel(keras.Model):
         return output if self.default("return_dict", return_dict) else output.to_tuple()
 
     @staticmethod
-    def finish(output: ModelOutput, encoded: ModelOutput, losses: dict) -> ModelOutput:
+    def finish(output: ModelOutput, encoded: ModelOutput, losses: dict[str, Loss]) -> ModelOutput:
         """`output` with the total of `losses` first and the backbone's hidden states and attentions last."""
         tail = {name: value for name, value in encoded.items() if name in type(output).fields}
-        total = {"loss": sum(losses.values())} if losses else {}
-        return type(output)({**total, **output, **tail}, losses=losses)
+        values = {name: loss.value for name, loss in losses.items()}
+        total = {"loss": sum(values.values())} if losses else {}
+        counts = {name: loss.count for name, loss in losses.items()}
+        return type(output)({**total, **output, **tail}, losses=values, counts=counts)
 
     # Saving and loading
 
@@ -110,6 +118,23 @@ class TFLxmertPreTrainedModel(keras.Model):
         from lxmert_tf import weights
 
         weights.save(self, directory, format)
+
+    # Training and inference
+
+    def fit(self, *args, **kwargs):
+        """As Keras'; floating inputs are taken in the model's dtype, whatever `floatx` is."""
+        with _floatx_of(self):
+            return super().fit(*args, **kwargs)
+
+    def evaluate(self, *args, **kwargs):
+        """As Keras', with inputs as in `fit`."""
+        with _floatx_of(self):
+            return super().evaluate(*args, **kwargs)
+
+    def predict(self, *args, **kwargs):
+        """As Keras', with inputs as in `fit`."""
+        with _floatx_of(self):
+            return super().predict(*args, **kwargs)
 
     # Memory
 
@@ -185,7 +210,8 @@ class TFLxmertPreTrainedModel(keras.Model):
         if layer is None:
             raise ValueError(f"{type(self).__name__} has no answers to resize.")
         _check_size("num_labels", num_labels)
-        self.config.num_qa_labels = layer.units = num_labels
+        self.config.resize_answers(num_labels)
+        layer.units = num_labels
         layer._kernel = resized(layer, layer._kernel, num_labels, initializer(self.config), axis=1)
         layer.bias = resized(layer, layer.bias, num_labels, "zeros")
         self._forget_compiled_functions()
@@ -193,6 +219,17 @@ class TFLxmertPreTrainedModel(keras.Model):
 
     def _forget_compiled_functions(self) -> None:
         self.train_function = self.test_function = self.predict_function = None
+
+
+@contextmanager
+def _floatx_of(model: keras.Model) -> Iterator[None]:
+    """Has Keras round arrays, which it gives floatx before a model sees them, to no less than the model computes in."""
+    before = keras.config.floatx()
+    keras.config.set_floatx(score_dtype(model.variable_dtype))
+    try:
+        yield
+    finally:
+        keras.config.set_floatx(before)
 
 
 def resized(layer: keras.layers.Layer, variable, size: int, fresh_initializer, axis: int = 0):

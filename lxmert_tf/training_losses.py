@@ -6,21 +6,34 @@ from collections.abc import Mapping
 import keras
 from keras import ops
 
+from lxmert_tf.metrics import over_labels
 from lxmert_tf.model_output import ModelOutput
+from lxmert_tf.replicas import number_of_replicas, sum_over_replicas
+
+ADDED = "added_loss"  # what layers and variables add, such as regularisation
 
 
 class LossTrackers:
-    """A running mean per named loss. A plain object, so that the means are not saved with the weights."""
+    """The mean of each loss over all that it was computed of. A plain object, so that the means are not saved.
 
-    def __init__(self, names: tuple[str, ...]):
-        self.means = {name: keras.metrics.Mean(name=name) for name in names}
-        self.used: set[str] = set()
+    A batch weighs as much as it has labels, examples or boxes for the loss, so that no mean depends on how a set is
+    divided into batches.
+    """
 
-    def update(self, losses: dict, batch_size) -> None:
+    def __init__(self, names: tuple[str, ...], dtype: str):
+        self.names = names
+        self.means = {name: keras.metrics.Mean(name=name, dtype=dtype) for name in (*names, ADDED)}
+        self.used: tuple[str, ...] = ()
+
+    def update(self, losses: dict, counts: dict) -> None:
+        self.used = tuple(losses)
         for name, loss in losses.items():
-            if name in self.means:
-                self.means[name].update_state(loss, sample_weight=batch_size)
-                self.used.add(name)
+            self.means[name].update_state(loss, sample_weight=counts[name])
+
+    def results(self) -> dict:
+        """The sum of those last updated as "loss", and where a model has several each of them by name."""
+        results = {name: self.means[name].result() for name in self.used}
+        return {"loss": sum(results.values()), **(results if len(self.names) > 1 else {})}
 
 
 class TrainsOnOwnLosses:
@@ -32,17 +45,29 @@ class TrainsOnOwnLosses:
     """
 
     call_labels: tuple[str, ...] = ()
-    loss_names: tuple[str, ...] = ()
+    loss_names: tuple[str, ...] = ("answer_loss",)
     # Label of a class -> name for metrics, and the output with the logits; where there are several.
     class_outputs: dict[str, tuple[str, str]] = {}  # noqa: RUF012 (subclasses replace it)
+
+    def compile(
+        self, optimizer="rmsprop", loss=None, loss_weights=None, metrics=None, weighted_metrics=None, **kwargs
+    ) -> None:
+        """As Keras'; `metrics` and `weighted_metrics` are of the labels that are not -100, "accuracy" among them.
+
+        "accuracy" is `AnswerAccuracy`: of class ids the share that is right, of soft scores that of the best answer.
+        """
+        metrics, weighted_metrics = over_labels(metrics), over_labels(weighted_metrics)
+        super().compile(optimizer, loss, loss_weights, metrics, weighted_metrics, **kwargs)
 
     @property
     def metrics(self):
         return [*super().metrics, *self.loss_trackers.means.values()]
 
     def get_metrics_result(self):
-        unused = set(self.loss_trackers.means) - self.loss_trackers.used
-        return {name: value for name, value in super().get_metrics_result().items() if name not in unused}
+        results = super().get_metrics_result()
+        results = {name: value for name, value in results.items() if name not in self.loss_trackers.means}
+        own = self._compile_loss is None and self.loss_trackers.used
+        return {**results, **self.loss_trackers.results()} if own else results
 
     def make_train_function(self, force=False):
         # Keras may leave this to the trace of the first step, where TensorFlow then keeps the initial values as well.
@@ -76,11 +101,15 @@ class TrainsOnOwnLosses:
                 f"There are no labels to train on: give {', '.join(self.call_labels)} inside x or as y, "
                 "or a loss in compile()."
             )
-        scores = [value for value in y_pred.to_tuple()[1:] if not isinstance(value, tuple)]
-        batch_size = ops.shape(scores[-1])[0]  # not of the word logits, which need not be computed for it
-        self.loss_trackers.update(y_pred.losses, batch_size)
-        # Divided by the number of replicas, whose gradients are summed.
-        return self._aggregate_additional_loss(loss + sum(self.losses) if self.losses else loss)
+        losses, counts = y_pred.losses, y_pred.counts
+        if number_of_replicas() > 1:  # their gradients are summed: a replica's share of the mean over all of them
+            loss = sum(_share(losses[name], count) for name, count in counts.items())
+        if self.losses:
+            added = sum(self.losses)
+            losses, counts = {**losses, ADDED: added}, {**counts, ADDED: 1}
+            loss = loss + added / number_of_replicas()
+        self.loss_trackers.update(losses, counts)
+        return loss
 
     def compute_metrics(self, x, y, y_pred, sample_weight=None):
         y, y_pred = select_outputs(y, y_pred, self.class_outputs)
@@ -100,6 +129,12 @@ class TrainsOnOwnLosses:
             y = {self.call_labels[0]: y}
         x = dict(x) if isinstance(x, Mapping) else dict(zip(self.call_inputs, as_list(x), strict=False))
         return {**x, **y}, y, sample_weight
+
+
+def _share(loss, count):
+    """What the mean over one replica contributes to the mean over all."""
+    count = ops.cast(count, loss.dtype)
+    return loss * count / ops.maximum(sum_over_replicas(count), 1.0)
 
 
 def as_list(x) -> list:

@@ -1,5 +1,6 @@
 """The loss of hidden words without the logits of the others."""
 
+import keras
 from keras import ops
 
 from lxmert_tf.losses import IGNORE_INDEX
@@ -18,7 +19,7 @@ def masked_word_loss(hidden, table, bias, labels):
         hidden: float[N, H].
         table: float[V, H], the word embeddings.
         bias: float[V].
-        labels: int[N], word ids or -100.
+        labels: int32 or int64[N], word ids or -100.
 
     Returns:
         A scalar of at least float32; differentiable once.
@@ -44,10 +45,12 @@ def _loss_and_gradients(hidden, table, bias, labels):
     def add_chunk(start, loss, for_hidden, for_table, for_bias):
         rows = ops.slice(order, (start,), (CHUNK,))
         used = start + ops.arange(CHUNK, dtype="int32") < count
-        states, words = ops.take(hidden, rows, axis=0), ops.cast(ops.take(labels, rows), "int32")
+        states, words = ops.take(hidden, rows, axis=0), ops.take(labels, rows)
         logits = ops.matmul(states, ops.transpose(table)) + bias
         log_probabilities = ops.log_softmax(ops.cast(logits, wide))
-        hits = ops.equal(words[:, None], ops.arange(table.shape[0], dtype="int32"))
+        hits = ops.equal(
+            words[:, None], ops.arange(table.shape[0], dtype=keras.backend.standardize_dtype(labels.dtype))
+        )
         losses = -ops.sum(ops.where(hits, log_probabilities, ops.zeros_like(log_probabilities)), axis=-1)
         # As `cross_entropy`: a label that is neither a word nor -100 gives NaN.
         losses = ops.where(ops.any(hits, axis=-1), losses, ops.full_like(losses, float("nan")))

@@ -121,3 +121,34 @@ def test_a_callable_activation_works_but_is_not_saved(tmp_path):
     with pytest.raises(ValueError, match="hidden_act is the callable"):
         config.save_pretrained(tmp_path)
     assert not list(tmp_path.iterdir())
+
+
+def test_num_labels_names_that_many_answers_as_upstream_does(caplog):
+    config = LxmertConfig(num_labels=3)
+    assert config.id2label == {0: "LABEL_0", 1: "LABEL_1", 2: "LABEL_2"}
+    assert (config.num_labels, config.num_qa_labels) == (3, 9500)
+    config.num_labels = 2
+    assert config.label2id == {"LABEL_0": 0, "LABEL_1": 1}
+    named = LxmertConfig(num_labels=5, id2label={0: "no", 1: "yes"})
+    assert (named.num_labels, named.id2label[1]) == (2, "yes")
+    assert "num_labels=5 is left out: id2label names 2" in caplog.text
+    assert "num_labels" not in config.to_dict()
+    with pytest.raises(ValueError, match="num_labels must be an integer of at least 1, got 0"):
+        LxmertConfig(num_labels=0)
+
+
+def test_the_problem_type_is_one_of_upstreams():
+    assert LxmertConfig.from_dict({"problem_type": None}).problem_type is None
+    assert LxmertConfig(problem_type="single_label_classification").to_dict()["problem_type"].startswith("single")
+    with pytest.raises(ValueError, match="problem_type must be one of regression"):
+        LxmertConfig(problem_type="multi")
+
+
+def test_names_of_answers_follow_their_number(caplog):
+    config = LxmertConfig(num_qa_labels=3, id2label={0: "no", 1: "yes", 2: "two"})
+    config.resize_answers(2)
+    assert (config.num_qa_labels, config.id2label, config.label2id) == (2, {0: "no", 1: "yes"}, {"no": 0, "yes": 1})
+    assert not caplog.records
+    config.resize_answers(4)
+    assert (config.num_qa_labels, config.id2label, config.label2id) == (4, None, None)
+    assert "id2label names 2 of 4 answers: it is dropped" in caplog.text

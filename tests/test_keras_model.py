@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 from helpers import REL32, assert_close
-from keras_helpers import MODELS, TASK_MODELS, batch, flat, labels, tiny_model
+from keras_helpers import MODELS, TASK_MODELS, batch, flat, labels, tiny_config, tiny_model
 
 from lxmert_tf import (
     TFLxmertForPreTraining,
@@ -399,3 +399,28 @@ def test_there_are_no_answers_to_resize(model_class):
     assert model.get_qa_logit_layer() is None
     with pytest.raises(ValueError, match="no answers to resize"):
         model.resize_num_qa_labels(3)
+
+
+def test_a_model_owns_its_config():
+    config = tiny_config(id2label=dict(enumerate("abcde")))
+    one, other = TFLxmertForQuestionAnswering(config), TFLxmertForPreTraining(config)
+    one.resize_num_qa_labels(3)
+    other.lxmert.resize_token_embeddings(50)
+    assert config == tiny_config(id2label=dict(enumerate("abcde")))
+    assert (one.config.num_qa_labels, one.config.id2label) == (3, dict(enumerate("abc")))
+    assert one.lxmert.config is one.config
+    assert other.config.vocab_size == other.lxmert.embeddings.config.vocab_size == 50
+    assert other.config.num_qa_labels == 5
+    TFLxmertForQuestionAnswering(one.config).config.hidden_act = "relu"
+    assert one.config.hidden_act == "gelu"
+
+
+def test_the_problem_type_chooses_the_loss_of_soft_scores():
+    soft = np.array([[0.0, 0.9, 0, 0.9, 0.3], [0, 0, 0, 0, 0], [0.3, 0, 0, 0, 1]], "float32")
+    model = tiny_model(problem_type="single_label_classification")
+    binary = tiny_model(problem_type="multi_label_classification")
+    x = batch(model)
+    best = np.array([1, -100, 4])  # the first of equal ones; none where all are 0
+    assert float(model(**x, labels=soft).loss) == float(binary(**x, labels=best).loss)
+    assert float(binary(**x, labels=soft).loss) == float(tiny_model()(**x, labels=soft).loss)
+    assert float(binary(**x, labels=soft).loss) != pytest.approx(float(model(**x, labels=soft).loss), rel=1e-3)

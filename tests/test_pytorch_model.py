@@ -505,6 +505,15 @@ def test_resize_num_qa_labels_needs_an_answer_head(model_class):
         build(model_class).resize_num_qa_labels(5)
 
 
+def test_a_model_owns_its_config():
+    config = LxmertConfig(**SIZES)
+    model = LxmertForPreTraining(config)
+    model.resize_num_qa_labels(3)
+    model.lxmert.resize_token_embeddings(120)
+    assert (config.num_qa_labels, config.vocab_size) == (11, 99)
+    assert (model.config.num_qa_labels, model.config.vocab_size) == (3, 120)
+
+
 def test_resizing_keeps_frozen_parameters_frozen():
     model = build(LxmertForPreTraining).requires_grad_(False)
     model.resize_token_embeddings(120)
@@ -543,6 +552,8 @@ def test_linear_warmup_schedule():
     for wrong in ({"total_steps": 0}, {"total_steps": 10, "warmup": 1.0}):
         with pytest.raises(ValueError, match="must be"):
             linear_warmup_schedule(1, **wrong)
+    with pytest.raises(ValueError, match=r"total_steps=1 with warmup=0\.1 trains nothing"):
+        linear_warmup_schedule(0, 1)
 
 
 def test_training_with_the_schedule_lowers_the_loss():

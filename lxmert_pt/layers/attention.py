@@ -12,16 +12,18 @@ def attention_bias(mask: torch.Tensor | None, dtype: torch.dtype) -> torch.Tenso
     """What to add to attention scores so that masked keys get no weight.
 
     Args:
-        mask: int or float[B, K], 1 for keys to attend to, 0 for masked ones, or None.
+        mask: bool, int or float[B, K], 0 for masked keys, 1 or any number up to it for the others; or None.
         dtype: of the scores, float32 at least, so that scores added to its minimum stay finite.
 
     Returns:
-        float[B, 1, 1, K], 0 or the dtype's minimum; None without a mask. A row masked throughout spreads its weight
-        evenly over all its keys and is never NaN.
+        float[B, 1, 1, K], 0 or the dtype's minimum; None without a mask. NaN for a number outside 0..1. A row masked
+        throughout spreads its weight evenly over all its keys and is never NaN.
     """
     if mask is None:
         return None
-    return (1 - mask.to(dtype))[:, None, None, :] * torch.finfo(dtype).min
+    mask = mask.to(dtype)[:, None, None, :]
+    bias = torch.zeros_like(mask).masked_fill(mask <= 0, torch.finfo(dtype).min)
+    return bias.masked_fill(~((mask >= 0) & (mask <= 1)), torch.nan)
 
 
 def score_dtype(dtype: torch.dtype) -> torch.dtype:

@@ -10,18 +10,20 @@ def attention_bias(mask, dtype: str):
     """What to add to attention scores so that masked keys get no weight.
 
     Args:
-        mask: int or float [B, K], 1 for keys to attend to, 0 for masked ones, or None.
+        mask: bool, int or float [B, K], 0 for masked keys, 1 or any number up to it for the others; or None.
         dtype: floating dtype of the scores; at least float32, so that scores added to its minimum stay finite.
 
     Returns:
-        float[B, 1, 1, K], 0 or the dtype's minimum, or None. A row masked throughout spreads its weight evenly over
-        all its keys, as upstream's does, and is never NaN.
+        float[B, 1, 1, K], 0 or the dtype's minimum, or None; NaN for a number outside 0..1. A row masked throughout
+        spreads its weight evenly over all its keys, as upstream's does, and is never NaN.
     """
     if mask is None:
         return None
     minimum = {"float32": -3.4028234663852886e38, "float64": -1.7976931348623157e308}[dtype]
     mask = ops.cast(mask, dtype)[:, None, None, :]
-    return (1.0 - mask) * minimum
+    bias = ops.where(mask > 0, ops.zeros_like(mask), ops.full_like(mask, minimum))
+    known = ops.logical_and(mask >= 0, mask <= 1)
+    return ops.where(known, bias, ops.full_like(mask, float("nan")))
 
 
 def score_dtype(compute_dtype: str) -> str:

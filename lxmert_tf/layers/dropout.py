@@ -6,6 +6,8 @@ from contextvars import ContextVar
 import keras
 from keras import ops
 
+from lxmert_tf.replicas import replica_id
+
 # A function from a dropout layer to its next seed, in place of the layer's own generator.
 seed_source: ContextVar = ContextVar("seed_source", default=None)
 
@@ -29,8 +31,20 @@ class Dropout(keras.layers.Dropout):
             return ops.zeros_like(inputs)
         source = seed_source.get()
         seed = self.seed_generator.next() if source is None else source(self)
-        kept = random_bits(inputs, seed) >= int(self.rate * 2**32) - 2**31
+        kept = random_bits(inputs, of_replica(seed)) >= int(self.rate * 2**32) - 2**31
         return ops.where(kept, inputs / (1.0 - self.rate), ops.zeros_like(inputs))
+
+
+def of_replica(seed):
+    """The seed int[2] for this replica of a `tf.distribute` strategy, whose generators all give the same.
+
+    That of the first replica is the one of a single device.
+    """
+    replica = replica_id()
+    if isinstance(replica, int) and replica == 0:
+        return seed
+    key = _mixed(ops.convert_to_tensor(replica, "int32"))  # 0 for 0
+    return ops.bitwise_xor(ops.cast(seed, "int32"), ops.stack([key, ops.zeros_like(key)]))
 
 
 def random_bits(like, seed):

@@ -4,6 +4,7 @@ from keras import ops
 
 from lxmert_tf.configuration import LxmertConfig
 from lxmert_tf.layers.common import Block, dense, dropout, initializer, layer_norm
+from lxmert_tf.losses import class_ids
 
 
 class PaddedEmbedding(Block):
@@ -23,13 +24,16 @@ class PaddedEmbedding(Block):
         self.weight = self.add_weight(name="weight", shape=shape, initializer=initializer(self.config), autocast=False)
 
     def call(self, ids):
-        """int[...] -> float[..., H]"""
+        """int[...] -> float[..., H]; NaN for an id that is none of the table's rows, never the row of another"""
         # The reshape changes nothing but the gradient, which TensorFlow makes dense on its way back through it. Keras'
         # optimisers square a sparse one before they add up the rows of a repeated id, which is not Adam.
         table = ops.reshape(self.weight, self.weight.shape)
-        ids = ops.cast(ids, "int32")  # of any integer type; TensorFlow takes few
-        looked_up = ops.cast(ops.take(table, ids, axis=0), self.compute_dtype)
-        return ops.where(ops.expand_dims(ops.equal(ids, 0), -1), ops.stop_gradient(looked_up), looked_up)
+        ids = class_ids(ids)
+        known = ops.logical_and(ids >= 0, ids < self.rows)
+        rows = ops.cast(ops.where(known, ids, ops.zeros_like(ids)), "int32")
+        looked_up = ops.cast(ops.take(table, rows, axis=0), self.compute_dtype)
+        looked_up = ops.where(ops.expand_dims(ops.equal(rows, 0), -1), ops.stop_gradient(looked_up), looked_up)
+        return ops.where(ops.expand_dims(known, -1), looked_up, ops.full_like(looked_up, float("nan")))
 
 
 class LxmertEmbeddings(Block):

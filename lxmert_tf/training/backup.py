@@ -14,7 +14,7 @@ import numpy as np
 
 from lxmert_tf.files import replacing
 
-FORMAT = 1
+FORMAT = 2  # 1: with the means of losses over batches
 
 
 class Backup:
@@ -81,6 +81,11 @@ class Backup:
             raise ValueError(
                 f"{self.path} is not a readable backup ({error}); remove it to start this run anew."
             ) from error
+        if content["format"] != FORMAT:
+            raise ValueError(
+                f"{self.path} was written by another version of lxmert-tf (format {content['format']}, not {FORMAT}): "
+                "go on with that version, or start the run anew in another directory."
+            )
         variables = dict(self._variables())
         shapes = {name: tuple(variable.shape) for name, variable in variables.items()}
         differing = sorted(

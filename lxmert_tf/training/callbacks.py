@@ -16,7 +16,7 @@ from typing import Any
 import keras
 import numpy as np
 
-from lxmert_tf.files import write_text
+from lxmert_tf.files import replacing, write_text
 from lxmert_tf.training.backup import Backup
 
 logger = logging.getLogger("lxmert_tf")
@@ -35,7 +35,7 @@ class Progress:
         history: a row of the log for each epoch done.
         best: the best value of the monitored metric so far, and the epoch it was in, counted from 1.
         waited: epochs since then.
-        skipped: steps whose gradients were not finite and were skipped.
+        skipped: steps that were no updates, since their gradients were not finite.
         stopped: whether training has ended early.
     """
 
@@ -79,9 +79,10 @@ class Backups(keras.callbacks.Callback):
 
 
 class NonFiniteGuard(keras.callbacks.Callback):
-    """Stops when the loss or a gradient is not finite, or counts it where the optimiser skips such updates.
+    """Stops when the loss or a gradient is not finite, or notes the step where the optimiser skips such updates.
 
-    With float16 the loss scale may make gradients infinite: Keras then skips the update, and only the loss counts here.
+    With float16 the loss scale may make gradients infinite: Keras then lowers the scale and skips the update, which is
+    noted, and only the loss stops training.
 
     Args:
         progress: where training is.
@@ -94,7 +95,7 @@ class NonFiniteGuard(keras.callbacks.Callback):
         self.progress, self.describe, self.skip = progress, describe, skip
 
     def on_train_begin(self, logs=None):
-        self.seen = self._count()
+        self.seen, self.applied = self._count(), self._applied()
         self.before: list | None = None
 
     def on_train_batch_begin(self, batch, logs=None):
@@ -102,7 +103,10 @@ class NonFiniteGuard(keras.callbacks.Callback):
             self.before = [variable.numpy() for variable in self.model.metrics_variables]
 
     def on_train_batch_end(self, batch, logs=None):
+        applied, self.applied = self.applied, self._applied()
         if self._count() == self.seen and np.isfinite((logs or {}).get("loss", 0.0)).all():
+            if self.applied == applied:
+                self.progress.skipped.append(self.progress.step)
             return
         self.seen = self._count()
         step = self.progress.step
@@ -117,9 +121,12 @@ class NonFiniteGuard(keras.callbacks.Callback):
             variable.assign(value)
 
     def _count(self) -> int:
-        optimizer = self.model.optimizer
-        optimizer = getattr(optimizer, "inner_optimizer", optimizer)  # of a LossScaleOptimizer
-        return int(optimizer.nonfinite.numpy())
+        """Gradients that were not finite."""
+        return int(inner_optimizer(self.model).nonfinite.numpy())
+
+    def _applied(self) -> int:
+        """Steps whose gradients came to the optimiser."""
+        return int(inner_optimizer(self.model)._iterations.numpy())
 
 
 class EpochLog(keras.callbacks.Callback):
@@ -142,6 +149,7 @@ class EpochLog(keras.callbacks.Callback):
             "epoch": epoch + 1,
             "step": self.progress.step,
             "seconds": round(time.perf_counter() - self.started, 3),  # of this process, if the epoch was resumed
+            "updates": int(inner_optimizer(self.model).iterations),
             "skipped": len(self.progress.skipped),
             **{name: float(value) for name, value in (logs or {}).items()},
         }
@@ -243,13 +251,17 @@ class TensorBoardLog(keras.callbacks.Callback):
 
     Args:
         directory: where the event files go.
-        progress: where training is; its step is the horizontal axis, also after a restart.
+        progress: where training is; its step is the horizontal axis, also after a restart, which takes back what was
+            written of steps after it.
         every: steps between points of the training curves.
     """
 
     def __init__(self, directory: Path, progress: Progress, every: int = 20):
         super().__init__()
         self.directory, self.progress, self.every, self.writer = directory, progress, every, None
+
+    def on_train_begin(self, logs=None):
+        forget_events_after(self.directory, self.progress.step)
 
     def on_train_batch_end(self, batch, logs=None):
         step = self.progress.step + 1
@@ -278,6 +290,31 @@ class TensorBoardLog(keras.callbacks.Callback):
             for name, value in values.items():
                 tf.summary.write(name, tf.constant(value, tf.float32), metadata=metadata)
         self.writer.flush()
+
+
+def forget_events_after(directory: Path, step: int) -> None:
+    """Rewrites TensorBoard's event files without what a killed run wrote after the backup that it goes on from."""
+    import tensorflow as tf
+
+    for path in sorted(directory.glob("events.out.tfevents.*")):
+        kept, later = [], False
+        try:
+            for record in tf.data.TFRecordDataset(str(path)).as_numpy_iterator():
+                if tf.compat.v1.Event.FromString(record).step <= step:
+                    kept.append(record)
+                else:
+                    later = True
+        except tf.errors.DataLossError:  # the kill cut off the last record
+            later = True
+        if later:
+            with replacing(path) as temporary, tf.io.TFRecordWriter(str(temporary)) as file:
+                for record in kept:
+                    file.write(record)
+
+
+def inner_optimizer(model) -> keras.optimizers.Optimizer:
+    """The optimiser that updates the weights, which in float16 Keras puts into one that scales the loss."""
+    return getattr(model.optimizer, "inner_optimizer", model.optimizer)
 
 
 def write_log(path: Path, history: list[dict[str, float]]) -> None:

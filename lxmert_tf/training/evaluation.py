@@ -14,8 +14,8 @@ from conversion.names import match, task_of
 from lxmert_tf import LxmertTokenizer, weights
 from lxmert_tf.data.feature_store import open_features
 from lxmert_tf.files import replacing
+from lxmert_tf.losses import answer_loss
 from lxmert_tf.metrics import Consistency, sentence_groups
-from lxmert_tf.modeling import answer_loss
 from lxmert_tf.training import tasks
 from lxmert_tf.training.run_directory import RUN
 from lxmert_tf.training.training import TRAINING, check_fits, read_tokenizer, verbosity
@@ -87,7 +87,8 @@ class Evaluator:
         """The task's metrics on some annotation files.
 
         Returns:
-            "accuracy" in 0..1 (VQA: soft; pretraining: of matching), "loss", "examples", and what else the task has:
+            "accuracy" in 0..1 (VQA: soft; pretraining: of matching), "loss" (that of the config's `problem_type`, with
+            which the model was trained), "examples", and what else the task has:
             "consistency" for NLVR2; losses and accuracies of each pretraining task; "unknown_answers" with VQA and GQA,
             which count as wrong.
 
@@ -125,7 +126,8 @@ class Evaluator:
         for step, (x, y) in enumerate(batches):
             examples = dataset.examples(step)
             scores = answer(x, examples)
-            loss.update_state(answer_loss(scores, y["labels"]), sample_weight=len(examples))
+            batch_loss = answer_loss(scores, y["labels"], self.model.config.problem_type)
+            loss.update_state(batch_loss.value, sample_weight=batch_loss.count)
             for metric in metrics:
                 metric.update_state(y["labels"], scores)
         return {metric.name: metric.result() for metric in (loss, *metrics)}

@@ -5,8 +5,8 @@ Everything that differs from Keras' optimisers is in `_RecipeOptimizer`:
 - Gradients are summed over all replicas *before* they are clipped. Keras clips each replica's share on its own, so that
   two workers would train otherwise than one.
 - Learning rate and decay have a factor per variable.
-- With gradient accumulation the schedule counts updates, as the moments do, not batches.
-- `nonfinite` counts the updates whose gradients were not finite; with `skip_nonfinite` they change nothing.
+- `nonfinite` counts the updates whose gradients were not finite; with `skip_nonfinite` they change nothing
+  and are not counted as updates.
 """
 
 import re
@@ -97,10 +97,10 @@ class _RecipeOptimizer:
     def _all_reduce_sum_gradients(self, grads_and_vars):
         return grads_and_vars  # `_clip_gradients` has done it
 
-    def _get_current_learning_rate(self):
-        if isinstance(self._learning_rate, keras.optimizers.schedules.LearningRateSchedule):
-            return self._learning_rate(self.iterations)
-        return super()._get_current_learning_rate()
+    @property
+    def iterations(self):
+        """Updates done; one that was skipped is none, so that it moves neither schedule nor bias correction."""
+        return super().iterations - self.nonfinite if self.skip_nonfinite else super().iterations
 
     def get_config(self) -> dict:
         return {

@@ -8,6 +8,8 @@ from dataclasses import dataclass, replace
 TASKS = ("vqa", "gqa", "nlvr2", "pretrain")
 OPTIMIZERS = ("bertadam", "adamw")
 LOSSES = ("bce", "ce")
+# As a config names them. Source: upstream `PretrainedConfig.problem_type`.
+PROBLEM_TYPES = {"bce": "multi_label_classification", "ce": "single_label_classification"}
 
 
 def _check(name: str, value, holds: bool, rule: str) -> None:
@@ -32,7 +34,8 @@ class Recipe:
         epsilon: of the optimiser.
         layer_decay: factor of the learning rate for each layer further from the heads; 1 for all alike.
         accumulate: batches whose gradients are averaged for one update.
-        loss: "bce" against soft scores (VQA, GQA) or "ce" against the best answer.
+        loss: "bce" against soft scores (VQA, GQA) or "ce" against the best answer, the first of equal ones; a question
+            none of whose answers is known then has no loss.
         max_length: longest text in tokens, [CLS] and [SEP] among them.
         load_answers: start the answer head from the checkpoint's, matched answer by answer.
         monitor: the validation metric by which the best checkpoint is chosen; larger is better unless it is a loss.

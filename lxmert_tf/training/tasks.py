@@ -115,7 +115,7 @@ def metrics(task: str) -> Any:
     from lxmert_tf.metrics import AnswerAccuracy
 
     if task == "pretrain":
-        return {name: AnswerAccuracy(ignore=True) for name in ("matched", "masked_lm", "ans")}
+        return {name: AnswerAccuracy() for name in ("matched", "masked_lm", "ans")}
     return [AnswerAccuracy()]
 
 
@@ -131,12 +131,3 @@ def _of_first_images(annotations: list, limit: int) -> list:
     images = dict.fromkeys(getattr(annotation, name) for annotation in annotations for name in names)
     first = set(list(images)[:limit])
     return [each for each in annotations if all(getattr(each, name) in first for name in names)]
-
-
-def best_answers(x: dict, y: dict) -> tuple[dict, dict]:
-    """A batch with class ids in place of soft scores, for cross entropy: the best answer, -100 where there is none."""
-    import tensorflow as tf
-
-    scores = y["labels"]
-    best = tf.argmax(scores, axis=-1, output_type=tf.int32)
-    return x, {"labels": tf.where(tf.reduce_max(scores, axis=-1) > 0, best, tf.constant(-100, tf.int32))}

@@ -45,7 +45,7 @@ from lxmert_tf.training.fitting import fit
 from lxmert_tf.training.initialization import freeze, from_checkpoint, with_answers
 from lxmert_tf.training.optimizers import layer_rate_factors, make_optimizer
 from lxmert_tf.training.options import TrainOptions
-from lxmert_tf.training.recipes import Recipe
+from lxmert_tf.training.recipes import PROBLEM_TYPES, Recipe
 from lxmert_tf.training.run_directory import BACKUP, RunDirectory, command_line
 
 logger = logging.getLogger("lxmert_tf")
@@ -274,6 +274,8 @@ class _Run:
         model_class = tasks.model_class(options.task)
         names = self.inputs.answers.answers if self.inputs.answers else None
         config = with_answers(self.config, names)
+        if options.task in ("vqa", "gqa"):  # the model keeps its loss, for whoever evaluates or serves it
+            config = LxmertConfig.from_dict({**config.to_dict(), "problem_type": PROBLEM_TYPES[self.recipe.loss]})
         if config.num_qa_labels != self.config.num_qa_labels:
             self.say(
                 f"The model has {counted(config.num_qa_labels, 'answer')}, those of the answer table, in place of the "
@@ -290,11 +292,8 @@ class _Run:
     # Batches
 
     def _batches(self, dataset, first: int, last: int | None):
-        best = self.recipe.loss == "ce" and self.options.task in ("vqa", "gqa")
-
         def share(index: int, count: int):
-            batches = self.inputs.share(dataset, index, count).batches(first, last)
-            return batches.map(tasks.best_answers) if best else batches
+            return self.inputs.share(dataset, index, count).batches(first, last)
 
         size = self.recipe.batch_size if dataset is self.inputs.train else self.eval_batch_size
         return distribute(self.strategy, share, size)
@@ -338,6 +337,12 @@ class _Run:
             lost = sum(dataset.unknown_answers.values()) if dataset is not None and dataset.unknown_answers else 0
             if lost:
                 self.say(f"not in the answer table: {counted(lost, f'{name} answer')}")
+        unused = recipe.epochs * len(train) % recipe.accumulate
+        if unused:
+            self.say(
+                f"The last {counted(unused, 'step')} will change nothing: too few for an update, which takes "
+                f"{recipe.accumulate} (--accumulate)."
+            )
         if progress.step:
             self.say(f"resumed after step {progress.step} of {recipe.epochs * len(train)}")
 

@@ -49,7 +49,7 @@ def test_the_run_directory_tells_all(data, run):
     assert {str(data / name) for name in ("train.json", "valid.json", "features.h5", "vocab.txt")} <= record[
         "files"
     ].keys()
-    assert (run / "log.csv").read_text().startswith("epoch,step,seconds,skipped,accuracy,loss")
+    assert (run / "log.csv").read_text().startswith("epoch,step,seconds,updates,skipped,accuracy,loss")
     assert list((run / "tensorboard").glob("events.*"))
     assert not (run / "backup.safetensors").exists()
     assert json.loads((run / "best" / "training.json").read_text())["task"] == "vqa"

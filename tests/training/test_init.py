@@ -21,6 +21,7 @@ from lxmert_tf.data.annotations import read_all_answers
 from lxmert_tf.data.feature_store import build_features
 from lxmert_tf.data.synthetic.dataset import write_dataset
 from lxmert_tf.training import training
+from lxmert_tf.training.evaluation import Evaluator
 from lxmert_tf.training.initialization import HEAD, freeze, from_checkpoint, with_answers
 from lxmert_tf.training.options import TrainOptions
 from lxmert_tf.training.training import train
@@ -253,8 +254,24 @@ def test_frozen_weights_stay_and_the_others_move(data, frozen):
     assert {name for name in found if name.endswith("weight")} - named - unread <= moved
 
 
-def test_cross_entropy_is_another_loss_and_falls_too(data, tmp_path, frozen):
-    assert falling(run(data, tmp_path, loss="ce")) < 0.5 * frozen[1]  # one term, against the sum over 19 answers
+def test_cross_entropy_is_another_loss_that_the_model_keeps_and_accuracy_is_the_same(data, tmp_path, frozen):
+    questions = json.loads((data / "valid.json").read_text())
+    for number, question in enumerate(questions):
+        best = next(iter(question["label"]))
+        other = "no" if best == "yes" else "yes"
+        question["label"] = ({best: 1.0}, {best: 0.9, other: 0.9}, {"of no table": 1.0})[number % 3]
+    valid = tmp_path / "valid.json"
+    valid.write_text(json.dumps(questions))
+    result = run(data, tmp_path / "run", loss="ce", valid=(str(valid),))
+    assert falling(result) < 0.5 * frozen[1]  # one term, against the sum over 19 answers
+    evaluator = Evaluator("vqa", str(tmp_path / "run" / "last"), str(data / "features.h5"), batch_size=13)
+    assert evaluator.model.config.problem_type == "single_label_classification"
+    found = evaluator.evaluate([str(valid)], verbose=0)
+    assert found["accuracy"] == pytest.approx(result["history"][-1]["val_accuracy"], rel=1e-6)
+    assert found["loss"] == pytest.approx(result["history"][-1]["val_loss"], rel=1e-5)
+    assert result["best"] == max(row["val_accuracy"] for row in result["history"])
+    config = LxmertConfig.from_pretrained(frozen[0] / "last")
+    assert config.problem_type == "multi_label_classification"
 
 
 @pytest.mark.slow
@@ -263,9 +280,13 @@ def test_compiled_with_xla_a_run_is_the_same(data, tmp_path, frozen):
     assert found == pytest.approx(frozen[1], rel=1e-4)  # float32 in another order, through an epoch of updates
 
 
-def test_mixed_precision_with_accumulation_and_rates_by_layer_learns(data, tmp_path):
+def test_mixed_precision_with_accumulation_and_rates_by_layer_learns(data, tmp_path, capsys):
     options = {"precision": "mixed_bfloat16", "accumulate": 2, "layer_decay": 0.5, "limit": 30}
-    falling(run(data, tmp_path, init=None, learning_rate=3e-2, epochs=3, **options))
+    result = run(data, tmp_path, init=None, learning_rate=3e-2, epochs=3, verbose=2, **options)
+    falling(result)
+    unused = result["steps"] % 2
+    assert result["history"][-1]["updates"] == (result["steps"] - unused) // 2
+    assert (f"The last {unused} step will change nothing" in capsys.readouterr().out) == bool(unused)
     assert {value.dtype.name for value in trained(tmp_path).values()} == {"float32"}
 
 

@@ -53,6 +53,27 @@ def test_the_default_is_the_bert_adam_of_the_package(clip):
         np.testing.assert_allclose(one, other, rtol=2e-6, atol=1e-7)
 
 
+@pytest.mark.parametrize("optimizer_class", [BertAdam, AdamW])
+def test_schedules_of_the_public_optimizers_count_updates(optimizer_class):
+    def updated(count: int, batches: int):
+        options = {"gradient_accumulation_steps": count} if count > 1 else {}
+        optimizer = optimizer_class(LinearWarmup(0.1, 4, 0.25), **options)
+        weights = trained(optimizer, [update for update in range(4) for _ in range(batches)])
+        assert float(optimizer.learning_rate) == 0
+        return weights
+
+    for one, other in zip(updated(1, 1), updated(3, 3), strict=True):
+        np.testing.assert_allclose(other, one, rtol=2e-6, atol=1e-7)
+
+
+def test_a_single_update_cannot_be_one_of_warm_up():
+    with pytest.raises(ValueError, match=r"total_steps=1 with warmup=0\.1 trains nothing"):
+        LinearWarmup(1e-3, 1)
+    with pytest.raises(ValueError, match="total_steps=1"):
+        make_optimizer(RECIPE.but(accumulate=4), 7)
+    assert float(LinearWarmup(1e-3, 1, warmup=0)(0)) == pytest.approx(1e-3)
+
+
 def test_adamw_is_keras_adamw():
     recipe = RECIPE.but(optimizer="adamw")
     plain = keras.optimizers.AdamW(
