@@ -97,6 +97,7 @@ def alone(tmp_path_factory):
 def test_four_devices_train_as_one(tmp_path, alone):
     finish(start(tmp_path, "--devices", "4"))
     assert_same_training(results(tmp_path), alone)
+    assert results(tmp_path)["replicas"].tolist() == [0, 1, 2, 3]
 
 
 @pytest.mark.slow
@@ -104,6 +105,7 @@ def test_two_workers_train_as_one_process_and_end_in_the_same_weights(tmp_path, 
     finish(*group(tmp_path))
     first, second = results(tmp_path, 0), results(tmp_path, 1)
     assert_same_training(first, alone)
+    assert [*first["replicas"], *second["replicas"]] == [0, 1]
     for one, other in zip(weights(first), weights(second), strict=True):
         np.testing.assert_array_equal(one, other)
 

@@ -17,6 +17,7 @@ import numpy as np
 import tensorflow as tf
 from training_helpers import MemoryDataset, compiled, small_config
 
+from lxmert_tf.replicas import replica_id
 from lxmert_tf.training.backup import Backup
 from lxmert_tf.training.callbacks import Backups, NonFiniteGuard, Progress
 from lxmert_tf.training.distribution import check_agreement, distribute, is_chief, make_fit_work, make_strategy
@@ -39,6 +40,14 @@ class Losses(keras.callbacks.Callback):
 
     def on_train_batch_begin(self, batch, logs=None):
         self.model.reset_metrics()
+
+
+def replicas(strategy) -> list[int]:
+    """The numbers of this process' replicas, by which their dropout differs."""
+    if strategy is None:
+        return [replica_id()]
+    numbers = strategy.run(tf.function(lambda: tf.convert_to_tensor(replica_id())))
+    return [int(number) for number in strategy.experimental_local_results(numbers)]
 
 
 def main() -> None:
@@ -81,6 +90,7 @@ def main() -> None:
         losses=losses.values,
         val_loss=history["val_loss"],
         val_accuracy=history["val_accuracy"],
+        replicas=replicas(strategy),
         **{f"weight-{number}": weight.numpy() for number, weight in enumerate(model.weights)},
     )
 
