@@ -1,7 +1,6 @@
 """Checkpoints for question answering whose head starts from a pretrained one."""
 
 import os
-from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
@@ -9,7 +8,7 @@ from typing import Any
 from conversion.answers import BIAS, KERNEL, AnswerMatch, match_answers, read_pretraining_answers, with_target_head
 from conversion.convert import Report, convert
 from conversion.formats import Checkpoint
-from conversion.text import counted, some
+from conversion.text import counted
 from lxmert_tf.configuration import LxmertConfig
 from lxmert_tf.weights import open_source
 
@@ -61,8 +60,6 @@ def convert_answers(
         ValueError: the source has no head of that many answers, none is found, or one is named twice; or as `convert`.
     """
     new = read_pretraining_answers(answers)
-    if twice := [answer for answer, count in Counter(new).items() if count > 1]:
-        raise ValueError(f"{answers} must name each answer once, got {some(list(map(repr, twice)))} again.")
     match = match_answers(read_pretraining_answers(pretrained), new)
     if not match.found:
         raise ValueError(f"None of the answers in {answers} is among those in {pretrained}; check which list is which.")

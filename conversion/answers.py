@@ -1,15 +1,15 @@
 """A fine-tuning answer head that starts from the pretrained one: rows of equal answers copied, the others zero."""
 
-import json
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from conversion.tensors import Tensors
+from lxmert_tf.files import read_json
+from lxmert_tf.labels import by_row
 
 KERNEL, BIAS = "answer_head.logit_fc.3.weight", "answer_head.logit_fc.3.bias"
 ARTICLES = ("a ", "an ", "the ")
@@ -119,7 +119,7 @@ def read_pretraining_answers(path: str | os.PathLike) -> list[str]:
 
     Raises:
         FileNotFoundError: there is no such file.
-        ValueError: it cannot be read or is no such list; the message names the file.
+        ValueError: it cannot be read, is no such list, or has an answer twice; the message names the file.
     """
     entries = _read_list(path)
     answers = [entry.get("ans") if isinstance(entry, dict) else entry for entry in entries]
@@ -131,7 +131,7 @@ def read_answers(path: str | os.PathLike) -> list[str]:
 
     Raises:
         FileNotFoundError: there is no such file.
-        ValueError: it cannot be read or is no such list; the message names the file.
+        ValueError: it cannot be read, is no such list, or has an answer twice; the message names the file.
     """
     return _strings(path, _read_list(path), "text")
 
@@ -146,10 +146,10 @@ def _take_rows(array: np.ndarray, rows: list[int]) -> np.ndarray:
 
 def _read_list(path: str | os.PathLike) -> list[Any]:
     try:
-        content = json.loads(Path(path).read_text(encoding="utf-8"))
+        content = read_json(path)
     except FileNotFoundError:
         raise
-    except (OSError, ValueError, RecursionError) as error:
+    except (OSError, ValueError) as error:
         raise ValueError(f"{os.fspath(path)} cannot be read as a JSON list of answers: {error}") from error
     if not isinstance(content, list) or not content:
         raise ValueError(f"{os.fspath(path)} must hold a list of answers that is not empty.")
@@ -160,4 +160,8 @@ def _strings(path: str | os.PathLike, answers: list[Any], expected: str) -> list
     for index, answer in enumerate(answers):
         if not isinstance(answer, str):
             raise ValueError(f"{os.fspath(path)} must be a list of {expected}; entry {index} is not.")
+    try:
+        by_row(enumerate(answers))
+    except ValueError as error:
+        raise ValueError(f"{os.fspath(path)}: {error}") from error
     return answers

@@ -10,6 +10,8 @@ from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
+from lxmert_tf.labels import are_placeholders, by_row
+
 logger = logging.getLogger("lxmert_tf")
 
 CONFIG_NAME = "config.json"
@@ -70,7 +72,8 @@ class LxmertConfig:
         task_matched, task_mask_lm, task_obj_predict, task_qa: which pretraining tasks have a loss.
         visual_obj_loss, visual_attr_loss, visual_feat_loss: which of the visual losses are used.
         output_attentions, output_hidden_states, return_dict: defaults of the call arguments of the same name.
-        id2label, label2id: names of the answers; saved with the model. One given alone fills in the other.
+        id2label, label2id: names of the answers; saved with the model. One given alone fills in the other;
+            given both, they must say the same.
         problem_type: of question answering with soft scores: "single_label_classification" for the cross entropy of the
             best answer, else binary cross entropy.
         num_labels: without `id2label`, so many answers named LABEL_0, LABEL_1, ..., as upstream.
@@ -175,6 +178,9 @@ class LxmertConfig:
         if not isinstance(values, Mapping):
             raise TypeError(f"An LXMERT config must be a JSON object, got {type(values).__name__}.")
         _check_nesting(values)
+        labels = {"id2label", "label2id"} & set(overrides)
+        if len(labels) == 1:  # what the other says belongs to those that are overridden
+            values = {name: value for name, value in values.items() if name not in ("id2label", "label2id")}
         model_type = values.get("model_type", cls.model_type)
         if model_type != cls.model_type:
             raise ValueError(
@@ -190,9 +196,11 @@ class LxmertConfig:
             FileNotFoundError: there is no such file.
             ValueError: it is not JSON, or breaks a rule; the message names the file.
         """
+        from lxmert_tf.files import read_json
+
         try:
-            values = json.loads(Path(path).read_text(encoding="utf-8"))
-        except (ValueError, RecursionError) as error:
+            values = read_json(path)
+        except ValueError as error:
             raise ValueError(f"{path} is not a JSON file ({error}); expected an LXMERT config.json.") from error
         try:
             return cls.from_dict(values, **overrides)
@@ -261,20 +269,38 @@ class LxmertConfig:
     # Checks
 
     def _complete_labels(self) -> None:
-        """Gives ids their integer keys back (JSON has only string keys) and fills in the missing direction."""
-        for name in ("id2label", "label2id"):
-            _check(name, getattr(self, name), "labels")
+        """Makes `id2label` and `label2id` each other's inverse; JSON has only string keys.
+
+        Placeholders that contradict names are dropped: transformers leaves its LABEL_0, LABEL_1 in one of the two where
+        only the other was given.
+        """
+        id2label = self._by_row("id2label", "integers to names", lambda id, label: (id, str(label)))
+        label2id = self._by_row("label2id", "names to integers", lambda label, id: (id, str(label)))
+        if id2label and label2id and are_placeholders(label2id):
+            label2id = id2label
+        elif id2label and label2id and are_placeholders(id2label):
+            id2label = label2id
+        known = id2label or label2id
+        if not known:
+            return
+        for row, label in (label2id or {}).items():
+            if known.get(row) != label:
+                raise ValueError(
+                    f"label2id must say the same as id2label, got {label!r} for {row}, where id2label has "
+                    f"{known.get(row)!r}; leave label2id out to have it made of id2label."
+                )
+        self.id2label = known
+        self.label2id = {label: row for row, label in known.items()}
+
+    def _by_row(self, name: str, what: str, pair: Callable[[Any, Any], tuple[Any, str]]) -> dict[int, str] | None:
+        """The labels of a field by their ids."""
+        _check(name, labels := getattr(self, name), "labels")
+        if labels is None:
+            return None
         try:
-            if self.id2label is not None:
-                self.id2label = {int(k): str(v) for k, v in self.id2label.items()}
-            if self.label2id is not None:
-                self.label2id = {str(k): int(v) for k, v in self.label2id.items()}
-        except (TypeError, ValueError, OverflowError):
-            raise ValueError("id2label and label2id must map integers to names and names to integers.") from None
-        if self.id2label and not self.label2id:
-            self.label2id = {label: index for index, label in self.id2label.items()}
-        elif self.label2id and not self.id2label:
-            self.id2label = {index: label for label, index in self.label2id.items()}
+            return by_row(pair(key, value) for key, value in labels.items())
+        except ValueError as error:
+            raise ValueError(f"{name} must map {what}, one to one: {error}.") from None
 
     def _validate(self) -> None:
         for name, rule in _FIELD_RULES.items():

@@ -1,11 +1,15 @@
-"""Files that appear whole or not at all, written beside their place, flushed to disk, then renamed; and their bytes."""
+"""Files that appear whole or not at all, written beside their place, flushed to disk, then renamed; their content."""
 
 import hashlib
+import json
 import os
+import reprlib
 import tempfile
+from collections import Counter
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 PARTIAL = ".partial-"  # what the names of unfinished files begin with
 ENTRY_HEADER = 30  # bytes that every entry of a zip archive begins with
@@ -50,6 +54,20 @@ def write_text(path: str | os.PathLike, text: str) -> None:
         temporary.write_text(text, encoding="utf-8")
 
 
+def read_json(path: str | os.PathLike) -> Any:
+    """The content of a JSON file in UTF-8.
+
+    Raises:
+        OSError: it cannot be opened.
+        ValueError: it is not JSON, or an object has a key twice, of which Python would drop one without a word. The
+            message does not name the file.
+    """
+    try:
+        return json.loads(Path(path).read_text(encoding="utf-8"), object_pairs_hook=_object)
+    except RecursionError as error:
+        raise ValueError("it is nested too deeply") from error
+
+
 def check_apart(output: str | os.PathLike, inputs: Iterable[str | os.PathLike | None]) -> None:
     """Holds what is to be written apart from what is read; inputs that are None or not there are passed over.
 
@@ -90,6 +108,14 @@ def sha256(*paths: str | os.PathLike) -> str:
             while block := file.read(1 << 22):
                 digest.update(block)
     return digest.hexdigest()
+
+
+def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    values = dict(pairs)
+    if len(values) < len(pairs):
+        twice = Counter(key for key, _ in pairs).most_common(1)[0][0]
+        raise ValueError(f"an object has the key {reprlib.repr(twice)} twice")
+    return values
 
 
 def _umask() -> int:

@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+import h5py
 import numpy as np
 
 from lxmert_tf import LxmertTokenizer
@@ -34,6 +35,14 @@ def make_store(folder, images=12, feat_dim=4, boxes=range(3, 7), **options) -> F
     write_tsv(folder / "features.tsv", regions)
     build_features(folder / "features.tsv", folder / "features.h5", **options)
     return open_features(folder / "features.h5")
+
+
+def write_hdf5(path, arrays, **options) -> Path:
+    """A file of other programs; `options` say how its features are stored."""
+    with h5py.File(path, "w") as file:
+        for name, value in arrays.items():
+            file.create_dataset(name, data=value, **(options if name == "features" else {}))
+    return path
 
 
 def make_tokenizer(folder) -> LxmertTokenizer:

@@ -1,6 +1,7 @@
 """LxmertConfig reads upstream's files, keeps what it does not know, and refuses what cannot be."""
 
 import json
+import re
 
 import pytest
 from helpers import GOLDEN
@@ -74,6 +75,51 @@ def test_labels_keep_integer_ids_and_complete_each_other(tmp_path):
     assert LxmertConfig(label2id={"a": 1}).id2label == {1: "a"}
 
 
+def test_placeholders_of_transformers_give_way_to_names():
+    placeholders = {0: "LABEL_0", 1: "LABEL_1"}
+    names = {0: "yes", 1: "no", 2: "maybe"}
+    rows, inverse = {"LABEL_0": 0, "LABEL_1": 1}, {"yes": 0, "no": 1, "maybe": 2}
+    for config in (
+        LxmertConfig(id2label=names, label2id=rows),
+        LxmertConfig(id2label=placeholders, label2id=inverse),
+        LxmertConfig(id2label=names, label2id={"maybe": 2}),
+    ):
+        assert (config.id2label, config.label2id) == (names, inverse)
+    config = LxmertConfig(id2label=placeholders, label2id={"LABEL_0": 0, "LABEL_1": 1, "LABEL_2": 2})
+    assert (config.id2label, config.label2id) == (placeholders, rows)
+
+
+def test_labels_that_are_overridden_take_the_other_direction_with_them():
+    values = {"id2label": {"0": "yes", "1": "no"}, "label2id": {"yes": 0, "no": 1}}
+    assert LxmertConfig.from_dict(values, id2label={0: "red"}).label2id == {"red": 0}
+    assert LxmertConfig.from_dict(values, label2id={"red": 1}).id2label == {1: "red"}
+    assert LxmertConfig.from_dict(values, id2label=None).label2id is None
+    assert LxmertConfig.from_dict(values, num_qa_labels=3).id2label == {0: "yes", 1: "no"}
+
+
+@pytest.mark.parametrize("id", ["04", " 4", "4 ", "+4", "-4", "4.0", "4e0", "٤", "4_0", "", 4.0, True, -4, None])
+def test_an_id_that_is_not_written_plainly_is_refused(id):
+    assert LxmertConfig(id2label={"4": "a"}, label2id={"a": "4"}).id2label == {4: "a"}
+    for labels in ({"id2label": {0: "a", id: "b"}}, {"label2id": {"a": 0, "b": id}}):
+        with pytest.raises(ValueError, match=f"^{next(iter(labels))} must map .*: {re.escape(repr(id))} is no row"):
+            LxmertConfig(**labels)
+
+
+@pytest.mark.parametrize(
+    ("labels", "message"),
+    [
+        ({"id2label": {4: "a", "4": "b"}}, "id2label must map .*: row 4 has two answers, 'a' and 'b'"),
+        ({"id2label": {0: "a", 1: "a"}}, "id2label must map .*: answer 'a' is in the table twice, at 0 and 1"),
+        ({"label2id": {"a": 0, "b": 0}}, "label2id must map .*: row 0 has two answers, 'a' and 'b'"),
+        ({"id2label": {0: "a", 1: "b"}, "label2id": {"a": 1, "b": 0}}, "got 'a' for 1, where id2label has 'b'"),
+        ({"id2label": {0: "a"}, "label2id": {"a": 0, "b": 1}}, "got 'b' for 1, where id2label has None"),
+    ],
+)
+def test_labels_that_are_not_one_to_one_are_refused(labels, message):
+    with pytest.raises(ValueError, match=message):
+        LxmertConfig(**labels)
+
+
 @pytest.mark.parametrize(
     ("changes", "error", "message"),
     [
@@ -111,6 +157,9 @@ def test_broken_files_are_named(tmp_path):
         LxmertConfig.from_pretrained(tmp_path)
     path.write_text('{"hidden_size": null}')
     with pytest.raises(TypeError, match=r"config.json: hidden_size must be an integer"):
+        LxmertConfig.from_pretrained(path)
+    path.write_text('{"id2label": {"0": "yes", "1": "no", "0": "maybe"}}')
+    with pytest.raises(ValueError, match=r"config\.json is not a JSON file \(an object has the key '0' twice\)"):
         LxmertConfig.from_pretrained(path)
     with pytest.raises(FileNotFoundError):
         LxmertConfig.from_pretrained(tmp_path / "nowhere" / "at" / "all")

@@ -10,13 +10,13 @@ import os
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field, fields
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from conversion.answers import read_pretraining_answers
-from lxmert_tf.files import replacing, write_text
+from lxmert_tf.files import read_json, replacing, write_text
+from lxmert_tf.labels import by_row
 
 Label = dict[str, float]  # soft scores: answer -> score in 0..1
 
@@ -99,13 +99,7 @@ class AnswerTable:
         self.answers = tuple(answers)
         if not self.answers:
             raise ValueError("an answer table must hold at least one answer, got none")
-        self._rows: dict[str, int] = {}
-        for row, answer in enumerate(self.answers):
-            if not isinstance(answer, str):
-                raise ValueError(f"answer {row} must be text, got {answer!r}")
-            if answer in self._rows:
-                raise ValueError(f"answer {answer!r} is in the table twice, at {self._rows[answer]} and {row}")
-            self._rows[answer] = row
+        self._rows = {answer: row for row, answer in by_row(enumerate(self.answers)).items()}
 
     def __len__(self) -> int:
         return len(self.answers)
@@ -444,8 +438,8 @@ def _check_same(table: AnswerTable, rows: dict[str, Any], path: str | os.PathLik
 
 def _read_json(path: str | os.PathLike, kind: type, what: str) -> Any:
     try:
-        value = json.loads(Path(path).read_text("utf-8"))
-    except (ValueError, RecursionError) as error:  # json.JSONDecodeError, UnicodeDecodeError; too deeply nested
+        value = read_json(path)
+    except ValueError as error:
         raise ValueError(f"{os.fspath(path)}: not json: {error}") from error
     if not isinstance(value, kind):
         raise ValueError(f"{os.fspath(path)}: expected {what}, got {_kind(value)}")

@@ -10,32 +10,18 @@ Shapes: M images, R boxes of all images, N boxes of one image, D feature dimensi
 import json
 import os
 import zipfile
+import zlib
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 
-from lxmert_tf.data.stored_rows import ArrayRows, Rows, hdf5_rows, npz_rows
+from lxmert_tf.data.feature_arrays import NAMES, PER_IMAGE, Arrays
+from lxmert_tf.data.stored_rows import Rows, hdf5_rows, npz_rows
 
 LABELS = {"objects_id": "int64", "objects_conf": "float32", "attrs_id": "int64", "attrs_conf": "float32"}
 PIXELS, NORMALIZED = "x1 y1 x2 y2 in pixels", "x1 y1 x2 y2 in 0..1"
-
-# The first name is what we write.
-NAMES = {
-    "features": ("image_features", "features"),
-    "boxes": ("image_bb", "boxes"),
-    "normalized": ("spatial_features", "normalized_boxes"),
-    "spans": ("pos_boxes",),
-    "num_boxes": ("num_boxes", "num_bbox"),
-    "img_ids": ("image_ids", "img_ids", "image_id", "img_id"),
-    "img_w": ("img_w", "image_w"),
-    "img_h": ("img_h", "image_h"),
-    "objects_id": ("objects_id", "obj_id"),
-    "objects_conf": ("objects_conf", "obj_conf"),
-    "attrs_id": ("attrs_id", "attr_id"),
-    "attrs_conf": ("attrs_conf", "attr_conf"),
-}
 
 
 @dataclass
@@ -47,7 +33,7 @@ class Layout:
         starts, ends: `int64[M]`, the rows of each image.
         features: R rows of D values.
         boxes: R rows of at least 4 values, x1 y1 x2 y2.
-        sizes: `float32[M, 2]`, width and height in pixels, or None where the boxes are in 0..1 already.
+        sizes: `float64[M, 2]`, width and height in pixels, or None where the boxes are in 0..1 already.
         labels: "objects_id", "objects_conf", "attrs_id", "attrs_conf" -> R rows of 1 value; may lack some.
         provenance: what is known of where the features come from.
     """
@@ -75,10 +61,10 @@ def read_layout(path: str, descriptor: int) -> Layout:
     start = os.pread(descriptor, 8, 0)
     if start[:4] == b"PK\x03\x04":
         try:
-            arrays, attributes = npz_rows(path, descriptor), {}
-        except (zipfile.BadZipFile, ValueError, EOFError) as error:
+            stored = npz_rows(path, descriptor)
+        except (zipfile.BadZipFile, zlib.error, ValueError, EOFError, RuntimeError) as error:
             raise ValueError(f"{path} is no readable npz file: {error}") from error
-        return _layout(path, arrays, attributes)
+        return _layout(Arrays(path, stored), {})
     if start == b"\x89HDF\r\n\x1a\n":
         return _hdf5_layout(path, descriptor)
     if start.count(b"\t") or path.endswith(".tsv"):
@@ -97,96 +83,112 @@ def _hdf5_layout(path: str, descriptor: int) -> Layout:
     except OSError as error:
         raise ValueError(f"{path} is no readable HDF5 file: {error}") from error
     with file:
-        arrays: dict[str, Any] = {}
-        known = {alias for aliases in NAMES.values() for alias in aliases}
-        for name in known & set(file):
-            dataset = file[name]
-            if not isinstance(dataset, h5py.Dataset):
-                continue
-            if dataset.ndim == 1 and (name in _names("img_ids", "img_w", "img_h", "num_boxes")):
-                arrays[name] = dataset.asstr()[:] if h5py.check_string_dtype(dataset.dtype) else dataset[:]
-            elif name in NAMES["spans"]:
-                arrays[name] = dataset[:]
-            elif dataset.ndim in (1, 2, 3):
-                arrays[name] = hdf5_rows(dataset, descriptor)
-        return _layout(path, arrays, dict(file.attrs))
+        stored: dict[str, Any] = {}
+        for what, aliases in NAMES.items():
+            for name in aliases:
+                dataset = file.get(name)
+                if not isinstance(dataset, h5py.Dataset):
+                    continue
+                if what in PER_IMAGE or not dataset.ndim:
+                    stored[name] = np.asarray(dataset[()])
+                else:
+                    stored[name] = hdf5_rows(dataset, descriptor)
+        return _layout(Arrays(path, stored), dict(file.attrs))
 
 
-def _names(*fields: str) -> set[str]:
-    return {name for each in fields for name in NAMES[each]}
-
-
-def _layout(path: str, arrays: Mapping[str, Any], attributes: Mapping[str, Any]) -> Layout:
-    def find(name: str) -> Any:
-        return next((arrays[alias] for alias in NAMES[name] if alias in arrays), None)
-
-    def need(name: str, what: str) -> Any:
-        if (found := find(name)) is None:
-            raise ValueError(f"{path} has no {what}: expected an array named {' or '.join(NAMES[name])}")
-        return found
-
-    def rows(name: str) -> Rows | None:
-        found = find(name)
-        return ArrayRows(found) if isinstance(found, np.ndarray) else found
-
-    need("features", "features")
-    img_ids = [_text(name) for name in need("img_ids", "names of images")]
-    features, boxes, normalized = rows("features"), rows("boxes"), rows("normalized")
-    starts, ends = _spans(path, len(img_ids), find("spans"), find("num_boxes"), features.shape)
-    sizes = None
-    if normalized is None:
-        need("boxes", "boxes")
-        width, height = find("img_w"), find("img_h")
-        if width is not None and height is not None:
-            sizes = np.stack([_column(width), _column(height)], axis=1).astype(np.float32)
-    layout = Layout(
+def _layout(arrays: Arrays, attributes: Mapping[str, Any]) -> Layout:
+    features = arrays.features()
+    axes = features.shape[:-1]
+    img_ids = arrays.names()
+    spans = (_stored_spans if arrays.name("spans") else _even_spans)(arrays, img_ids, features)
+    normalized = arrays.name("normalized") is not None
+    return Layout(
         img_ids=img_ids,
-        starts=starts,
-        ends=ends,
+        starts=spans[:, 0],
+        ends=spans[:, 1],
         features=features,
-        boxes=boxes if normalized is None else normalized,
-        sizes=sizes,
-        labels={name: found for name in LABELS if (found := rows(name)) is not None},
+        boxes=arrays.boxes("normalized" if normalized else "boxes", axes),
+        sizes=None if normalized else _sizes(arrays, img_ids),
+        labels={name: rows for name in LABELS if (rows := arrays.labels(name, axes)) is not None},
         provenance=_provenance(attributes),
     )
-    _check(path, layout)
-    return layout
 
 
-def _spans(path: str, images: int, spans, num_boxes, shape: tuple[int, ...]) -> tuple[np.ndarray, np.ndarray]:
-    if spans is not None:
-        spans = _column(spans, 2)
-        if spans.shape != (images, 2):
-            raise ValueError(f"{path}: pos_boxes must have the shape [{images}, 2], got {list(spans.shape)}")
-        return spans[:, 0].astype(np.int64), spans[:, 1].astype(np.int64)
+def _even_spans(arrays: Arrays, img_ids: list[str], features: Rows) -> np.ndarray:
+    """The rows of each image, `int64[M, 2]`, in a file of so many places for every image."""
+    images, name, shape = len(img_ids), arrays.name("features"), list(features.shape)
     if len(shape) != 3:
         raise ValueError(
-            f"{path}: features of the shape {list(shape)} need pos_boxes [M, 2], the first row of each image and the "
+            f"{arrays.path}: {name} of the shape {shape} need pos_boxes [M, 2], the first row of each image and the "
             "row after its last"
         )
-    starts = np.arange(images, dtype=np.int64) * shape[1]
-    counts = np.full(images, shape[1]) if num_boxes is None else _column(num_boxes)
-    return starts, starts + counts
+    if shape[0] != images:
+        raise ValueError(f"{arrays.path}: {name} must have the shape [{images}, N, D], one for each image, got {shape}")
+    counts = arrays.counts(images)
+    if counts is None:
+        counts = np.full(images, shape[1])
+    if (row := _first((counts < 1) | (counts > shape[1]))) is not None:
+        raise ValueError(
+            f"{arrays.path}: {arrays.name('num_boxes')} must lie in 1..{shape[1]}, the places that {name} of the shape "
+            f"{shape} has for each image, got {counts[row]} for {img_ids[row]!r}"
+        )
+    starts = np.arange(images) * shape[1]
+    return np.stack([starts, starts + counts], axis=1)
 
 
-def _check(path: str, layout: Layout) -> None:
-    images, rows = len(layout.img_ids), layout.features.count
-    if len(set(layout.img_ids)) != images:
-        raise ValueError(f"{path} names an image twice; every image must be there once")
-    counts = layout.ends - layout.starts
-    if images and not (len(counts) == images and (counts > 0).all() and layout.starts.min() >= 0):
-        raise ValueError(f"{path}: every one of the {images} images must have at least one box")
-    if images and layout.ends.max() > rows:
-        raise ValueError(f"{path}: the images have boxes up to row {layout.ends.max()}, but features has {rows} rows")
-    if layout.features.dtype.kind != "f":
-        raise ValueError(f"{path}: features must be float32 or float16, got {layout.features.dtype}")
-    for name, found in {"boxes": layout.boxes, **layout.labels}.items():
-        if images and found.count < layout.ends.max():
-            raise ValueError(f"{path}: {name} has {found.count} rows, but features has {rows}")
-    if layout.boxes.width < 4:
-        raise ValueError(f"{path}: boxes must have 4 values x1 y1 x2 y2, got {layout.boxes.width}")
-    if layout.sizes is not None and (len(layout.sizes) != images or not (layout.sizes > 0).all()):
-        raise ValueError(f"{path}: img_w and img_h must be above 0 for each of the {images} images")
+def _stored_spans(arrays: Arrays, img_ids: list[str], features: Rows) -> np.ndarray:
+    """The rows of each image, `int64[M, 2]`, as `pos_boxes` has them: no row is of two images."""
+    images, name, shape = len(img_ids), arrays.name("features"), list(features.shape)
+    spans = arrays.spans(images)
+    if len(shape) != 2:
+        raise ValueError(
+            f"{arrays.path}: beside pos_boxes {name} must have the shape [R, D], the boxes of all images one after the "
+            f"other, got {shape}"
+        )
+    starts, ends = spans.T
+    if (row := _first((starts < 0) | (ends <= starts))) is not None:
+        raise ValueError(
+            f"{arrays.path}: every one of the {images} images must have at least one box, but pos_boxes has the rows "
+            f"{starts[row]} to {ends[row]} for {img_ids[row]!r}"
+        )
+    if images and ends.max() > shape[0]:
+        raise ValueError(
+            f"{arrays.path}: the images have boxes up to row {ends.max()}, but features has {shape[0]} rows: pos_boxes "
+            f"does not fit to {name} of the shape {shape}"
+        )
+    order = np.argsort(starts)
+    if (place := _first(starts[order][1:] < ends[order][:-1])) is not None:
+        one, other = (img_ids[row] for row in order[place : place + 2])
+        raise ValueError(f"{arrays.path}: pos_boxes has some of the same rows for {one!r} and {other!r}")
+    counts = arrays.counts(images)
+    if counts is not None and (row := _first(counts != ends - starts)) is not None:
+        raise ValueError(
+            f"{arrays.path}: {arrays.name('num_boxes')} must say what pos_boxes does, {ends[row] - starts[row]} for "
+            f"{img_ids[row]!r}, got {counts[row]}"
+        )
+    return spans
+
+
+def _sizes(arrays: Arrays, img_ids: list[str]) -> np.ndarray | None:
+    """`float64[M, 2]`, width and height of each image in pixels, or None."""
+    path, images = arrays.path, len(img_ids)
+    width, height = arrays.column("img_w", images), arrays.column("img_h", images)
+    if width is None and height is None:
+        return None
+    if width is None or height is None:
+        raise ValueError(f"{path} has only one of img_w and img_h; boxes in pixels need both")
+    sizes = np.stack([width, height], axis=1).astype(np.float64)
+    if (row := _first(~((sizes > 0) & (sizes < np.inf)).all(axis=1))) is not None:
+        got = " x ".join(f"{side:g}" for side in sizes[row])
+        raise ValueError(
+            f"{path}: img_w and img_h must be above 0 for each of the {images} images, got {got} for {img_ids[row]!r}"
+        )
+    return sizes
+
+
+def _first(wrong: np.ndarray) -> int | None:
+    """The first place of a True, or None."""
+    return int(np.argmax(wrong)) if wrong.any() else None
 
 
 def _provenance(attributes: Mapping[str, Any]) -> dict[str, Any]:
@@ -194,16 +196,3 @@ def _provenance(attributes: Mapping[str, Any]) -> dict[str, Any]:
         return dict(json.loads(attributes["provenance"]))
     except (KeyError, TypeError, ValueError):
         return {}
-
-
-def _column(array: Any, width: int = 1) -> np.ndarray:
-    """A whole array in memory, `[rows]` or `[rows, width]`."""
-    if not isinstance(array, np.ndarray):
-        out = np.empty((array.count, array.width), array.dtype)
-        array.read(0, out)
-        array = out
-    return array.reshape(-1) if width == 1 else array
-
-
-def _text(name: Any) -> str:
-    return name.decode("utf-8") if isinstance(name, bytes) else str(name)

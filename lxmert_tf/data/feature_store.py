@@ -115,7 +115,7 @@ class FeatureStore:
 
         Raises:
             UnknownImageError: an image has no region features.
-            ValueError: a box is not in its image.
+            ValueError: a box is not in its image, or a class is no whole number of int32.
         """
         return self.read_rows(self.rows(img_ids), labels)
 
@@ -134,7 +134,7 @@ class FeatureStore:
         sources = {"visual_feats": layout.features, "visual_pos": layout.boxes}
         for name, found in layout.labels.items() if labels else ():
             sources[name] = found
-            arrays[name] = np.zeros((*shape, 1), np.int32 if name.endswith("_id") else np.float32)
+            arrays[name] = np.zeros((*shape, 1), found.dtype if name.endswith("_id") else np.float32)
         for index in np.argsort(starts):  # in the order of the file, which disks like
             start, count = starts[index], counts[index]
             for name, source in sources.items():
@@ -142,7 +142,8 @@ class FeatureStore:
             arrays["visual_feats"][index, count:] = 0
         arrays["visual_pos"] = self._normalized(arrays["visual_pos"][..., :4], rows)
         for name in layout.labels if labels else ():
-            arrays[name] = arrays[name][..., 0]
+            values = arrays[name][..., 0]
+            arrays[name] = self._classes(name, values, rows) if name.endswith("_id") else values
         return arrays
 
     def read_boxes(self, rows: np.ndarray, boxes: np.ndarray) -> np.ndarray:
@@ -164,7 +165,15 @@ class FeatureStore:
     def _normalized(self, boxes: np.ndarray, rows: np.ndarray) -> np.ndarray:
         """Boxes `[B, N, 4]` of these images, in 0..1."""
         if self._layout.sizes is not None:
-            boxes = boxes / np.tile(self._layout.sizes[rows], 2)[:, None]
+            sizes = self._layout.sizes[rows].astype(np.float32)
+            divided = (boxes.max(axis=(1, 2), initial=0) <= 1) & (sizes.min(axis=1) > 1)
+            if divided.any():
+                img_id = self.img_ids[rows[np.argmax(divided)]]
+                raise ValueError(
+                    f"{self.path}, image {img_id!r}: all boxes lie within the first pixel; are they divided by img_w "
+                    "and img_h already? Then the file must not have these"
+                )
+            boxes = boxes / np.tile(sizes, 2)[:, None]
         inside = ((boxes >= -ROUNDING) & (boxes <= 1 + ROUNDING)).all(axis=(1, 2))  # so that NaN fails too
         if not inside.all():
             bad = int(np.argmin(inside))
@@ -176,3 +185,15 @@ class FeatureStore:
                 )
             raise ValueError(f"{self.path}, image {img_id!r}: a box is not within the image's width and height")
         return np.clip(boxes, 0, 1)
+
+    def _classes(self, name: str, stored: np.ndarray, rows: np.ndarray) -> np.ndarray:
+        """Classes `[B, N]` of these images as int32."""
+        with np.errstate(invalid="ignore"):
+            classes = stored.astype(np.int32)
+        if (wrong := classes != stored).any():  # so that NaN fails too
+            bad, box = np.argwhere(wrong)[0]
+            raise ValueError(
+                f"{self.path}, image {self.img_ids[rows[bad]]!r}: {name} must be whole numbers of int32, "
+                f"got {stored[bad, box]}"
+            )
+        return classes

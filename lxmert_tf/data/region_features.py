@@ -30,6 +30,7 @@ FIELDS = (
 )
 LARGEST = 1e6  # a feature above this is none: float64 read as float32 gives such numbers
 LARGEST_SIDE = 2**31 - 1  # pixels; the built file keeps sizes as int32
+LARGEST_CLASS = 2**31 - 1  # models take int32
 ROUNDING = 1e-5  # how far a box may pass the edge of its picture, as a share of its side: float32 rounding
 
 
@@ -38,12 +39,12 @@ class RegionFeatures:
     """What a detector found in one image.
 
     Args:
-        img_id: the image's name, not empty, without tab or line break.
+        img_id: the image's name, not empty, without tab, line break or NUL.
         img_h, img_w: height and width of the image in pixels.
-        objects_id: `int64[N]`, object class of each box.
-        objects_conf: `float32[N]`, its confidence.
-        attrs_id: `int64[N]`, attribute class of each box.
-        attrs_conf: `float32[N]`, its confidence.
+        objects_id: `int64[N]`, object class of each box, in 0..2^31-1.
+        objects_conf: `float32[N]`, its confidence in 0..1.
+        attrs_id: `int64[N]`, attribute class of each box, in 0..2^31-1.
+        attrs_conf: `float32[N]`, its confidence in 0..1.
         boxes: `float32[N, 4]`, pixels, x1 y1 x2 y2, within the image.
         features: `float32[N, D]`.
     """
@@ -232,8 +233,8 @@ def _features(raw: dict[str, bytes], num_boxes: int) -> np.ndarray:
 
 def _check(regions: RegionFeatures) -> None:
     """Raises ValueError unless the parts of one image fit together."""
-    if not regions.img_id or any(mark in regions.img_id for mark in "\t\r\n"):
-        raise ValueError("img_id must be a name without tab or line break")
+    if not regions.img_id or any(mark in regions.img_id for mark in "\t\r\n\0"):
+        raise ValueError("img_id must be a name without tab, line break or NUL")
     for name in ("img_h", "img_w"):
         side = getattr(regions, name)
         if not 1 <= side <= LARGEST_SIDE:
@@ -251,6 +252,14 @@ def _check(regions: RegionFeatures) -> None:
             raise ValueError(f"{name} must be finite, got NaN or infinity")
     if max(np.max(regions.features), -np.min(regions.features)) > LARGEST:
         raise ValueError("features reach beyond a million, which no detector gives; are they float64?")
+    for name in ("objects_conf", "attrs_conf"):
+        low, high = np.min(getattr(regions, name)), np.max(getattr(regions, name))
+        if low < 0 or high > 1 + ROUNDING:
+            raise ValueError(f"{name} must lie in 0..1, got {low:g} to {high:g}")
+    for name in ("objects_id", "attrs_id"):
+        ids = np.asarray(getattr(regions, name))
+        if (wrong := ids != np.clip(ids.astype(np.int64), 0, LARGEST_CLASS)).any():
+            raise ValueError(f"{name} must be whole numbers in 0..{LARGEST_CLASS}, got {ids[wrong][0]}")
     normalize_boxes(regions.boxes, regions.img_w, regions.img_h)
     if np.max(regions.boxes) <= 1 < min(regions.img_h, regions.img_w):
         raise ValueError(

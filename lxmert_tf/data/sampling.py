@@ -57,7 +57,8 @@ class Sampler:
         Args:
             epoch: from 0.
             lengths: `int[M]`; if given, and there is a seed, examples of similar lengths share a batch: they are sorted
-                within random pools of 100 batches, and the batches shuffled.
+                within random pools of 100 batches, and the batches shuffled. A last batch that is not full is a random
+                draw of all lengths: out of a sorted pool it would always get the longest.
 
         Returns:
             `int64[M]`, or a multiple of the batch size if the remainder is dropped.
@@ -68,11 +69,12 @@ class Sampler:
         order = rng.permutation(self.size)[: self.steps * self.global_batch]
         if lengths is None:
             return order
+        full = len(order) // self.global_batch
+        order, rest = np.split(order, [full * self.global_batch])
         pool = np.arange(len(order)) // (POOL * self.global_batch)
         order = order[np.lexsort((lengths[order], pool))]  # stable: random among equals
-        full = len(order) // self.global_batch
-        batches = order[: full * self.global_batch].reshape(full, self.global_batch)
-        return np.concatenate([rng.permutation(batches).reshape(-1), order[full * self.global_batch :]])
+        batches = order.reshape(full, self.global_batch)
+        return np.concatenate([rng.permutation(batches).reshape(-1), rest])
 
     def whole(self, position: int, order: np.ndarray) -> np.ndarray:
         """The examples of the global batch at this position in its epoch."""

@@ -3,6 +3,7 @@
 HDF5's library lets one thread in at a time. What is stored plainly is therefore read past it, by its place in the file.
 """
 
+import math
 import os
 import threading
 import zipfile
@@ -31,6 +32,9 @@ class Rows(Protocol):
     def read(self, start: int, out: np.ndarray) -> None:
         """Fills `out`, `[rows, width]` of any dtype, with the rows from `start` on."""
 
+    def singly(self) -> "Rows":
+        """The same values as rows of one: `[M, N]` is then M * N rows, not M."""
+
 
 class FileRows:
     """Rows that lie plainly in a file: in blocks of a fixed number of rows, at known places.
@@ -55,6 +59,10 @@ class FileRows:
             plain = np.empty((len(out), self.width), self.dtype)
             self._read(start, plain)
             out[...] = plain
+
+    def singly(self) -> "FileRows":
+        block, shape = self.block * self.width, (self.count * self.width,)
+        return FileRows(self.descriptor, self.name, self.offsets, block, shape, self.dtype)
 
     def write(self, start: int, rows: np.ndarray) -> None:
         """Writes `rows`, `[rows, width]`, from row `start` on."""
@@ -94,16 +102,20 @@ class ArrayRows:
     def read(self, start: int, out: np.ndarray) -> None:
         out[...] = self.array[start : start + len(out)]
 
+    def singly(self) -> "ArrayRows":
+        return ArrayRows(self.array.reshape(-1))
+
 
 class LibraryRows:
     """Rows that only HDF5's library can read, because they are compressed, for example: one thread at a time."""
 
     lock = threading.Lock()  # one for all files: so is HDF5's own
 
-    def __init__(self, path: str, name: str, shape: tuple[int, ...], dtype):
+    def __init__(self, path: str, name: str, shape: tuple[int, ...], dtype, width: int | None = None):
         self.path, self.name, self.shape, self.dtype = path, name, shape, np.dtype(dtype)
-        self.per_item = shape[1] if len(shape) == 3 else 1
-        self.count, self.width = _rows_and_width(shape)
+        self.width = _rows_and_width(shape)[1] if width is None else width
+        self.count = math.prod(shape) // max(self.width, 1)
+        self.per_item = math.prod(shape[1:]) // max(self.width, 1)
         self._opened: tuple[int, object] | None = None
 
     def read(self, start: int, out: np.ndarray) -> None:
@@ -111,6 +123,9 @@ class LibraryRows:
         with self.lock:
             rows = self._dataset()[first:last].reshape(-1, self.width)
         out[...] = rows[start - first * self.per_item :][: len(out)]
+
+    def singly(self) -> "LibraryRows":
+        return LibraryRows(self.path, self.name, self.shape, self.dtype, width=1)
 
     def _dataset(self):
         """The dataset, opened anew in every process: HDF5 does not survive a fork."""
@@ -126,11 +141,12 @@ def hdf5_rows(dataset, descriptor: int) -> Rows:
 
     Args:
         dataset: a `h5py.Dataset`; it may be closed afterwards.
-        descriptor: of the same file, opened apart, to stay open.
+        descriptor: of the file in which it was found, opened apart, to stay open.
     """
     shape, chunks = dataset.shape, dataset.chunks
-    name, per_item = dataset.file.filename, shape[1] if len(shape) == 3 else 1
+    name, per_item = dataset.file.filename, math.prod(shape[1:-1])
     plain = dataset.dtype.isnative and not dataset.external and not dataset.is_virtual and dataset.size
+    plain = plain and os.path.samestat(os.stat(name), os.fstat(descriptor))  # not behind a link to another file
     if plain and chunks is None and (offset := dataset.id.get_offset()) is not None:
         return FileRows(descriptor, name, np.array([offset]), shape[0] * per_item, shape, dataset.dtype)
     if plain and chunks is not None and chunks[1:] == shape[1:] and not dataset.id.get_create_plist().get_nfilters():
@@ -147,7 +163,11 @@ def hdf5_rows(dataset, descriptor: int) -> Rows:
 
 
 def npz_rows(path: str, descriptor: int) -> dict[str, Rows | np.ndarray]:
-    """The arrays of an npz file: rows where the member is stored as it is, as `np.savez` does, else whole arrays."""
+    """The arrays of an npz file: rows where the member is stored as it is, as `np.savez` does, else whole arrays.
+
+    Raises:
+        ValueError, EOFError, RuntimeError, zipfile.BadZipFile, zlib.error: it is damaged, or holds what is no array.
+    """
     arrays: dict[str, Rows | np.ndarray] = {}
     with zipfile.ZipFile(path) as archive, np.load(path, allow_pickle=False) as loaded:
         for info in archive.infolist():
@@ -155,6 +175,8 @@ def npz_rows(path: str, descriptor: int) -> dict[str, Rows | np.ndarray]:
             with archive.open(info) as member:
                 shape, fortran, dtype = _npy_header(member)
                 header = member.tell()
+            if header + math.prod(shape) * dtype.itemsize > info.file_size and not dtype.hasobject:
+                raise ValueError(f"its array {name} of the shape {list(shape)} is cut short")
             if info.compress_type == zipfile.ZIP_STORED and not fortran and dtype.isnative and len(shape) in (2, 3):
                 local = os.pread(descriptor, ENTRY_HEADER, info.header_offset)
                 start = content_of_entry(local, info.header_offset) + header
@@ -172,6 +194,4 @@ def _npy_header(file) -> tuple[tuple[int, ...], bool, np.dtype]:
 
 
 def _rows_and_width(shape: tuple[int, ...]) -> tuple[int, int]:
-    if len(shape) == 3:
-        return shape[0] * shape[1], shape[2]
-    return shape[0], shape[1] if len(shape) == 2 else 1
+    return (math.prod(shape[:-1]), shape[-1]) if len(shape) > 1 else (math.prod(shape), 1)

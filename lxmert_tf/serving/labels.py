@@ -1,10 +1,13 @@
 """The answers of a model directory, in the order of the answer head."""
 
-import json
 import os
+from collections.abc import Iterable
 from pathlib import Path
+from typing import Any
 
 from lxmert_tf.configuration import LxmertConfig
+from lxmert_tf.files import read_json
+from lxmert_tf.labels import by_row, head_labels, in_order
 
 LABEL_FILES = ("label2ans.json", "trainval_label2ans.json")
 
@@ -26,33 +29,27 @@ def read_labels(
         ValueError: the answers are not those of the answer head.
         FileNotFoundError: there is no such file.
     """
-    if file is None and config.id2label and len(config.id2label) == config.num_qa_labels:
-        return _checked(config.id2label, config, "id2label of the config")
     if file is None:
+        labels = head_labels(config.id2label, config.num_qa_labels)
         file = next((path for name in LABEL_FILES if (path := Path(directory) / name).is_file()), None)
-    if file is None:
-        return None
+        if labels is not None or file is None:
+            return labels
     try:
-        values = json.loads(Path(file).read_text(encoding="utf-8"))
+        values = read_json(file)
     except ValueError as error:
-        raise ValueError(f"{file} is not a JSON file: {error}.") from error
-    if isinstance(values, dict) and all(isinstance(row, int) for row in values.values()):
-        values = {row: answer for answer, row in values.items()}
-    elif isinstance(values, list):
-        values = dict(enumerate(values))
-    if not isinstance(values, dict):
+        raise ValueError(f"{file} is not a JSON file of answers: {error}.") from error
+    if not isinstance(values, list | dict):
         raise ValueError(f"{file} must hold a list of answers, or an object from answer to row.")
-    return _checked(values, config, str(file))
+    try:
+        return in_order(by_row(_pairs(values)), config.num_qa_labels)
+    except ValueError as error:
+        raise ValueError(f"{file}: {error}.") from error
 
 
-def _checked(labels: dict, config: LxmertConfig, where: str) -> list[str]:
-    by_row = {int(row) if str(row).isdigit() else row: answer for row, answer in labels.items()}
-    if sorted(by_row, key=str) != sorted(range(config.num_qa_labels), key=str):
-        raise ValueError(
-            f"{where} names {len(by_row)} answers, but the answer head has {config.num_qa_labels} "
-            f"(rows 0..{config.num_qa_labels - 1}): give the list that the model was trained with."
-        )
-    wrong = [answer for answer in by_row.values() if not isinstance(answer, str)]
-    if wrong:
-        raise ValueError(f"{where}: an answer must be text, got {wrong[0]!r}.")
-    return [by_row[row] for row in range(config.num_qa_labels)]
+def _pairs(values: list | dict) -> Iterable[tuple[Any, Any]]:
+    """(row, answer) of each entry."""
+    if isinstance(values, list):
+        return enumerate(values)
+    if any(isinstance(value, str) for value in values.values()):
+        return values.items()
+    return ((row, answer) for answer, row in values.items())

@@ -10,6 +10,7 @@ from conversion.formats import Checkpoint
 from conversion.tensors import Tensors
 from lxmert_tf import weights
 from lxmert_tf.configuration import LxmertConfig
+from lxmert_tf.labels import head_labels
 
 logger = logging.getLogger("lxmert_tf")
 
@@ -103,8 +104,8 @@ def _fitted_head(
     rows = tensors.shapes[KERNEL][0]
     if not load_answers:
         return _without_head(tensors)
-    if names is None and checkpoint.config.id2label and len(checkpoint.config.id2label) == rows:
-        names = [checkpoint.config.id2label[row] for row in range(rows)]
+    if names is None:
+        names = head_labels(checkpoint.config.id2label, rows)
     if names is None:
         logger.warning(
             "%s does not name the %d answers of its head: the answer head is initialised. "

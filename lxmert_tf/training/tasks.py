@@ -1,9 +1,7 @@
 """What differs between the tasks: the model, the files, the metrics."""
 
-import json
 import os
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
 from lxmert_tf.configuration import LxmertConfig
@@ -11,10 +9,10 @@ from lxmert_tf.data.annotations import (
     AnswerTable,
     read_all_answers,
     read_annotations,
-    read_answers,
     read_nlvr2,
     read_pretraining,
 )
+from lxmert_tf.labels import head_labels
 
 MODELS = {
     "vqa": "TFLxmertForQuestionAnswering",
@@ -80,19 +78,17 @@ def identify(annotation: Any) -> int | str:
 
 def read_answer_table(path: str | os.PathLike) -> AnswerTable:
     """An answer table from a label2ans.json, or from an all_ans.json, whose entries are objects."""
-    try:
-        content = json.loads(Path(path).read_text("utf-8"))
-    except (ValueError, RecursionError) as error:
-        raise ValueError(f"{os.fspath(path)}: not json: {error}") from error
-    objects = isinstance(content, list) and bool(content) and isinstance(content[0], dict)
-    return read_all_answers(path) if objects else read_answers(path)
+    return read_all_answers(path)
 
 
 def config_answers(config: LxmertConfig) -> AnswerTable | None:
-    """The answers that a config names, or None."""
-    if not config.id2label or sorted(config.id2label) != list(range(config.num_qa_labels)):
-        return None
-    return AnswerTable(config.id2label[row] for row in range(config.num_qa_labels))
+    """The answers that a config names, or None; a line of the log tells of names that are not as many as the rows.
+
+    Raises:
+        ValueError: there are as many names as rows of the answer head, but not one for each.
+    """
+    names = head_labels(config.id2label, config.num_qa_labels)
+    return None if names is None else AnswerTable(names)
 
 
 def dataset(task: str, annotations: list, features, tokenizer, answers: AnswerTable | None, **options):

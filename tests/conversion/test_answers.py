@@ -136,15 +136,27 @@ def test_head_of_other_answers_is_refused(kernel, bias):
 
 
 def test_readers_keep_order_and_spelling(answer_file):
-    assert read_answers(answer_file(["Otter", "", "café", "Otter"])) == ["Otter", "", "café", "Otter"]
+    assert read_answers(answer_file(["Otter", "", "café", "otter"])) == ["Otter", "", "café", "otter"]
     entries = [{"ans": "Otter", "dsets": ["vqa"]}, {"ans": "0", "dsets": []}]
     assert read_pretraining_answers(answer_file(entries)) == ["Otter", "0"]
     assert read_pretraining_answers(answer_file(["Otter", "0"])) == ["Otter", "0"], "a head that was fine-tuned"
 
 
 BAD = {"cut short": '["otter", ', "not text": b"\xff\xfe", "empty": "", "deep": "[" * 100_000}
-BAD_LISTS = {"dict": {"otter": 0}, "no answers": [], "number": 3, "a number in it": ["otter", 3], "null in it": [None]}
-BAD_ENTRIES = {"no ans": [{"dsets": []}], "ans is a list": [{"ans": ["otter"]}]}
+BAD_LISTS = {
+    "dict": {"otter": 0},
+    "no answers": [],
+    "number": 3,
+    "a number in it": ["otter", 3],
+    "null in it": [None],
+    "an answer twice": ["otter", "teal", "otter"],
+}
+BAD_ENTRIES = {
+    "no ans": [{"dsets": []}],
+    "ans is a list": [{"ans": ["otter"]}],
+    "two ans": '[{"ans": "otter", "ans": "teal"}]',
+    "an ans twice": [{"ans": "otter"}, {"ans": "otter"}],
+}
 
 
 @pytest.mark.parametrize(
@@ -253,6 +265,12 @@ def test_the_json_of_answers_and_every_option(tmp_path, lists):
         ("hf_pt_pretraining", 10, ["answer 1"], "has a head of 11 answers, but the list of its answers has 10"),
         ("hf_pt_pretraining", 11, ["teal"], "None of the answers in"),
         ("hf_pt_pretraining", 11, {"teal": 0}, "must hold a list of answers"),
+        (
+            "hf_pt_pretraining",
+            11,
+            ["answer 1", "teal", "answer 1"],
+            "answer 'answer 1' is in the table twice, at 0 and 2",
+        ),
         ("nowhere", 11, ["answer 1"], "no"),
     ],
 )

@@ -81,7 +81,7 @@ def test_answers_that_are_named_twice_are_refused(tmp_path):
     (tmp_path / "twice.json").write_text(json.dumps(["answer 3", "answer 2", "answer 3"]))
     lists = ["--pretrained", tmp_path / "all_ans.json", "--answers", tmp_path / "twice.json"]
     code, out, err = run("answers", PRETRAINED, tmp_path / "out", *lists)
-    assert (code, out) == (2, "") and f"{tmp_path / 'twice.json'} must name each answer once, got 'answer 3'" in err
+    assert (code, out) == (2, "") and f"{tmp_path / 'twice.json'}: answer 'answer 3' is in the table twice" in err
 
 
 def test_what_overflows_in_a_cast_is_told_apart_from_what_was_not_finite(tmp_path):

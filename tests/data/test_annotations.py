@@ -127,6 +127,7 @@ def test_bad_entry_is_named_when_read_and_never_written(tmp_path, changed, compl
         ("", "not json"),
         ("{}", "expected a list of questions, got an object"),
         ("[3]", "entry 0: a question must be a json object, got a number"),
+        ('[{"label": {"yes": 1, "no": 0.3, "yes": 0.6}}]', "an object has the key 'yes' twice"),
     ],
 )
 def test_bad_file_is_named(tmp_path, text, complaint):
@@ -270,6 +271,13 @@ def test_answers_round_trip(tmp_path):
     assert json.loads(files[1].read_text("utf-8")) == {"yes": 0, "no": 1, "café": 2}
 
 
+def test_an_answer_with_two_rows_is_refused(tmp_path):
+    label2ans = write_json(tmp_path / "label2ans.json", ["yes", "no"])
+    (tmp_path / "ans2label.json").write_text('{"yes": 1, "no": 1, "yes": 0}')
+    with pytest.raises(ValueError, match=r"ans2label\.json: .* has the key 'yes' twice"):
+        read_answers(label2ans, tmp_path / "ans2label.json")
+
+
 @pytest.mark.parametrize(
     ("label2ans", "ans2label", "complaint"),
     [
@@ -280,6 +288,9 @@ def test_answers_round_trip(tmp_path):
         (["yes"], ["yes"], "ans2label.json: expected an object of answer: row, got a list"),
         (["yes", "no"], {"yes": 0}, "ans2label.json: answer 'no' must have row 1"),
         (["yes", "no"], {"yes": 1, "no": 0}, "ans2label.json: answer 'yes' must have row 0"),
+        (["yes", "no"], {"yes": 0, "no": 0}, "ans2label.json: answer 'no' must have row 1"),
+        (["yes", "no"], {"yes": 0, "no": True}, "ans2label.json: answer 'no' must have row 1"),
+        (["yes", "no"], {"yes": 0, "no": 1.0}, "ans2label.json: answer 'no' must have row 1"),
         (["yes", "no"], {"yes": 0, "no": "1"}, "ans2label.json: answer 'no' must have row 1"),
         (["yes"], {"yes": 0, "no": 1}, "ans2label.json: answer 'no' is not in"),
     ],

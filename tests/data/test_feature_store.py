@@ -14,7 +14,7 @@ import tracemalloc
 import h5py
 import numpy as np
 import pytest
-from data_helpers import make_regions, make_store
+from data_helpers import make_regions, make_store, write_hdf5
 
 from lxmert_tf.data import feature_build, stored_rows
 from lxmert_tf.data.feature_check import check_features
@@ -253,13 +253,6 @@ def arrays_of(regions, padded=False):
 
 
 SIZES = {"img_w": np.full(150, 640), "img_h": np.full(150, 480)}
-
-
-def write_hdf5(path, arrays, **options):
-    with h5py.File(path, "w") as file:
-        for name, value in arrays.items():
-            file.create_dataset(name, data=value, **(options if name == "features" else {}))
-    return path
 
 
 @pytest.mark.parametrize("padded", [False, True])

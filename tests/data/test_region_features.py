@@ -71,6 +71,13 @@ def test_windows_line_ends_and_no_last_line_end(tmp_path):
         ({"attrs_id": encode([1, 2], "<i8")}, "attrs_id must hold 3 values"),
         ({"objects_conf": encode([1, 2, 3], "<f8")}, "objects_conf must hold 3 values of 4 bytes"),
         ({"attrs_conf": encode([0, 0, np.inf], "<f4")}, "attrs_conf must be finite"),
+        ({"objects_conf": encode([0.5, 1.5, 0], "<f4")}, "objects_conf must lie in 0..1, got 0 to 1.5"),
+        ({"attrs_conf": encode([0.5, -0.5, 0], "<f4")}, "attrs_conf must lie in 0..1, got -0.5 to 0.5"),
+        (
+            {"objects_id": encode([1, 2**31, 3], "<i8")},
+            "objects_id must be whole numbers in 0..2147483647, got 2147483648",
+        ),
+        ({"attrs_id": encode([1, 2, -1], "<i8")}, "attrs_id must be whole numbers in 0..2147483647, got -1"),
         ({"num_boxes": b"2"}, "boxes must hold 8 values"),
         ({"num_boxes": b"0"}, "num_boxes must be a whole number above 0"),
         ({"num_boxes": b"1_0"}, "num_boxes must be a whole number above 0"),
@@ -83,6 +90,7 @@ def test_windows_line_ends_and_no_last_line_end(tmp_path):
         ({"boxes": encode([[9, 0, 1, 1]] * 3, "<f4")}, "box 0 must be"),
         ({"boxes": encode([[0, 0, np.nan, 1]] * 3, "<f4")}, "box 0 must be"),
         ({"img_id": b""}, "img_id must be a name"),
+        ({"img_id": b"a\0b"}, "img_id must be a name without tab, line break or NUL"),
         ({"img_id": b"\xff"}, "utf-8"),
     ],
 )
@@ -129,6 +137,7 @@ def test_changed_feature_dimension(tmp_path):
     [
         ({"img_id": "a\tb"}, "img_id must be a name"),
         ({"img_w": 0}, "img_w must be above 0"),
+        ({"objects_id": np.array([0, 2.5, 1])}, "objects_id must be whole numbers in 0..2147483647, got 2.5"),
         ({"objects_id": np.zeros(2, np.int64)}, r"objects_id must have the shape \(3,\)"),
         ({"boxes": np.zeros((3, 5), np.float32)}, r"boxes must have the shape \(3, 4\)"),
         ({"boxes": np.full((3, 4), 1e4, np.float32)}, "box 0 must be"),
