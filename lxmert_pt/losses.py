@@ -67,7 +67,7 @@ def is_soft(labels: torch.Tensor, logits: torch.Tensor) -> bool:
         return True
     if labels.shape not in (logits.shape[:-1], (*logits.shape[:-1], 1)):
         raise ValueError(
-            f"labels must be int[{len(logits)}] class ids or float{list(logits.shape)} soft scores, "
+            f"labels must be int[{len(logits)}] answer ids or float{list(logits.shape)} soft scores, "
             f"got shape {list(labels.shape)}."
         )
     return False

@@ -86,7 +86,7 @@ def is_soft(labels, logits) -> bool:
         got = got[:-1]
     if len(got) != len(expected) - 1:
         raise ValueError(
-            f"labels must be int[B] class ids or float[B, {expected[-1]}] soft scores, got shape {list(labels.shape)}."
+            f"labels must be int[B] answer ids or float[B, {expected[-1]}] soft scores, got shape {list(labels.shape)}."
         )
     return False
 

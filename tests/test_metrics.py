@@ -82,9 +82,10 @@ def test_consistency_needs_every_pair_of_a_sentence():
 
 
 def test_sentences_that_were_not_judged_are_not_consistent():
-    metric = Consistency([0, 1, 2, 2, 3])
-    metric.update_state(np.array([1, -100, 0]), np.eye(2)[[1, 1, 1]])  # of 3 nothing is known yet, nor of 1
-    assert float(metric.result()) == pytest.approx(1 / 2)
+    metric = Consistency([0, 1, 2, 2, 3, 4])
+    labels, chosen = np.array([1, -100, 0, -100, 1]), [1, 1, 0, 1, 0]
+    metric.update_state(labels, np.eye(2)[chosen])  # of 1 nothing is known, nor of 4 yet; of 2 one of two
+    assert float(metric.result()) == pytest.approx(2 / 3)
 
 
 def test_sentences_of_two_sets_are_two():
