@@ -12,7 +12,7 @@ import numpy as np
 
 from conversion.destination import check_apart, check_replaceable, staged, told_by_name, written_as
 from conversion.errors import identical
-from conversion.formats import TIED, UNTIED, Checkpoint, find_weights, read_file, untied
+from conversion.formats import TIED, Checkpoint, find_weights, read_file
 from conversion.names import HEADS, fit_prefix
 from conversion.plan import Plan, make_plan
 from conversion.progress import bar
@@ -263,10 +263,8 @@ def _compare_configs(written: LxmertConfig, config: LxmertConfig) -> None:
 
 
 def _notes(checkpoint: Checkpoint, plan: Plan, to_file: str | None, copied: list[Path]) -> list[str]:
-    notes = [*checkpoint.notes]
+    notes = [*plan.notes]
     heads = plan.config.num_attention_heads
-    if untied(checkpoint.tensors):
-        notes.append(f"{UNTIED}; the latter is used for both")
     if checkpoint.inferred:
         notes.append(
             f"{checkpoint.inferred}, so the config is inferred from shapes; num_attention_heads={heads} is a guess: "

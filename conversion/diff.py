@@ -4,7 +4,7 @@ from dataclasses import asdict, dataclass, fields
 from typing import Any
 
 from conversion.errors import Error, error_between, identical
-from conversion.formats import UNTIED, Checkpoint, untied
+from conversion.formats import Checkpoint
 from conversion.names import fit_prefix, rows, skip_reason
 from conversion.progress import bar
 from conversion.text import counted, grouped, some
@@ -161,5 +161,5 @@ def _notes(a: Checkpoint, b: Checkpoint) -> list[str]:
             for name, checkpoint in sides.items()
             if checkpoint.inferred
         ),
-        *(f"in {name}, {UNTIED}; it is left aside" for name, checkpoint in sides.items() if untied(checkpoint.tensors)),
+        *(f"in {name}, {note}" for name, checkpoint in sides.items() for note in checkpoint.notes),
     ]

@@ -54,4 +54,4 @@ def identical(a: np.ndarray, b: np.ndarray) -> bool:
 
 
 def _bits(piece: np.ndarray) -> np.ndarray:
-    return piece.view(f"u{piece.itemsize}")
+    return piece.view(np.uint8)

@@ -108,8 +108,8 @@ def test_a_decoder_of_its_own_is_told_and_left_aside(tmp_path):
     decoder = "cls.predictions.decoder.weight"
     words = golden()["lxmert.embeddings.word_embeddings.weight"]
     tied, untied = (saved(tmp_path / str(add), {**golden(), decoder: words + add}) for add in (0, 1))
-    assert diff(PRETRAINED, tied).same and not diff(PRETRAINED, tied).notes
-    report = diff(PRETRAINED, untied)
+    assert diff(SOURCES["hf-pt"], tied).same and not diff(SOURCES["hf-pt"], tied).notes
+    report = diff(SOURCES["hf-pt"], untied)
     assert report.same and f"in b, {decoder} is not" in report.notes[0]
 
 

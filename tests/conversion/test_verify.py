@@ -19,12 +19,6 @@ from lxmert_tf import LxmertConfig
 pytestmark = pytest.mark.filterwarnings("ignore::UserWarning:torch")
 
 
-@pytest.fixture
-def only_pytorch(monkeypatch):
-    """Runs checkpoints in the faster of the two packages."""
-    monkeypatch.setattr("conversion.verify.frameworks", lambda: {"lxmert_pt": blocks.run_pytorch})
-
-
 def changed(name: str, factor: float = 1.01) -> dict[str, np.ndarray]:
     tensors = golden()
     tensors[name] = tensors[name] * np.float32(factor)
