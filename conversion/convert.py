@@ -8,11 +8,9 @@ from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from conversion.destination import check_apart, check_replaceable, staged, told_by_name, written_as
-from conversion.errors import identical
-from conversion.formats import TIED, UNTIED, Checkpoint, find_weights, read_file, untied
+from conversion.errors import identical, nonfinite_values, told_nonfinite
+from conversion.formats import TIED, Checkpoint, find_weights, read_file
 from conversion.names import HEADS, fit_prefix
 from conversion.plan import Plan, make_plan
 from conversion.progress import bar
@@ -84,10 +82,7 @@ class Report:
             f"{', '.join(self.dtypes)}, {self.bytes:,} bytes, {verified}",
             *(f"dropped {len(names)}: {some(names)}: {reason}" for reason, names in grouped(self.dropped).items()),
             *([f"initialised {len(self.initialised)}: {some(self.initialised)}"] if self.initialised else []),
-            *(
-                f"warning: {name} holds {counted(count, 'value')} that {'is' if count == 1 else 'are'} not finite"
-                for name, count in self.nonfinite.items()
-            ),
+            *(f"warning: {told}" for told in told_nonfinite(self.nonfinite)),
             *(
                 f"warning: {name}: {counted(count, 'value')} overflowed in the cast to {', '.join(self.dtypes)}"
                 for name, count in self.overflowed.items()
@@ -243,17 +238,13 @@ def _compare(path: Path, plan: Plan, with_config: bool) -> tuple[dict[str, int],
         array = plan.tensors[row.torch]
         if not identical(array, written[row.torch]):
             raise Differs(f"{row.torch} was reread with other values than were written; nothing is kept.")
-        if count := _nonfinite(array):
-            before = _nonfinite(plan.source[row.torch])
+        if count := nonfinite_values(array):
+            before = nonfinite_values(plan.source[row.torch])
             nonfinite.update({row.torch: before} if before else {})
             overflowed.update({row.torch: count - before} if count > before else {})
     if with_config:
         _compare_configs(LxmertConfig.from_json_file(path / CONFIG_NAME), plan.config)
     return nonfinite, overflowed
-
-
-def _nonfinite(array: np.ndarray) -> int:
-    return array.size - int(np.isfinite(array).sum())
 
 
 def _compare_configs(written: LxmertConfig, config: LxmertConfig) -> None:
@@ -263,10 +254,8 @@ def _compare_configs(written: LxmertConfig, config: LxmertConfig) -> None:
 
 
 def _notes(checkpoint: Checkpoint, plan: Plan, to_file: str | None, copied: list[Path]) -> list[str]:
-    notes = [*checkpoint.notes]
+    notes = [*plan.notes]
     heads = plan.config.num_attention_heads
-    if untied(checkpoint.tensors):
-        notes.append(f"{UNTIED}; the latter is used for both")
     if checkpoint.inferred:
         notes.append(
             f"{checkpoint.inferred}, so the config is inferred from shapes; num_attention_heads={heads} is a guess: "

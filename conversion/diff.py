@@ -1,14 +1,14 @@
 """Two checkpoints side by side: names, shapes, dtypes, values and configs, whatever their formats; neither is run."""
 
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass
 from typing import Any
 
-from conversion.errors import Error, error_between, identical
-from conversion.formats import UNTIED, Checkpoint, untied
+from conversion.configs import config_difference
+from conversion.errors import Error, error_between, identical, nonfinite_values, told_nonfinite
+from conversion.formats import Checkpoint
 from conversion.names import fit_prefix, rows, skip_reason
 from conversion.progress import bar
 from conversion.text import counted, grouped, some
-from lxmert_tf.configuration import LxmertConfig
 from lxmert_tf.weights import open_source
 
 
@@ -39,7 +39,8 @@ class Difference:
         values: name to the error, where any bit differs, or any value if the dtypes do.
         config: field to its values in a and in b, where they differ.
         compared: how many tensors are in both in the same shape.
-        notes: what was not compared, and why.
+        notes: what was not compared, and why, which file was read, and what is not finite.
+        nonfinite: name to the number of places where a, b or both hold a value that is not finite.
     """
 
     a: Side
@@ -52,16 +53,18 @@ class Difference:
     config: dict[str, tuple[Any, Any]]
     compared: int
     notes: list[str]
+    nonfinite: dict[str, int]
 
     @property
     def same(self) -> bool:
-        """Whether nothing differs."""
+        """Whether nothing differs; values that are not finite are the same if their bits are."""
         return not (self.only_a or self.only_b or self.shapes or self.dtypes or self.values or self.config)
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain JSON values, one key per field, and "same"."""
+        """Plain JSON values, one key per field but `nonfinite`, which is among the notes, and "same"."""
         values = {name: error.to_dict() for name, error in self.values.items()}
-        return {**asdict(self), "values": values, "same": self.same}
+        plain = {**asdict(self), "values": values, "same": self.same}
+        return {key: value for key, value in plain.items() if key != "nonfinite"}
 
     def lines(self) -> list[str]:
         """The difference for people."""
@@ -114,12 +117,14 @@ def difference(a: Checkpoint, b: Checkpoint, progress: bool = False) -> Differen
     both = [name for name in names if name in first and name in second]
     shapes = {n: (list(first[n].shape), list(second[n].shape)) for n in both if first[n].shape != second[n].shape}
     same_shape = [name for name in both if name not in shapes]
-    values = {}
+    values, nonfinite = {}, {}
     with bar(sum(side[name].nbytes for name in same_shape for side in (first, second)), progress) as update:
         for name in same_shape:
-            error = _error(first[name].read(), second[name].read())
+            error, count = _compare(first[name].read(), second[name].read())
             if error is not None:
                 values[name] = error
+            if count:
+                nonfinite[name] = count
             update(first[name].nbytes + second[name].nbytes)
     return Difference(
         a=Side.of(a),
@@ -129,9 +134,10 @@ def difference(a: Checkpoint, b: Checkpoint, progress: bool = False) -> Differen
         shapes=shapes,
         dtypes={n: (first[n].dtype.name, second[n].dtype.name) for n in both if first[n].dtype != second[n].dtype},
         values=values,
-        config={} if a.inferred or b.inferred else _config_difference(a.config, b.config),
+        config={} if a.inferred or b.inferred else config_difference(a.config, b.config),
         compared=len(same_shape),
-        notes=_notes(a, b),
+        notes=[*_notes(a, b), *told_nonfinite(nonfinite)],
+        nonfinite=nonfinite,
     )
 
 
@@ -141,16 +147,12 @@ def _full(checkpoint: Checkpoint) -> dict:
     return {name: item for name, item in renamed.items() if not skip_reason(name)}
 
 
-def _error(a, b) -> Error | None:
+def _compare(a, b) -> tuple[Error | None, int]:
+    """The error if two arrays are not the same, and at how many places they are not finite."""
     if identical(a, b):
-        return None
+        return None, nonfinite_values(a)
     error = error_between(a, b)
-    return error if error.max or a.dtype == b.dtype else None
-
-
-def _config_difference(a: LxmertConfig, b: LxmertConfig) -> dict[str, tuple[Any, Any]]:
-    pairs = {field.name: (getattr(a, field.name), getattr(b, field.name)) for field in fields(LxmertConfig)}
-    return {name: pair for name, pair in pairs.items() if pair[0] != pair[1]}
+    return error if error.max or a.dtype == b.dtype else None, error.nonfinite
 
 
 def _notes(a: Checkpoint, b: Checkpoint) -> list[str]:
@@ -161,5 +163,5 @@ def _notes(a: Checkpoint, b: Checkpoint) -> list[str]:
             for name, checkpoint in sides.items()
             if checkpoint.inferred
         ),
-        *(f"in {name}, {UNTIED}; it is left aside" for name, checkpoint in sides.items() if untied(checkpoint.tensors)),
+        *(f"in {name}, {note}" for name, checkpoint in sides.items() for note in checkpoint.notes),
     ]

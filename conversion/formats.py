@@ -12,17 +12,18 @@ The format is told by what a file holds, not by its name. Reading is lazy and ne
 """
 
 import json
+import logging
 import os
+import re
 import reprlib
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
+from conversion.copies import canonically_named, merged
 from conversion.errors import identical
-from conversion.names import LAYOUTS, Row, canonical, contradictions, find_task, infer_config, lookup
+from conversion.names import LAYOUTS, Row, contradictions, find_task, fit_prefix, infer_config, lookup
 from conversion.readers import Content, read_h5, read_pickle, read_safetensors, read_zip, reading
 from conversion.tensors import Stored, Tensors
 from conversion.text import counted, some
@@ -30,7 +31,7 @@ from lxmert_tf.configuration import CONFIG_NAME, LxmertConfig
 from lxmert_tf.files import absent
 
 TIED = ("cls.predictions.decoder.weight", "lxmert.embeddings.word_embeddings.weight")
-UNTIED = f"{TIED[0]} is not {TIED[1]}, as it must be in LXMERT"
+UNTIED = f"{TIED[0]} is not {TIED[1]}, as it must be in LXMERT; the latter is used for both"
 
 # What a directory is searched for, first to last, and the format each is written in.
 WEIGHT_FILES = {
@@ -44,8 +45,12 @@ WEIGHT_FILES = {
     "tf_model.h5.index.json": "hf-tf",
 }
 SUFFIXES = (".safetensors", ".h5", ".keras", ".bin", ".pth", ".pt")
+# Checkpoints of other names; `model_00000.weights.h5` is a shard, and `rng_state.pth` the state of a training.
+WHOLE = re.compile(r"(?!rng_state|\.).*(\.keras|\.pth|(?<!_\d{5})\.weights\.h5)")
 
 INDEXES = (".index.json", ".weights.json")
+
+logger = logging.getLogger("lxmert_tf")
 
 
 @dataclass(frozen=True)
@@ -90,7 +95,8 @@ def open_checkpoint(path: str | os.PathLike, config: LxmertConfig | str | os.Pat
     """Opens a checkpoint file, or the preferred one of a directory (see `WEIGHT_FILES`).
 
     The config.json of a directory is its checkpoint's; one that lies beside a single file may be another's, and is
-    used only where it is an LXMERT config of the tensors' sizes.
+    used only where it is an LXMERT config of the tensors' sizes. Which of several checkpoints in a directory is read
+    is logged, and among the notes.
 
     Args:
         path: a file or a directory.
@@ -103,12 +109,14 @@ def open_checkpoint(path: str | os.PathLike, config: LxmertConfig | str | os.Pat
     source, path = Path(path), find_weights(Path(path))
     format, tensors, own_config = read_file(path)
     beside, notes = path.parent / CONFIG_NAME, _others(source, path)
+    for note in notes:
+        logger.info(note, extra={"note": True})
     if isinstance(config, LxmertConfig):
         return checkpoint_of(path, format, tensors, config, notes=notes)
     if config is not None:
         return checkpoint_of(path, format, tensors, LxmertConfig.from_json_file(config), Path(config), notes=notes)
     if own_config is not None:
-        return checkpoint_of(path, format, tensors, own_config, path)
+        return checkpoint_of(path, format, tensors, own_config, path, notes=notes)
     if not beside.is_file():
         return checkpoint_of(path, format, tensors, None, notes=notes)
     if source.is_dir():
@@ -129,6 +137,7 @@ def checkpoint_of(
 ) -> Checkpoint:
     """A checkpoint of tensors; without a config, one is inferred from their shapes, and `why` tells the user why."""
     task = find_task(tensors.shapes)
+    notes = (*notes, UNTIED) if _untied(tensors) else notes
     if config is not None:
         return Checkpoint(path, format, tensors, config, task, config_file, notes=notes)
     with reading(path):
@@ -154,14 +163,19 @@ def _contradiction(source: Path | str, config: LxmertConfig, shapes: Mapping[str
 
 
 def _others(source: Path, path: Path) -> tuple[str, ...]:
-    """A note if a directory holds weights in several formats."""
-    found = [name for name in WEIGHT_FILES if source.is_dir() and (source / name).is_file() and name != path.name]
+    """A note if a directory holds other checkpoints than the one that is read."""
+    if not source.is_dir():
+        return ()
+    files = sorted(file.name for file in source.iterdir() if file.is_file() and file.name != path.name)
+    found = [name for name in WEIGHT_FILES if name in files]
+    found += [name for name in files if name not in found and WHOLE.fullmatch(name)]
     return (f"{source} also holds {some(found)}; {path.name} is used",) if found else ()
 
 
-def untied(tensors: Mapping[str, np.ndarray]) -> bool:
+def _untied(tensors: Tensors) -> bool:
     """Whether a decoder has weights of its own, though LXMERT ties it to the word embeddings."""
-    return all(name in tensors for name in TIED) and not identical(tensors[TIED[0]], tensors[TIED[1]])
+    full = tensors.renamed(lambda name: fit_prefix(name, "qa"))
+    return all(name in full for name in TIED) and not identical(full[TIED[0]], full[TIED[1]])
 
 
 def find_weights(path: Path) -> Path:
@@ -219,15 +233,15 @@ def _read_content(path: Path, index_allowed: bool) -> Content:
 
 
 def _named(content: Content) -> Tensors:
-    """The tensors under PyTorch names and in PyTorch layout; unknown names stay as they are."""
+    """The tensors under PyTorch names and in PyTorch layout, each once; unknown names stay as they are."""
     if content.spelling == "torch":
-        return Tensors(content.stored).renamed(canonical)
+        return canonically_named(content.stored)
     table = lookup(content.stored, content.spelling)
     return Tensors(
-        {
-            table[name].torch if name in table else name: _inverse(table[name], item) if name in table else item
+        merged(
+            (table[name].torch, name, _inverse(table[name], item)) if name in table else (name, name, item)
             for name, item in content.stored.items()
-        }
+        )
     )
 
 
@@ -264,17 +278,14 @@ def _read_index(path: Path) -> Content:
         formats = ", ".join(sorted(format for format, _ in kinds)) or "none"
         raise ValueError(f"its files must all be of one format, got {formats}")
     [(format, spelling)] = kinds
-    stored: dict[str, Stored] = {}
-    twice = []
-    for name, content in contents.items():
-        twice += [f"{tensor}, again in {name}" for tensor in sorted(set(content.stored) & set(stored))]
-        stored.update(content.stored)
-    lost = sorted(name for name in index["weight_map"] if not _is_held(name, spelling, stored))
+    names = {name for content in contents.values() for name in content.stored}
+    lost = sorted(name for name in index["weight_map"] if not _is_held(name, spelling, names))
     if lost:
         raise ValueError(f"its files lack {counted(lost, 'tensor')} of its weight_map, first {lost[0]}")
-    if twice:
-        raise ValueError(f"two of its files hold the same tensor: {twice[0]}")
-    return Content(format, spelling, stored)
+    everything = (
+        (name, f"{name} in {file}", item) for file, content in contents.items() for name, item in content.stored.items()
+    )
+    return Content(format, spelling, merged(everything))
 
 
 def weight_files(path: Path) -> list[Path]:
@@ -298,8 +309,8 @@ def _files(path: Path, weight_map: dict[str, Any]) -> list[str]:
     return sorted(files)
 
 
-def _is_held(name: str, spelling: str, stored: Collection[str]) -> bool:
+def _is_held(name: str, spelling: str, names: Collection[str]) -> bool:
     """Whether an index's name is that of a tensor: TensorFlow's has the root model's before it, Keras' is a layer's."""
     if spelling == "h5_path":
-        return any(tensor.startswith(f"{name.strip('/')}/") for tensor in stored)
-    return (name.partition("/")[2] if spelling == "tf" else name) in stored
+        return any(tensor.startswith(f"{name.strip('/')}/") for tensor in names)
+    return (name.partition("/")[2] if spelling == "tf" else name) in names

@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from conversion.formats import UNTIED, Checkpoint, untied
+from conversion.formats import Checkpoint
 from conversion.names import ARCHITECTURES, Shape, fit_prefix, rows, skip_reason
 from conversion.tensors import DTYPES, SAFETENSORS_TYPES, Stored
 from conversion.text import counted, grouped, some
@@ -152,7 +152,6 @@ def _notes(checkpoint: Checkpoint) -> list[str]:
         *checkpoint.notes,
         *([checkpoint.contradiction] if checkpoint.contradiction else []),
         *([f"{checkpoint.inferred}, so the config is inferred from shapes"] if checkpoint.inferred else []),
-        *([UNTIED] if untied(checkpoint.tensors) else []),
     ]
 
 

@@ -30,6 +30,7 @@ class Plan:
         config, task: the model's.
         dropped: PyTorch names of the source that are left out, each with the reason.
         initialised: PyTorch names that the source lacks, which get fresh values.
+        notes: what else the user should know of the source, such as which file was read.
     """
 
     table: list[Row]
@@ -39,6 +40,7 @@ class Plan:
     task: str
     dropped: dict[str, str]
     initialised: list[str]
+    notes: list[str]
 
 
 def make_plan(checkpoint: Checkpoint, task: str, dtype: str | None, allow_missing: bool) -> Plan:
@@ -66,7 +68,7 @@ def make_plan(checkpoint: Checkpoint, task: str, dtype: str | None, allow_missin
         )
     source = _prepared(checkpoint, task, table, missing, DTYPES.get(dtype))
     tensors = source if dtype is None else source.cast(DTYPES[dtype])
-    return Plan(table, tensors, source, config, task, matched.unused, missing)
+    return Plan(table, tensors, source, config, task, matched.unused, missing, [*checkpoint.notes])
 
 
 def _prepared(

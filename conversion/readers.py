@@ -17,6 +17,7 @@ import h5py
 import numpy as np
 from safetensors import SafetensorError, safe_open
 
+from conversion.copies import merged
 from conversion.names import Shape, task_of
 from conversion.tensors import BFLOAT16, SAFETENSORS_TYPES, Stored, from_torch, torch_dtype
 from lxmert_tf.configuration import LxmertConfig
@@ -220,7 +221,7 @@ def _check_entries(path: Path, names: list[str]) -> None:
 
 
 def read_pickle(path: Path, mmap: bool = False) -> Content:
-    """A state dict, or a dict that holds one under a usual name; only tensors are ever made."""
+    """A state dict, or a dict that holds one under a usual name, the first of `STATE_DICTS`; only tensors are made."""
     import torch
 
     with warnings.catch_warnings():
@@ -229,20 +230,27 @@ def read_pickle(path: Path, mmap: bool = False) -> Content:
             state = torch.load(io.BytesIO(path.read_bytes()), map_location="cpu", weights_only=True)
         else:
             state = torch.load(path, map_location="cpu", weights_only=True, mmap=mmap)
-    if isinstance(state, dict):
-        state = next((state[name] for name in STATE_DICTS if isinstance(state.get(name), dict)), state)
+    states = {key: state[key] for key in STATE_DICTS if isinstance(state, dict) and isinstance(state.get(key), dict)}
+    states = states or {"": state}
+    state = next(iter(states.values()))
     if not isinstance(state, dict) or not all(
         isinstance(name, str) and isinstance(value, torch.Tensor) for name, value in state.items()
     ):
         raise ValueError("it must hold a dict from names to tensors")
-    for name, value in state.items():
+    entries = [
+        (name, f"{name} in {key}" if key else name, value)
+        for key, each in states.items()
+        for name, value in each.items()
+        if name in state and isinstance(value, torch.Tensor)
+    ]
+    for name, _, value in entries:
         if value.layout != torch.strided or value.is_quantized or value.is_meta or value.is_nested:
             raise ValueError(f"{name} is a sparse, quantized, nested or meta tensor; save it as a plain one")
         _refuse_bomb(name, value.numel() * value.element_size(), value.untyped_storage().nbytes())
-    stored = {
-        name: _lazy(path, value.shape, torch_dtype(value), lambda value=value: from_torch(value))
-        for name, value in state.items()
-    }
+    stored = merged(
+        (name, place, _lazy(path, value.shape, torch_dtype(value), lambda value=value: from_torch(value)))
+        for name, place, value in entries
+    )
     return Content("hf-pt-bin", "torch", stored)
 
 
@@ -276,7 +284,8 @@ def _read_h5(file: h5py.File, path: Path, data: np.ndarray) -> Content:
             raise ValueError(f"its group {name} is a link, which is refused: it must hold its tensors itself")
     # Keras 2: the group of a top layer, the root model, then the name; or, in a shard of `transformers`, only the name.
     whole = any("weight_names" in attribute for group in file.values() for attribute in group.attrs)
-    return Content("hf-tf", "tf", {name.split("/", 2)[-1] if whole else name: item for name, item in stored.items()})
+    named = ((name.split("/", 2)[-1] if whole else name, name, item) for name, item in stored.items())
+    return Content("hf-tf", "tf", merged(named))
 
 
 def _h5_dtype(dataset: h5py.Dataset) -> np.dtype:

@@ -2,23 +2,23 @@
 
 import gc
 import os
+import reprlib
+from collections.abc import Iterator
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 import numpy as np
 
 from conversion.blocks import computed_in_order, example_inputs, frameworks
+from conversion.configs import BEYOND_SHAPES, computed_with
 from conversion.diff import Difference, difference
 from conversion.errors import Error, error_between
 from conversion.formats import Checkpoint
-from conversion.names import head_of, match
+from conversion.names import HEAD_NAMES, head_of, match
 from conversion.progress import bar
 from conversion.text import counted, some
 from lxmert_tf.configuration import LxmertConfig
 from lxmert_tf.weights import misfit, open_source
-
-# What shapes do not tell, and a checkpoint without a config takes from the other's.
-GUESSED = ("num_attention_heads", "hidden_act", "layer_norm_eps")
 
 
 @dataclass(frozen=True)
@@ -40,6 +40,11 @@ class Output:
         """Whether any error is larger."""
         return any(error is None or error.max > max_error for error in self.errors.values())
 
+    @property
+    def is_finite(self) -> bool:
+        """Whether all its values are; others prove nothing, even where they are the same."""
+        return not any(error and error.nonfinite for error in self.errors.values())
+
 
 @dataclass(frozen=True)
 class Verification:
@@ -50,7 +55,8 @@ class Verification:
         weights: how the tensors differ.
         outputs: what both compute, in the order of computation; empty if they were not run.
         packages: the packages that ran them.
-        notes: what was not compared, and why.
+        notes: what was not compared or proves nothing, and why; in what the configs differ; and which file was read.
+        config: field to its values in a and in b, where it makes the models compute something else.
     """
 
     max_error: float
@@ -58,6 +64,7 @@ class Verification:
     outputs: list[Output]
     packages: list[str]
     notes: list[str]
+    config: dict[str, tuple[Any, Any]]
 
     @property
     def differing_weights(self) -> list[str]:
@@ -66,18 +73,29 @@ class Verification:
 
     @property
     def first_divergence(self) -> Output | None:
-        """The first output, in the order of computation, whose error is too large."""
-        return next((output for output in self.outputs if output.differs(self.max_error)), None)
+        """The first output, in the order of computation, whose error is too large, or which is not finite."""
+        return next((each for each in self.outputs if each.differs(self.max_error) or not each.is_finite), None)
 
     @property
-    def equal(self) -> bool:
-        """Whether both were run, and nothing they should have in common differs."""
+    def nonfinite_outputs(self) -> list[Output]:
+        """The outputs that prove nothing."""
+        return [output for output in self.outputs if not output.is_finite]
+
+    @property
+    def differs(self) -> bool:
+        """Whether anything differs that both should have in common."""
         weights = self.weights
         if weights.a.task == weights.b.task:
             apart = [*weights.only_a, *weights.only_b, *weights.shapes]
         else:
             apart = [name for name in weights.shapes if not head_of(name)]
-        return bool(self.outputs) and not (apart or self.differing_weights or self.first_divergence)
+        outputs = any(output.differs(self.max_error) for output in self.outputs)
+        return bool(apart or self.differing_weights or self.config or outputs)
+
+    @property
+    def equal(self) -> bool:
+        """Whether both were run, nothing differs that both should have in common, and all of that is finite."""
+        return bool(self.outputs) and not (self.differs or self.weights.nonfinite or self.nonfinite_outputs)
 
     def to_dict(self) -> dict[str, Any]:
         """Plain JSON values: "equal", "max_error", "first_divergence", "weights", "outputs", "packages", "notes"."""
@@ -88,7 +106,7 @@ class Verification:
             "first_divergence": None if first is None else {"block": first.block, "name": first.name},
             "weights": {**self.weights.to_dict(), "differing": self.differing_weights},
             "outputs": [
-                {**asdict(each), "errors": {name: error and error.to_dict() for name, error in each.errors.items()}}
+                {**asdict(each), "errors": {name: _plain(error) for name, error in each.errors.items()}}
                 for each in self.outputs
             ],
             "packages": self.packages,
@@ -116,7 +134,7 @@ class Verification:
             f"{'':{blocks + names + 2}}  {titles}",
             *(
                 f"{each.block:{blocks}}  {each.name:{names}}  {'  '.join(map(_cell, each.errors.values()))}"
-                f"{'  <' if each.differs(self.max_error) else ''}"
+                f"{'  <' if each.differs(self.max_error) or not each.is_finite else ''}"
                 for each in self.outputs
             ),
         ]
@@ -132,13 +150,35 @@ class Verification:
                 if weights
                 else []
             ),
-            *([f"{first.block} is the first block that diverges, in {first.name}"] if first else []),
-            "different" if self.outputs else "different; not run",
+            *([f"{first.block} is the first block that {_what_is_wrong(first)}, in {first.name}"] if first else []),
+            self._negation(),
         ]
+
+    def _negation(self) -> str:
+        if not self.outputs:
+            return "different; not run"
+        if self.differs:
+            return "different"
+        things = ((self.weights.nonfinite, "tensor"), (self.nonfinite_outputs, "output"))
+        told = " and ".join(counted(each, noun) for each, noun in things if each)
+        return f"not proven equal: there are values that are not finite in {told}"
+
+
+def _what_is_wrong(output: Output) -> str:
+    return "diverges" if output.is_finite else "is not finite"
 
 
 def _cell(error: Error | None) -> str:
+    if error and error.nonfinite:
+        return f"{'not finite':>17}"
     return f"{error.max:8.1e} {error.mean:8.1e}" if error else f"{'other shape':>17}"
+
+
+def _plain(error: Error | None) -> dict[str, float | None] | None:
+    """Plain JSON values; what is not finite has no error."""
+    if error is None:
+        return None
+    return {**error.to_dict(), **({"max_error": None, "mean_error": None} if error.nonfinite else {})}
 
 
 def verify(
@@ -151,7 +191,8 @@ def verify(
     """Compares weights tensor by tensor, then runs both checkpoints on the same inputs, masks on, in both frameworks.
 
     The models compute in float64, so that rounding explains nothing. Of checkpoints of different tasks, what they have
-    in common is compared. A checkpoint without a config takes from the other's what shapes do not tell.
+    in common is compared. A checkpoint without a config takes from the other's what shapes do not tell. Configs that
+    make the models compute something else are a difference, and values that are not finite prove nothing.
 
     Args:
         a, b: files, directories or Hub ids of any format; or models or state dicts in memory.
@@ -169,22 +210,41 @@ def verify(
     first, second = open_source(a, config), open_source(b, config)
     first, second = _with_guesses_of(first, second), _with_guesses_of(second, first)
     weights = difference(first, second, progress)
+    decisive = _decisive(first, second, weights)
     outputs, packages, notes = _run(first, second, progress)
-    return Verification(max_error, weights, outputs, packages, [*weights.notes, *_notes(first, second), *notes])
+    notes = [*weights.notes, *_notes(first, second, weights), *_config_notes(weights.config, decisive), *notes]
+    return Verification(max_error, weights, outputs, packages, notes, decisive)
 
 
 def _with_guesses_of(checkpoint: Checkpoint, other: Checkpoint) -> Checkpoint:
     """Without a config of its own, `checkpoint` with what the other's tells beyond shapes."""
-    told = {name: getattr(other.config, name) for name in GUESSED}
+    told = {name: getattr(other.config, name) for name in BEYOND_SHAPES}
     if not checkpoint.inferred or other.inferred or checkpoint.config.hidden_size != other.config.hidden_size:
         return checkpoint
     return replace(checkpoint, config=LxmertConfig.from_dict({**checkpoint.config.to_dict(), **told}))
 
 
-def _notes(a: Checkpoint, b: Checkpoint) -> list[str]:
+def _decisive(a: Checkpoint, b: Checkpoint, weights: Difference) -> dict[str, tuple[Any, Any]]:
+    """The config's fields that differ and make what both have compute something else, losses included."""
+    task = a.task if a.task == b.task else "model"
+    read = computed_with(a.config, task) | computed_with(b.config, task)
+    return {name: pair for name, pair in weights.config.items() if name in read}
+
+
+def _config_notes(config: dict[str, tuple[Any, Any]], decisive: dict[str, tuple[Any, Any]]) -> list[str]:
+    return [
+        f"config: {name} is {reprlib.repr(first)} in a, {reprlib.repr(second)} in b"
+        + ("" if name in decisive else ", which changes nothing that is compared")
+        for name, (first, second) in config.items()
+    ]
+
+
+def _notes(a: Checkpoint, b: Checkpoint, weights: Difference) -> list[str]:
     notes = []
     if a.task != b.task:
         notes.append(f"the tasks differ ({a.task}, {b.task}), so only what both have is compared")
+        if others := [name for name in HEAD_NAMES if name in map(head_of, weights.shapes)]:
+            notes.append(f"{' and '.join(others)} of a and of b differ in size, so they are not compared")
     if a.inferred and b.inferred:
         heads = a.config.num_attention_heads
         notes.append(f"num_attention_heads={heads} is a guess; if it is wrong, pass config=")
@@ -213,11 +273,31 @@ def _run(a: Checkpoint, b: Checkpoint, progress: bool) -> tuple[list[Output], li
     pairs = {package: (results["a", package], results["b", package]) for package in available}
     if {"lxmert_tf", "lxmert_pt"} <= set(available):
         pairs["a in both"] = results["a", "lxmert_tf"], results["a", "lxmert_pt"]
-    notes = [] if "lxmert_pt" in available else ["torch is not installed, so lxmert_pt was not run"]
     outputs = _compared(a.config, pairs)
+    notes = [*_lacking_heads(a, b)]
+    if names := [output.name for output in outputs if not output.is_finite]:
+        notes.append(f"{counted(names, 'output')} not finite in a or b: {some(names)}")
+    if "lxmert_pt" not in available:
+        notes.append("torch is not installed, so lxmert_pt was not run")
     if a.task != b.task:  # heads of other sizes are other heads
         outputs = [each for each in outputs if not (head_of(each.block) and None in each.errors.values())]
     return outputs, list(available), notes
+
+
+def _lacking_heads(a: Checkpoint, b: Checkpoint) -> Iterator[str]:
+    """Notes on the heads, or parts of them, that only one of the models has."""
+    first, second = _heads(a), _heads(b)
+    for side, has, other, others in (("a", first, "b", second), ("b", second, "a", first)):
+        present = {head_of(name) for name in has}
+        lacking = [name.rpartition(".")[0] if head_of(name) in present else head_of(name) for name in others - has]
+        if lacking:
+            yield f"{side} lacks {', '.join(sorted(set(lacking)))}, which {other} has; that is not compared"
+
+
+def _heads(checkpoint: Checkpoint) -> set[str]:
+    """The tensors of heads that a checkpoint's model has from it."""
+    loaded = match(checkpoint.tensors.shapes, checkpoint.task, checkpoint.config).loaded
+    return {row.torch for row in loaded if head_of(row.torch)}
 
 
 def _compared(config: LxmertConfig, pairs: dict) -> list[Output]:

@@ -5,6 +5,7 @@ only inside `run`, so that `--help` answers at once.
 """
 
 import argparse
+import logging
 import os
 import signal
 import sys
@@ -122,6 +123,28 @@ def quiet_start() -> Iterator[None]:
         os.dup2(kept, 2)
         os.close(kept)
         os.close(nowhere)
+
+
+@contextmanager
+def printed_notes() -> Iterator[None]:
+    """Prints notes of the library, log records with the attribute `note`, each once to stderr."""
+    logger = logging.getLogger("lxmert_tf")
+    level, threshold, seen = logger.level, logger.getEffectiveLevel(), set()
+
+    def show(record: logging.LogRecord) -> bool:
+        message = record.getMessage()
+        if getattr(record, "note", False) and message not in seen:
+            seen.add(message)
+            print(f"note: {message}", file=sys.stderr)
+        return record.levelno >= threshold  # what was not logged before is not logged now
+
+    logger.addFilter(show)
+    logger.setLevel(min(threshold, logging.INFO))
+    try:
+        yield
+    finally:
+        logger.setLevel(level)
+        logger.removeFilter(show)
 
 
 @contextmanager

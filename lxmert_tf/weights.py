@@ -8,8 +8,9 @@ from pathlib import Path
 
 import numpy as np
 
-from conversion.formats import Checkpoint, checkpoint_of, find_weights, open_checkpoint
-from conversion.names import LAYOUTS, Matched, Row, canonical, fit_prefix, match, rows, task_of
+from conversion.copies import canonically_named
+from conversion.formats import UNTIED, Checkpoint, checkpoint_of, find_weights, open_checkpoint
+from conversion.names import LAYOUTS, Matched, Row, fit_prefix, match, rows, task_of
 from conversion.tensors import Tensors, contiguous
 from conversion.writers import write_checkpoint
 from lxmert_tf.configuration import CONFIG_NAME, LxmertConfig
@@ -79,7 +80,7 @@ def _open_memory(source, config: LxmertConfig | None) -> Checkpoint:
         raise TypeError(f"A source must be a path, a Hub id, a model or a state dict, got {type(source).__name__}.")
     if not all(isinstance(name, str) for name in arrays):
         raise TypeError("A state dict must map names to arrays or tensors; one of its names is not text.")
-    tensors = Tensors.of(arrays).renamed(canonical)
+    tensors = canonically_named(Tensors.of(arrays).stored)
     return checkpoint_of(Path(type(source).__name__), "memory", tensors, config, why="no config is given")
 
 
@@ -110,6 +111,8 @@ def select(checkpoint: Checkpoint, task: str, config, ignore_mismatched_sizes: b
             config.num_attention_heads,
             CONFIG_NAME,
         )
+    if UNTIED in checkpoint.notes and task == "pretraining":
+        logger.warning("%s: %s.", checkpoint.path, UNTIED)
     logger.log(logging.WARNING if matched.missing else logging.INFO, "%s: %s", checkpoint.path, matched.summary())
     return matched
 

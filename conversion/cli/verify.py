@@ -8,14 +8,15 @@ NAME = "verify"
 HELP = "compare two checkpoints' weights, and what they compute in TensorFlow and PyTorch"
 EPILOG = """\
 Both run on the same made-up inputs, with masks, in float64. Errors are relative to the largest magnitude of a tensor.
-Of checkpoints of different tasks, what they have in common is compared.
+Of checkpoints of different tasks, what they have in common is compared. Configs that make models compute something
+else are a difference; values that are not finite prove nothing.
 
 examples:
   lxmert-convert verify model_LXRT.pth keras-lxmert
   lxmert-convert verify lxmert-base half --max-error 1e-2
   lxmert-convert verify a b --json | jq .first_divergence
 
-exit codes: 0 equal, 1 something differs, 2 bad usage or an unreadable file
+exit codes: 0 equal, 1 something differs or is not finite, 2 bad usage or an unreadable file
 """
 
 

@@ -10,7 +10,8 @@ SUBCOMMANDS = ["demo", "demo_data", "features", "train", "evaluate", "predict", 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Runs one subcommand; arguments and exit codes are those of `command_line.run`."""
-    return command_line.run(make_parser(), arguments)
+    with command_line.printed_notes():
+        return command_line.run(make_parser(), arguments)
 
 
 def make_parser() -> command_line.Parser:

@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import tensorflow as tf
 
+from conversion.errors import error_between
 from lxmert_tf.serving import server_files
 from lxmert_tf.serving.checkpoint import Source, load
 from lxmert_tf.serving.inputs import TEXT, VISUAL
@@ -69,7 +70,9 @@ def _check_version(folder: Path, source, loaded: Callable[[str], Source]) -> tup
         difference = None if problems else _compare(signatures, metadata, loaded)
     except Exception as error:  # damaged files make TensorFlow raise whatever it meets
         return [reason(error)], ""
-    if difference is not None and not difference <= TOLERANCES[metadata["precision"]]:
+    if difference == np.inf:
+        problems.append(f"outputs of it or of {source} are not finite, which proves nothing")
+    elif difference is not None and difference > TOLERANCES[metadata["precision"]]:
         problems.append(f"differs from {source} by {difference:.1e} of the largest value")
     compared = "made from another checkpoint" if difference is None else f"as the checkpoint to {difference:.1e}"
     requests = sum(map(len, seen.values()))
@@ -84,7 +87,10 @@ def run(signature, inputs: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
 
 
 def _compare(signatures, metadata: dict, loaded: Callable[[str], Source]) -> float | None:
-    """The largest relative difference between serving_default and the checkpoint in Keras; None for another's."""
+    """The largest relative difference between serving_default and the checkpoint in Keras; None for another's.
+
+    It is infinite where an output is not finite.
+    """
     source = loaded(metadata["precision"])
     if source.digest != metadata["source"]["sha256"]:
         return None
@@ -97,7 +103,8 @@ def _compare(signatures, metadata: dict, loaded: Callable[[str], Source]) -> flo
             continue
         wanted = tf.cast(value, tf.float32).numpy()
         got = served["logits" if name == "question_answering_score" and "logits" in served else name]
-        largest = max(largest, float(np.abs(got - wanted).max() / np.abs(wanted).max()))
+        error = error_between(got, wanted)
+        largest = max(largest, np.inf if error.nonfinite else error.max)
     return largest
 
 

@@ -1,10 +1,11 @@
-"""A checkpoint of every format, made once."""
+"""A checkpoint of every format, made once, and what makes `verify` quick."""
 
 from pathlib import Path
 
 import pytest
 from conversion_helpers import PRETRAINED, SOURCES, write_archive
 
+from conversion.blocks import run_pytorch
 from conversion.convert import convert
 
 
@@ -15,3 +16,9 @@ def sources(tmp_path_factory) -> dict[str, Path]:
     convert(PRETRAINED, folder / "model.weights.h5", to="keras-weights")
     write_archive(folder / "model.keras", folder / "model.weights.h5")
     return {**SOURCES, "keras": folder / "model.weights.h5", "keras archive": folder / "model.keras"}
+
+
+@pytest.fixture
+def only_pytorch(monkeypatch):
+    """Lets `verify` run checkpoints in the faster of the two packages."""
+    monkeypatch.setattr("conversion.verify.frameworks", lambda: {"lxmert_pt": run_pytorch})

@@ -5,7 +5,7 @@ import shutil
 from pathlib import Path
 
 import pytest
-from conversion_helpers import CONFIG, SOURCES, converted, golden, run, same, saved
+from conversion_helpers import CONFIG, SOURCES, golden, run, saved
 
 from conversion.formats import WEIGHT_FILES, open_checkpoint
 from lxmert_tf import TFLxmertForPreTraining
@@ -95,15 +95,6 @@ def test_inspect_takes_a_config(tmp_path):
     config = saved(tmp_path / "other", golden(), num_attention_heads=2) / "config.json"
     code, out, _ = run("inspect", SOURCES["original"], "--config", config)
     assert code == 0 and f"config (file {config})" in out and "num_attention_heads=2" in out
-
-
-def test_of_several_formats_in_a_directory_a_note_tells_which_is_used(tmp_path):
-    source = saved(tmp_path / "source", golden())
-    shutil.copy(SOURCES["hf-tf"], source)
-    note = f"note: {source} also holds tf_model.h5; model.safetensors is used"
-    assert note in run("inspect", source)[1] and note in run("convert", source, tmp_path / "out")[1]
-    assert "also holds" not in run("inspect", source / "tf_model.h5")[1]
-    assert same(converted(source), golden())
 
 
 def test_the_page_lists_the_files_of_a_directory_in_the_order_of_preference():

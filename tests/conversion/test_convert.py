@@ -193,6 +193,15 @@ def test_values_that_are_not_finite_are_counted_and_kept(tmp_path):
     assert "warning: lxmert.pooler.dense.bias: 1 value overflowed in the cast to float16" in half.lines()
 
 
+def test_many_tensors_that_are_not_finite_are_told_in_one_line(tmp_path):
+    tensors = {name: np.full_like(array, np.nan) for name, array in load_file(PRETRAINED / "model.safetensors").items()}
+    save_file(tensors, tmp_path / "model.safetensors", {"format": "pt"})
+    report = convert(tmp_path / "model.safetensors", tmp_path / "out", config=CONFIG)
+    assert report.verified and set(report.nonfinite) == set(tensors)
+    [line] = [line for line in report.lines() if line.startswith("warning: ")]
+    assert "holds 3,168 values that are not finite" in line and line.endswith(f" and {len(tensors) - 4} more")
+
+
 def test_a_decoder_of_its_own_is_told(tmp_path):
     tensors = load_file(PRETRAINED / "model.safetensors")
     state = {name: to_torch(array) for name, array in tensors.items()}

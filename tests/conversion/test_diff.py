@@ -9,7 +9,7 @@ from conversion_helpers import BIAS, KERNEL, PRETRAINED, SOURCES, golden, module
 
 from conversion.convert import convert
 from conversion.diff import diff
-from conversion.errors import error_between
+from conversion.errors import error_between, nonfinite_values
 
 pytestmark = pytest.mark.filterwarnings("ignore::UserWarning:torch")
 
@@ -43,6 +43,14 @@ def test_errors_of_special_values(a, b, expected):
     assert json.loads(json.dumps(error.to_dict(), allow_nan=False))["max_error"] == (
         None if np.isinf(expected) else expected
     )
+
+
+def test_values_that_are_not_finite_are_counted(monkeypatch):
+    monkeypatch.setattr("conversion.errors.CHUNK", 2)
+    a, b = np.float32([[np.nan, 1, np.inf], [2, 3, np.nan]]), np.float32([[np.nan, np.inf, 1], [2, 3, 4]])
+    assert error_between(a, b).nonfinite == 4 and error_between(a[1:, :2], b[1:, :2]).nonfinite == 0
+    assert [nonfinite_values(each) for each in (a, a.T, a.astype(ml_dtypes.bfloat16), b[1], a > 0)] == [3, 3, 3, 0, 0]
+    assert nonfinite_values(np.zeros(2, "V8")) == 0
 
 
 # Checkpoints
@@ -84,6 +92,29 @@ def test_one_bit_is_enough(tmp_path):
     assert list(report.values) == [BIAS] and report.values[BIAS].max == 0 and not report.same
 
 
+@pytest.mark.parametrize("wider", [False, True])
+def test_what_is_not_finite_in_both_is_the_same_with_a_note(tmp_path, wider):
+    tensors = golden()
+    tensors[BIAS][:2], tensors[KERNEL][1, 2] = np.nan, np.inf
+    first = saved(tmp_path / "a", tensors)
+    report = diff(first, saved(tmp_path / "b", {n: a.astype("f8") for n, a in tensors.items()} if wider else tensors))
+    assert report.same is not wider and not report.values and report.nonfinite == {KERNEL: 1, BIAS: 2}
+    told = f"{KERNEL} holds 1 value that is not finite, {BIAS} holds 2 values that are not finite"
+    assert report.notes == [told] and f"note: {told}" in report.lines() and "nonfinite" not in report.to_dict()
+    tensors[BIAS][0] = 0
+    report = diff(first, saved(tmp_path / "b", tensors))
+    assert list(report.values) == [BIAS] and np.isinf(report.values[BIAS].max) and report.nonfinite[BIAS] == 2
+
+
+def test_other_bits_of_nan_are_told(tmp_path):
+    tensors = golden()
+    tensors[BIAS].view("u4")[3] = 0x7FC12345
+    first = saved(tmp_path / "a", tensors)
+    tensors[BIAS].view("u4")[3] = 0x7FC12346
+    report = diff(first, saved(tmp_path / "b", tensors))
+    assert list(report.values) == [BIAS] and report.nonfinite == {BIAS: 1} and not report.same
+
+
 def test_a_wider_dtype_of_the_same_values_is_told_as_a_dtype_only(tmp_path):
     convert(PRETRAINED, tmp_path / "half", dtype="bfloat16")
     convert(tmp_path / "half", tmp_path / "full", to="keras", dtype="float32")
@@ -108,8 +139,8 @@ def test_a_decoder_of_its_own_is_told_and_left_aside(tmp_path):
     decoder = "cls.predictions.decoder.weight"
     words = golden()["lxmert.embeddings.word_embeddings.weight"]
     tied, untied = (saved(tmp_path / str(add), {**golden(), decoder: words + add}) for add in (0, 1))
-    assert diff(PRETRAINED, tied).same and not diff(PRETRAINED, tied).notes
-    report = diff(PRETRAINED, untied)
+    assert diff(SOURCES["hf-pt"], tied).same and not diff(SOURCES["hf-pt"], tied).notes
+    report = diff(SOURCES["hf-pt"], untied)
     assert report.same and f"in b, {decoder} is not" in report.notes[0]
 
 

@@ -16,13 +16,9 @@ from conversion.formats import open_checkpoint
 from conversion.verify import verify
 from lxmert_tf import LxmertConfig
 
+QA = GOLDEN / "hf_pt_qa"
+
 pytestmark = pytest.mark.filterwarnings("ignore::UserWarning:torch")
-
-
-@pytest.fixture
-def only_pytorch(monkeypatch):
-    """Runs checkpoints in the faster of the two packages."""
-    monkeypatch.setattr("conversion.verify.frameworks", lambda: {"lxmert_pt": blocks.run_pytorch})
 
 
 def changed(name: str, factor: float = 1.01) -> dict[str, np.ndarray]:
@@ -186,8 +182,171 @@ def test_what_cannot_be_run_is_not_equal(tmp_path, tensors, changes, words):
 
 def test_a_head_that_one_lacks_differs(tmp_path, only_pytorch):
     without = {name: array for name, array in golden().items() if not name.startswith("answer_head")}
-    report = verify(PRETRAINED, saved(tmp_path, without, task_qa=False))
-    assert not report.equal and report.first_divergence is None and len(report.weights.only_a) == 6
+    for changes in ({"task_qa": False}, {}):
+        other = saved(tmp_path, without, **changes)
+        for pair, told in (((PRETRAINED, other), "b lacks answer_head, which a"), ((other, PRETRAINED), "a lacks")):
+            report = verify(*pair)
+            assert not report.equal and report.first_divergence is None
+            assert len(report.weights.only_a) + len(report.weights.only_b) == 6
+            assert len([note for note in report.notes if told in note]) == 1
+
+
+def test_heads_that_one_lacks_are_named(tmp_path, only_pytorch):
+    assert "a lacks cls, obj_predict_head, which b has; that is not compared" in verify(QA, PRETRAINED).notes
+    report = verify(PRETRAINED, GOLDEN / "hf_pt_model")
+    assert (
+        report.equal and "b lacks answer_head, cls, obj_predict_head, which a has; that is not compared" in report.notes
+    )
+    part = "obj_predict_head.decoder_dict.attr"
+    without = {name: array for name, array in golden().items() if not name.startswith(part)}
+    report = verify(saved(tmp_path, without, visual_attr_loss=False), PRETRAINED)
+    assert not report.equal and f"a lacks {part}, which b has; that is not compared" in report.notes
+    told = "answer_head of a and of b differ in size, so they are not compared"
+    assert told in verify(PRETRAINED, GOLDEN / "original/nlvr2_BEST.pth", config=CONFIG).notes
+    assert not any("lacks" in note or "differ in size" in note for note in verify(PRETRAINED, PRETRAINED).notes)
+
+
+# Configs
+
+LOSSES = {
+    "task_matched": False,
+    "task_mask_lm": False,
+    "visual_loss_normalizer": 1 / 0.15,
+}
+COMPUTED = {"hidden_act": "gelu_new", "num_attention_heads": 2, "layer_norm_eps": 2e-12}
+NOT_COMPUTED = {
+    "hidden_dropout_prob": 0.2,
+    "attention_probs_dropout_prob": 0.0,
+    "initializer_range": 0.1,
+    "id2label": {"0": "red", "1": "blue"},
+    "output_attentions": True,
+    "return_dict": False,
+}
+
+
+def told_of(report, field: str, pair: tuple) -> list[str]:
+    """The notes on a field of the configs, which name both values."""
+    return [note for note in report.notes if f"config: {field} is {pair[0]!r} in a, {pair[1]!r} in b" in note]
+
+
+@pytest.mark.parametrize(("field", "value"), [*LOSSES.items(), *COMPUTED.items()])
+def test_configs_that_compute_something_else_differ(tmp_path, only_pytorch, field, value):
+    """Whatever the outputs: losses are none of them, and another epsilon is lost in what passes."""
+    report = verify(PRETRAINED, saved(tmp_path, golden(), **{field: value}), max_error=1)
+    pair = (getattr(LxmertConfig.from_json_file(CONFIG), field), value)
+    assert not report.equal and report.differs and report.config == {field: pair}
+    assert told_of(report, field, pair) == [f"config: {field} is {pair[0]!r} in a, {pair[1]!r} in b"]
+    assert report.lines()[-1] == "different" and f"note: {told_of(report, field, pair)[0]}" in report.lines()
+
+
+@pytest.mark.parametrize(
+    "field", ["task_qa", "task_obj_predict", "visual_obj_loss", "visual_attr_loss", "visual_feat_loss"]
+)
+def test_a_switch_that_leaves_weights_unused_differs(tmp_path, only_pytorch, field):
+    report = verify(PRETRAINED, saved(tmp_path, golden(), **{field: False}))
+    assert not report.equal and report.config == {field: (True, False)} and not report.weights.only_a
+    assert any(note.startswith("b lacks ") for note in report.notes)
+
+
+@pytest.mark.parametrize(("field", "value"), NOT_COMPUTED.items())
+def test_configs_that_compute_the_same_are_equal_with_a_note(tmp_path, only_pytorch, field, value):
+    report = verify(PRETRAINED, saved(tmp_path, golden(), **{field: value}))
+    assert report.equal and report.config == {}
+    assert any(
+        f"config: {field} is " in n and n.endswith(", which changes nothing that is compared") for n in report.notes
+    )
+
+
+@pytest.mark.parametrize(("field", "value"), [*LOSSES.items(), ("num_object_labels", 8), ("task_qa", False)])
+def test_what_a_model_does_not_read_does_not_count(tmp_path, only_pytorch, field, value):
+    """Losses and heads of pretraining, where questions are answered; and where tasks differ."""
+    tensors = {name: array for name, array in golden().items() if not name.startswith(("cls", "obj_predict_head"))}
+    plain, other = saved(tmp_path / "a", tensors), saved(tmp_path / "b", tensors, **{field: value})
+    assert verify(plain, other).equal and verify(PRETRAINED, other).equal
+    none = saved(tmp_path / "c", golden(), task_obj_predict=False)
+    again = saved(tmp_path / "d", golden(), task_obj_predict=False, visual_loss_normalizer=1)
+    assert verify(none, again).equal
+
+
+def test_configs_are_not_compared_where_one_is_a_guess(only_pytorch):
+    report = verify(PRETRAINED, SOURCES["original"])
+    assert report.equal and report.config == {} and not any("config: " in note for note in report.notes)
+
+
+# What is not finite
+
+BROKEN = {
+    "norm": ("lxmert.embeddings.LayerNorm.weight", 0, np.nan),
+    "part of a block": ("lxmert.encoder.visn_fc.box_fc.bias", 3, -np.inf),
+    "head": ("answer_head.logit_fc.3.bias", 2, np.inf),
+    "unseen": ("lxmert.embeddings.position_embeddings.weight", 20, np.nan),
+}
+
+
+def broken(case: str) -> tuple[str, dict[str, np.ndarray]]:
+    """The name of a tensor, and the golden ones with one value of it that is not finite."""
+    name, index, value = BROKEN[case]
+    tensors = golden()
+    tensors[name][index if tensors[name].ndim == 1 else (index, 5)] = value
+    return name, tensors
+
+
+@pytest.mark.parametrize("case", BROKEN)
+def test_what_is_not_finite_in_both_proves_nothing(tmp_path, only_pytorch, case):
+    name, tensors = broken(case)
+    inputs = blocks.example_inputs(LxmertConfig.from_json_file(CONFIG))
+    assert inputs["input_ids"].shape[1] < 20
+    source = saved(tmp_path / "x", tensors)
+    expected = blocks.run_pytorch(open_checkpoint(source), inputs)
+    wrong = [n for _, n in blocks.computed_in_order(LxmertConfig.from_json_file(CONFIG)) if n in expected]
+    wrong = [n for n in wrong if not np.isfinite(expected[n]).all()]
+    assert bool(wrong) == (case != "unseen")
+    for other in (source, saved(tmp_path / "wide", {n: array.astype("f8") for n, array in tensors.items()})):
+        report = verify(source, other)
+        assert not report.equal and not report.differs and report.weights.nonfinite == {name: 1}
+        assert [output.name for output in report.nonfinite_outputs] == wrong
+        assert any(f"{name} holds 1 value that is not finite" in note for note in report.notes)
+        told = f" and {len(wrong)} output" if wrong else ""
+        assert report.lines()[-1].startswith(
+            "not proven equal: there are values that are not finite in 1 tensor" + told
+        )
+        if wrong:
+            assert any(f"not finite in a or b: {wrong[0]}" in note for note in report.notes)
+            assert report.first_divergence.name == wrong[0]
+            assert f"is the first block that is not finite, in {wrong[0]}" in report.lines()[-2]
+        assert sum("not finite" in line and "  <" in line for line in report.lines()) == len(wrong)
+    assert run("verify", source, source)[0] == 1
+    assert verify(source, PRETRAINED).differs and verify(PRETRAINED, source, max_error=np.inf).equal is False
+
+
+def test_finite_weights_whose_outputs_are_not_finite_prove_nothing(tmp_path, only_pytorch):
+    tensors = {name: array.astype("f8") for name, array in golden().items()}
+    tensors["answer_head.logit_fc.3.weight"][:] = 1e308
+    source = saved(tmp_path, tensors)
+    report = verify(source, source)
+    assert not report.equal and not report.weights.nonfinite
+    assert [output.name for output in report.nonfinite_outputs] == ["question_answering_score"]
+    assert report.lines()[-1] == "not proven equal: there are values that are not finite in 1 output"
+
+
+def test_a_config_that_differs_is_told_though_nothing_is_finite(tmp_path):
+    """In both frameworks."""
+    _, tensors = broken("norm")
+    report = verify(saved(tmp_path / "a", tensors), saved(tmp_path / "b", tensors, hidden_act="relu"))
+    assert not report.equal and report.config == {"hidden_act": ("gelu", "relu")}
+    assert report.lines()[-1] == "different" and len(report.nonfinite_outputs) > 5
+    output = report.nonfinite_outputs[0]
+    assert {title: error.nonfinite > 0 for title, error in output.errors.items()} == dict.fromkeys(output.errors, True)
+
+
+def test_the_json_has_no_error_of_what_is_not_finite(tmp_path, only_pytorch):
+    _, tensors = broken("part of a block")
+    code, out, _ = run("verify", saved(tmp_path, tensors), tmp_path, "--json")
+    report = json.loads(out, parse_constant=lambda text: pytest.fail(f"{text} is no JSON"))
+    assert (code, report["equal"], report["first_divergence"]["block"]) == (1, False, "vision embeddings")
+    errors = {each["name"]: each["errors"]["lxmert_pt"]["max_error"] for each in report["outputs"]}
+    assert (errors["embeddings"], errors["visn_fc"]) == (0, None)
+    assert any("lxmert.encoder.visn_fc.box_fc.bias holds 1 value" in note for note in report["notes"])
 
 
 def test_heads_that_would_be_drawn_at_random_are_not_run(tmp_path):

@@ -19,12 +19,13 @@ from tensorflow_serving.config import model_server_config_pb2
 
 from lxmert_tf.cli import main
 from lxmert_tf.serving import server_files, versions
+from lxmert_tf.serving.check import run
 from lxmert_tf.serving.checkpoint import load
 from lxmert_tf.serving.client import GrpcClient
 from lxmert_tf.serving.export import export
 from lxmert_tf.serving.labels import read_labels
 from lxmert_tf.serving.metadata import METADATA_FILE
-from lxmert_tf.serving.warmup import WARMUP_FILE, read_warmup, replay
+from lxmert_tf.serving.warmup import TOKENS, WARMUP_FILE, read_warmup, replay
 
 GOLDEN = Path(__file__).parent / "golden"
 
@@ -143,6 +144,19 @@ def test_check_finds(damage, copy, capsys):
     assert check(base, source) == 1
     printed = capsys.readouterr()
     assert str(base / "model" / "1") in printed.out and "sound" not in printed.out and "Traceback" not in printed.err
+
+
+def test_check_proves_nothing_by_outputs_that_are_not_finite(copy, capsys, monkeypatch):
+    """Such as those of a word that no warm-up request has."""
+    base, source = copy
+
+    def run_or_spoil(signature, inputs):
+        factor = 1 if inputs["input_ids"].shape[1] == TOKENS else np.nan
+        return {name: value * factor for name, value in run(signature, inputs).items()}
+
+    monkeypatch.setattr("lxmert_tf.serving.check.run", run_or_spoil)
+    assert check(base, source) == 1
+    assert "are not finite, which proves nothing" in capsys.readouterr().out
 
 
 def test_check_tells_of_versions_that_no_server_would_serve(copy, capsys):
