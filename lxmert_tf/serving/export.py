@@ -7,6 +7,7 @@ from pathlib import Path
 
 import tensorflow as tf
 
+from lxmert_tf.losses import SINGLE_LABEL
 from lxmert_tf.serving import server_files
 from lxmert_tf.serving.checkpoint import Source, load
 from lxmert_tf.serving.inputs import SpecialIds
@@ -115,7 +116,7 @@ def make_options(loaded: Source, text: bool, outputs, labels, top_k: int, probab
     if tokenizer is not None and tokenizer.pad_token_id is not None:
         special = SpecialIds(tokenizer.cls_token_id, tokenizer.sep_token_id, tokenizer.pad_token_id)
     if probabilities is None:
-        single = config.extra.get("problem_type") == "single_label_classification"
+        single = config.problem_type == SINGLE_LABEL
         probabilities = "softmax" if single else "sigmoid"
     return Options(
         tokenizer=tokenizer if text else None,
