@@ -59,6 +59,11 @@ class TrainsOnOwnLosses:
         metrics, weighted_metrics = over_labels(metrics), over_labels(weighted_metrics)
         super().compile(optimizer, loss, loss_weights, metrics, weighted_metrics, **kwargs)
 
+    def compile_from_config(self, config: dict) -> None:
+        """Compiles a loaded model as the saved one was; Keras does so only where `compile` is its own."""
+        self.compile(**keras.saving.deserialize_keras_object(config))
+        self.optimizer.build(self.trainable_variables)
+
     @property
     def metrics(self):
         return [*super().metrics, *self.loss_trackers.means.values()]
