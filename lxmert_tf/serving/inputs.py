@@ -50,10 +50,14 @@ def completed(given: Mapping[str, tf.Tensor], names: tuple[str, ...]) -> dict[st
 # Checks
 
 
-def checked(inputs: Mapping[str, tf.Tensor], config: LxmertConfig) -> dict[str, tf.Tensor]:
-    """The same inputs, once the graph has found them fit; it raises InvalidArgumentError naming what is not."""
+def checked(inputs: Mapping[str, tf.Tensor], config: LxmertConfig, dtype: str) -> dict[str, tf.Tensor]:
+    """The same inputs, once the graph has found them fit; it raises InvalidArgumentError naming what is not.
+
+    Args:
+        dtype: in which the model computes, such as "float16".
+    """
     inputs = {name: of_rank(value, name, _axes(name, value)) for name, value in inputs.items()}
-    assertions = [require(ok, message, *values) for ok, message, values in _conditions(inputs, config)]
+    assertions = [require(ok, message, *values) for ok, message, values in _conditions(inputs, config, dtype)]
     with tf.control_dependencies(assertions):
         return {name: tf.identity(value) for name, value in inputs.items()}
 
@@ -85,7 +89,7 @@ def require(condition: tf.Tensor, message: str, *values: tf.Tensor) -> tf.Operat
     return tf.raw_ops.Assert(condition=condition, data=[tf.constant(message), *values], summarize=8)
 
 
-def _conditions(inputs: Mapping[str, tf.Tensor], config: LxmertConfig):
+def _conditions(inputs: Mapping[str, tf.Tensor], config: LxmertConfig, dtype: str):
     """(must hold, message, values to show) of everything that can be wrong with the inputs."""
     sizes = {name: tf.shape(value) for name, value in inputs.items()}
     for name, size in sizes.items():
@@ -110,7 +114,7 @@ def _conditions(inputs: Mapping[str, tf.Tensor], config: LxmertConfig):
         inputs["visual_attention_mask"], -1, 1, "visual_attention_mask must hold 1 for boxes and 0 for padding"
     )
     for name in (regions, "visual_pos") if regions == "visual_feats" else (regions,):
-        yield tf.reduce_all(tf.math.is_finite(inputs[name])), f"{name} must be finite, got NaN or infinity in it", []
+        yield _finite(inputs[name], name, dtype)
     yield _alike(sizes, regions, "visual_attention_mask", sizes[regions][:-1])
     width = inputs[regions].shape[-1]
     yield sizes[regions][-1] == width, f"{regions} must have {width} values per box, got", [sizes[regions][-1]]
@@ -137,6 +141,16 @@ def _within(values, low, high, message: str):
     # NaN is told elsewhere: it is neither below nor above
     shown = [tf.reduce_min(values), tf.constant("and"), tf.reduce_max(values)]
     return ~tf.reduce_any((values < low) | (values > high)), f"{message}, got values between", shown
+
+
+def _finite(values: tf.Tensor, name: str, dtype: str):
+    finite = tf.reduce_all(tf.math.is_finite(tf.cast(values, dtype)))
+    if tf.as_dtype(dtype).max >= values.dtype.max:
+        return finite, f"{name} must be finite, got NaN or infinity in it", []
+    message = (
+        f"{name} must be finite in {dtype}, whose largest number is {tf.as_dtype(dtype).max:g}, got values between"
+    )
+    return finite, message, [tf.reduce_min(values), tf.constant("and"), tf.reduce_max(values)]
 
 
 def _alike(sizes, first: str, second: str, first_size=None, second_size=None):

@@ -28,6 +28,7 @@ from lxmert_tf.serving.inputs import (
     completed,
     real_rows,
     real_tokens,
+    require,
     specs,
     without_padding,
 )
@@ -137,7 +138,7 @@ class Servable:
         inputs = self._prepared(inputs)
         encoded = self._model.encode_image(**inputs, training=False)
         return {
-            "vision_states": tf.cast(encoded["vision_states"], tf.float32),
+            "vision_states": self._float32(encoded["vision_states"], "vision_states"),
             "visual_attention_mask": tf.cast(encoded["visual_attention_mask"], tf.int32),
         }
 
@@ -148,7 +149,7 @@ class Servable:
 
     def _prepared(self, inputs: Mapping[str, tf.Tensor]) -> dict[str, tf.Tensor]:
         """Checked inputs whose masks leave out what a server has added."""
-        inputs = checked(inputs, self._model.config)
+        inputs = checked(inputs, self._model.config, self._model.compute_dtype)
         if "input_ids" in inputs:
             inputs["attention_mask"] = real_tokens(inputs, self._options.special)
         mask = inputs["visual_attention_mask"]
@@ -171,18 +172,26 @@ class Servable:
             if isinstance(value, tuple):
                 tensors.update(self._stacked(name, value))
             else:
-                tensors[name] = tf.cast(value, tf.float32)
+                tensors[name] = self._float32(value, name)
         if kind == "TFLxmertForQuestionAnswering":
             tensors |= self._answers(tensors.pop("question_answering_score"))
         elif kind == "TFLxmertForVisualReasoning":
             tensors["probabilities"] = tf.nn.softmax(tensors["logits"])
         return tensors
 
+    def _float32(self, value: tf.Tensor, name: str) -> tf.Tensor:
+        """The output in float32; in float16, sums over large features overflow, and that is an error."""
+        if self._model.compute_dtype != "float16":
+            return tf.cast(value, tf.float32)
+        message = f"visual_feats must be smaller for float16, whose largest number is 65504: {name} overflows"
+        with tf.control_dependencies([require(tf.reduce_all(tf.math.is_finite(value)), message)]):
+            return tf.cast(value, tf.float32)
+
     def _stacked(self, name: str, layers: tuple) -> dict[str, tf.Tensor]:
         """[B, ...] of each layer -> [B, L, ...]: a server splits what it has batched along the first axis."""
         if not layers:
             return {}
-        stacked = tf.cast(tf.stack(layers, axis=1), tf.float32)
+        stacked = self._float32(tf.stack(layers, axis=1), name)
         images = getattr(self._model, "images", None)
         if images is not None:  # a row per image -> [B, images, L, ...]
             stacked = tf.reshape(stacked, tf.concat([[-1, images], tf.shape(stacked)[1:]], 0))
