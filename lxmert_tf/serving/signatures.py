@@ -30,6 +30,7 @@ from lxmert_tf.serving.inputs import (
     real_tokens,
     require,
     specs,
+    without_empty_rows,
     without_padding,
 )
 from lxmert_tf.serving.text import QuestionTokenizer
@@ -152,15 +153,9 @@ class Servable:
         inputs = checked(inputs, self._model.config, self._model.compute_dtype)
         if "input_ids" in inputs:
             inputs["attention_mask"] = real_tokens(inputs, self._options.special)
-        mask = inputs["visual_attention_mask"]
         values = [inputs[name] for name in ("visual_feats", "visual_pos", "vision_states") if name in inputs]
-        if mask.shape.rank == 3:  # images of an example are rows here
-            length = tf.shape(mask)[2]
-            flat = [tf.reshape(value, (-1, length, value.shape[-1])) for value in values]
-            real = tf.reshape(real_rows(tf.reshape(mask, (-1, length)), *flat), tf.shape(mask))
-        else:
-            real = real_rows(mask, *values)
-        return {**inputs, "visual_attention_mask": real}
+        inputs["visual_attention_mask"] = real_rows(inputs["visual_attention_mask"], *values)
+        return without_empty_rows(inputs)
 
     # What they give
 
