@@ -19,11 +19,11 @@ def asserted(x, condition, message: str, *values):
     """
     import tensorflow as tf
 
-    with tf.control_dependencies([assertion(condition, message, *values)]):
+    with tf.control_dependencies([require(condition, message, *values)]):
         return tf.identity(x)
 
 
-def assertion(condition, message: str, *values):
+def require(condition, message: str, *values):
     """A tf.Operation that fails with the message and the values unless bool[] `condition` holds."""
     import tensorflow as tf
 

@@ -41,6 +41,10 @@ _NOT_OPTIONS = ("vocab_file", "tokenizer_file", "tokenizer_class", "name_or_path
 class _Tokenizer:
     """BERT's tokenizer: clean, lower-case, split at spaces and punctuation, then the longest word pieces first.
 
+    Where accents are kept (`strip_accents=False`, or None without `do_lower_case`), "e" followed by a combining accent
+    stays two characters, as with upstream's fast class. Upstream's slow class, of transformers 4, composes all text
+    first (NFC) and so reads "é" there. Where accents are dropped, all of them read "e".
+
     Args:
         vocab_file: a vocab.txt: one token a line, the id is the line.
         tokenizer_file: a tokenizer.json; wins over `vocab_file`. Its case, accent and Chinese settings are replaced

@@ -1,7 +1,8 @@
 """What the signatures take: names, dtypes and shapes, and the checks and padding masks inside the graph.
 
 TF Serving fills up what it batches together with the first number of each request's tensor, in the masks too, where
-that number is mostly 1. So a mask alone does not tell padding: see `real_tokens` and `real_rows`.
+that number is mostly 1. So a mask alone does not tell padding: see `real_tokens` and `real_rows`, which tell it from an
+example itself, never from those that share its batch.
 
 Shapes: B examples, T tokens, N boxes, D visual_feat_dim, P visual_pos_dim, H hidden_size.
 """
@@ -11,6 +12,7 @@ from typing import NamedTuple
 
 import tensorflow as tf
 
+from lxmert_tf.assertions import require
 from lxmert_tf.configuration import LxmertConfig
 
 TEXT = ("input_ids", "attention_mask", "token_type_ids")
@@ -50,10 +52,14 @@ def completed(given: Mapping[str, tf.Tensor], names: tuple[str, ...]) -> dict[st
 # Checks
 
 
-def checked(inputs: Mapping[str, tf.Tensor], config: LxmertConfig) -> dict[str, tf.Tensor]:
-    """The same inputs, once the graph has found them fit; it raises InvalidArgumentError naming what is not."""
+def checked(inputs: Mapping[str, tf.Tensor], config: LxmertConfig, dtype: str) -> dict[str, tf.Tensor]:
+    """The same inputs, once the graph has found them fit; it raises InvalidArgumentError naming what is not.
+
+    Args:
+        dtype: in which the model computes, such as "float16".
+    """
     inputs = {name: of_rank(value, name, _axes(name, value)) for name, value in inputs.items()}
-    assertions = [require(ok, message, *values) for ok, message, values in _conditions(inputs, config)]
+    assertions = [require(ok, message, *values) for ok, message, values in _conditions(inputs, config, dtype)]
     with tf.control_dependencies(assertions):
         return {name: tf.identity(value) for name, value in inputs.items()}
 
@@ -79,13 +85,7 @@ def _axes(name: str, value: tf.Tensor) -> str:
     return ", ".join(axes)
 
 
-def require(condition: tf.Tensor, message: str, *values: tf.Tensor) -> tf.Operation:
-    """An op that fails with the message and the values unless bool[] `condition` holds."""
-    # The raw op: `tf.debugging.Assert` makes a branch of each, which only costs time here
-    return tf.raw_ops.Assert(condition=condition, data=[tf.constant(message), *values], summarize=8)
-
-
-def _conditions(inputs: Mapping[str, tf.Tensor], config: LxmertConfig):
+def _conditions(inputs: Mapping[str, tf.Tensor], config: LxmertConfig, dtype: str):
     """(must hold, message, values to show) of everything that can be wrong with the inputs."""
     sizes = {name: tf.shape(value) for name, value in inputs.items()}
     for name, size in sizes.items():
@@ -110,7 +110,7 @@ def _conditions(inputs: Mapping[str, tf.Tensor], config: LxmertConfig):
         inputs["visual_attention_mask"], -1, 1, "visual_attention_mask must hold 1 for boxes and 0 for padding"
     )
     for name in (regions, "visual_pos") if regions == "visual_feats" else (regions,):
-        yield tf.reduce_all(tf.math.is_finite(inputs[name])), f"{name} must be finite, got NaN or infinity in it", []
+        yield _finite(inputs[name], name, dtype)
     yield _alike(sizes, regions, "visual_attention_mask", sizes[regions][:-1])
     width = inputs[regions].shape[-1]
     yield sizes[regions][-1] == width, f"{regions} must have {width} values per box, got", [sizes[regions][-1]]
@@ -139,6 +139,16 @@ def _within(values, low, high, message: str):
     return ~tf.reduce_any((values < low) | (values > high)), f"{message}, got values between", shown
 
 
+def _finite(values: tf.Tensor, name: str, dtype: str):
+    finite = tf.reduce_all(tf.math.is_finite(tf.cast(values, dtype)))
+    if tf.as_dtype(dtype).max >= values.dtype.max:
+        return finite, f"{name} must be finite, got NaN or infinity in it", []
+    message = (
+        f"{name} must be finite in {dtype}, whose largest number is {tf.as_dtype(dtype).max:g}, got values between"
+    )
+    return finite, message, [tf.reduce_min(values), tf.constant("and"), tf.reduce_max(values)]
+
+
 def _alike(sizes, first: str, second: str, first_size=None, second_size=None):
     one = sizes[first] if first_size is None else first_size
     other = sizes[second] if second_size is None else second_size
@@ -159,16 +169,15 @@ class SpecialIds(NamedTuple):
 def real_tokens(inputs: Mapping[str, tf.Tensor], special: SpecialIds | None) -> tf.Tensor:
     """int32[B, T], the attention mask without what a server added at the end of rows.
 
-    Added are [CLS] after the end of a text that begins with [CLS]. And -1 anywhere but at the first place: a client
-    that sends -1 for its first token has it repeated as padding, which tells it in any text.
+    A mask that begins with -1, as clients here send it, tells padding in any text: -1 is 1 at the first place and 0 at
+    all others. In a mask that begins with 1, padding is [CLS] after the end of a text that begins with [CLS].
 
     Args:
         inputs: input_ids, attention_mask and token_type_ids, int32[B, T].
         special: None where the ids are not known.
     """
     ids, mask, types = inputs["input_ids"], inputs["attention_mask"], inputs["token_type_ids"]
-    first = _first_place(mask)
-    real = tf.where(mask < 0, first, mask)
+    real = _read(mask)
     if special is None:
         return real
     added = _trailing((ids == special.cls) & (mask == mask[:, :1]) & (types == types[:, :1]))
@@ -179,22 +188,40 @@ def real_tokens(inputs: Mapping[str, tf.Tensor], special: SpecialIds | None) -> 
 
 
 def real_rows(mask: tf.Tensor, *values: tf.Tensor) -> tf.Tensor:
-    """int32[B, N], the mask of boxes without what a server added after them.
+    """int32[B, ..., N], the mask of boxes without what a server added after them.
 
-    Added are boxes all of whose features are the number that begins some example's, and all of whose places the number
-    that begins its places; no detector gives such. A mask of -1 is read as in `real_tokens`.
+    A mask of -1 is read as in `real_tokens`. In the mask of an example that begins with 1, padding is boxes at the end
+    whose mask is 1 and whose numbers are all the first number of the same example's tensor: for the second image of an
+    example, of the first one's.
 
     Args:
-        mask: int32[B, N].
-        values: float[B, N, ...] each, what is known of the boxes.
+        mask: int32[B, N], or int32[B, images, N].
+        values: float[B, ..., N, ...] each, what is known of the boxes.
     """
-    first = _first_place(mask)
-    real = tf.where(mask < 0, first, mask)
-    alike = tf.constant(True)  # to the beginning of an example, [B, N, B]
+    added = mask == _first_number(mask)
     for value in values:
-        constant = tf.reduce_all(value == value[..., :1], axis=-1, keepdims=True)
-        alike &= constant & (value[:, :, :1] == value[:, 0, 0])
-    return real * (1 - _trailing(tf.reduce_any(alike, axis=-1)) * (1 - first))
+        added &= tf.reduce_all(value == _first_number(value), axis=-1)
+    return _read(mask) * (1 - _trailing(added) * (1 - _first_place(mask)))
+
+
+def without_empty_rows(inputs: Mapping[str, tf.Tensor]) -> dict[str, tf.Tensor]:
+    """The inputs, in which a text without any token has its first one, and an image without any box has one of zeros.
+
+    A row that is masked throughout would attend to all its places evenly, padding too.
+    """
+    filled = dict(inputs)
+    for mask, names in (
+        ("attention_mask", ()),
+        ("visual_attention_mask", ("visual_feats", "visual_pos", "vision_states")),
+    ):
+        if mask not in inputs:
+            continue
+        empty = tf.reduce_all(inputs[mask] == 0, axis=-1, keepdims=True)
+        filled[mask] = tf.where(empty, _first_place(inputs[mask]), inputs[mask])
+        for name in names:
+            if name in inputs:
+                filled[name] = tf.where(empty[..., None], tf.zeros([], inputs[name].dtype), inputs[name])
+    return filled
 
 
 def without_padding(inputs: Mapping[str, tf.Tensor]) -> dict[str, tf.Tensor]:
@@ -213,18 +240,25 @@ def without_padding(inputs: Mapping[str, tf.Tensor]) -> dict[str, tf.Tensor]:
 
 
 def _used(mask: tf.Tensor) -> tf.Tensor:
-    """How many places the longest row of a mask int32[..., L] takes; all of them if a row has none, and so attends to
-    all evenly."""
-    length = tf.shape(mask)[-1]
-    ends = tf.reduce_max(mask * (tf.range(length) + 1), axis=-1)
-    return tf.where(tf.reduce_all(ends > 0), tf.reduce_max(ends), length)
+    """How many places the longest row of a mask int32[..., L] takes."""
+    return tf.reduce_max(mask * (tf.range(tf.shape(mask)[-1]) + 1))
+
+
+def _read(mask: tf.Tensor) -> tf.Tensor:
+    """A mask of -1, 0 and 1 as one of 0 and 1."""
+    return tf.where(mask < 0, _first_place(mask), mask)
 
 
 def _first_place(mask: tf.Tensor) -> tf.Tensor:
-    """int32[1, L]: 1, 0, 0, ..."""
-    return tf.cast(tf.range(tf.shape(mask)[1]) == 0, tf.int32)[None]
+    """int32[L]: 1, 0, 0, ..."""
+    return tf.cast(tf.range(tf.shape(mask)[-1]) == 0, tf.int32)
+
+
+def _first_number(value: tf.Tensor) -> tf.Tensor:
+    """[B, ...] -> [B, 1, 1, ...], the first number of each example."""
+    return value[(slice(None), *[slice(1)] * (len(value.shape) - 1))]
 
 
 def _trailing(flags: tf.Tensor) -> tf.Tensor:
-    """bool[B, L] -> int32[B, L], 1 from where all flags to the end are set."""
-    return tf.cast(tf.math.cumprod(tf.cast(flags, tf.float32), axis=1, reverse=True), tf.int32)
+    """bool[..., L] -> int32[..., L], 1 from where all flags to the end are set."""
+    return tf.cast(tf.math.cumprod(tf.cast(flags, tf.float32), axis=-1, reverse=True), tf.int32)

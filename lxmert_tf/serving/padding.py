@@ -62,7 +62,8 @@ def check_integers(name: str, values: np.ndarray) -> None:
 def server_proof(mask: np.ndarray) -> np.ndarray:
     """The mask with -1 for a leading 1, which exported models read as 1 at the first place and as padding elsewhere.
 
-    TF Serving fills up what it batches with the first number of each tensor, in masks too.
+    TF Serving fills up what it batches with the first number of each request's tensor, in masks too. With this, or a
+    leading 0, that is told from everything else, whatever the numbers and however many examples a request has.
     """
     mask = np.array(mask, "int32")
     mask[..., 0] = np.where(mask[..., 0] == 1, -1, mask[..., 0])

@@ -17,6 +17,7 @@ from dataclasses import dataclass
 
 import tensorflow as tf
 
+from lxmert_tf.assertions import require
 from lxmert_tf.serving.fused_attention import fuse_attention
 from lxmert_tf.serving.inputs import (
     ENCODED,
@@ -29,6 +30,7 @@ from lxmert_tf.serving.inputs import (
     real_rows,
     real_tokens,
     specs,
+    without_empty_rows,
     without_padding,
 )
 from lxmert_tf.serving.text import QuestionTokenizer
@@ -137,7 +139,7 @@ class Servable:
         inputs = self._prepared(inputs)
         encoded = self._model.encode_image(**inputs, training=False)
         return {
-            "vision_states": tf.cast(encoded["vision_states"], tf.float32),
+            "vision_states": self._float32(encoded["vision_states"], "vision_states"),
             "visual_attention_mask": tf.cast(encoded["visual_attention_mask"], tf.int32),
         }
 
@@ -148,18 +150,12 @@ class Servable:
 
     def _prepared(self, inputs: Mapping[str, tf.Tensor]) -> dict[str, tf.Tensor]:
         """Checked inputs whose masks leave out what a server has added."""
-        inputs = checked(inputs, self._model.config)
+        inputs = checked(inputs, self._model.config, self._model.compute_dtype)
         if "input_ids" in inputs:
             inputs["attention_mask"] = real_tokens(inputs, self._options.special)
-        mask = inputs["visual_attention_mask"]
         values = [inputs[name] for name in ("visual_feats", "visual_pos", "vision_states") if name in inputs]
-        if mask.shape.rank == 3:  # images of an example are rows here
-            length = tf.shape(mask)[2]
-            flat = [tf.reshape(value, (-1, length, value.shape[-1])) for value in values]
-            real = tf.reshape(real_rows(tf.reshape(mask, (-1, length)), *flat), tf.shape(mask))
-        else:
-            real = real_rows(mask, *values)
-        return {**inputs, "visual_attention_mask": real}
+        inputs["visual_attention_mask"] = real_rows(inputs["visual_attention_mask"], *values)
+        return without_empty_rows(inputs)
 
     # What they give
 
@@ -171,18 +167,26 @@ class Servable:
             if isinstance(value, tuple):
                 tensors.update(self._stacked(name, value))
             else:
-                tensors[name] = tf.cast(value, tf.float32)
+                tensors[name] = self._float32(value, name)
         if kind == "TFLxmertForQuestionAnswering":
             tensors |= self._answers(tensors.pop("question_answering_score"))
         elif kind == "TFLxmertForVisualReasoning":
             tensors["probabilities"] = tf.nn.softmax(tensors["logits"])
         return tensors
 
+    def _float32(self, value: tf.Tensor, name: str) -> tf.Tensor:
+        """The output in float32; in float16, sums over large features overflow, and that is an error."""
+        if self._model.compute_dtype != "float16":
+            return tf.cast(value, tf.float32)
+        message = f"visual_feats must be smaller for float16, whose largest number is 65504: {name} overflows"
+        with tf.control_dependencies([require(tf.reduce_all(tf.math.is_finite(value)), message)]):
+            return tf.cast(value, tf.float32)
+
     def _stacked(self, name: str, layers: tuple) -> dict[str, tf.Tensor]:
         """[B, ...] of each layer -> [B, L, ...]: a server splits what it has batched along the first axis."""
         if not layers:
             return {}
-        stacked = tf.cast(tf.stack(layers, axis=1), tf.float32)
+        stacked = self._float32(tf.stack(layers, axis=1), name)
         images = getattr(self._model, "images", None)
         if images is not None:  # a row per image -> [B, images, L, ...]
             stacked = tf.reshape(stacked, tf.concat([[-1, images], tf.shape(stacked)[1:]], 0))

@@ -1,24 +1,19 @@
 """`LxmertTokenizer` as a TensorFlow graph, so that a server takes questions as strings.
 
-The normalisation is spelt out in TensorFlow's own string ops rather than taken from tensorflow-text's BERT tokenizers,
-which differ from `LxmertTokenizer` in control characters, in the limit of a word's length (bytes, not characters), and
-in special tokens inside a text. tensorflow-text brings canonical decomposition, splitting, and word pieces.
+It is put together here rather than taken from tensorflow-text's BERT tokenizers, which differ from `LxmertTokenizer` in
+control characters, in the limit of a word's length (bytes, not characters), and in special tokens inside a text.
+tensorflow-text brings splitting and word pieces.
 """
+
+import json
+import string
 
 import tensorflow as tf
 
-from lxmert_tf.serving.inputs import of_rank, require
-
-# The blocks that BERT splits around each character of, as in its tokenizer
-_CHINESE = (
-    r"([\x{4E00}-\x{9FFF}\x{3400}-\x{4DBF}\x{20000}-\x{2A6DF}\x{2A700}-\x{2B73F}\x{2B740}-\x{2B81F}"
-    r"\x{2B920}-\x{2CEAF}\x{F900}-\x{FAFF}\x{2F800}-\x{2FA1F}])"
-)
-_SPACES = r"\t\n\r\x{0020}\x{00A0}\x{1680}\x{2000}-\x{200A}\x{2028}\x{2029}\x{202F}\x{205F}\x{3000}"
-# Control, format and private characters, and what stands for bytes that are no text
-_DROPPED = r"[\p{Cc}\p{Cf}\p{Co}\x{FFFD}]"
-_PUNCTUATION = r"[!-/:-@\[-`{-~\p{P}]"
-_LONGEST_WORD = 100  # characters; longer ones are unknown
+from lxmert_tf.assertions import require
+from lxmert_tf.serving.characters import classes
+from lxmert_tf.serving.inputs import of_rank
+from lxmert_tf.serving.normalization import Normalizer
 
 
 class QuestionTokenizer(tf.Module):
@@ -36,25 +31,27 @@ class QuestionTokenizer(tf.Module):
     def __init__(self, tokenizer, longest: int):
         super().__init__(name="tokenizer")
         text = _tensorflow_text()
-        _check(tokenizer)
+        spec = _checked_spec(tokenizer)
+        model, switches = spec["model"], {name: on for name, on in spec["normalizer"].items() if name != "type"}
         self._longest = longest
         self._ends = tokenizer.cls_token_id, tokenizer.sep_token_id
         self._pad = tokenizer.pad_token_id or 0
-        self._unknown = tokenizer.unk_token
-        self._clean, self._chinese = tokenizer.clean_text, tokenizer.tokenize_chinese_chars
-        self._lower = tokenizer.do_lower_case
-        self._strip = tokenizer.do_lower_case if tokenizer.strip_accents is None else tokenizer.strip_accents
-        added = [token.content for token in tokenizer.added_tokens_decoder.values()]
-        self._added = "|".join(_escaped(token) for token in sorted(added, key=len, reverse=True))
-        vocabulary = tokenizer.get_vocab()
-        ordered = sorted(vocabulary, key=vocabulary.get)
-        if [vocabulary[token] for token in ordered] != list(range(len(ordered))):
-            raise ValueError("The ids of the vocabulary have gaps; --text needs them to be 0, 1, 2, ...")
+        self._unknown, self._longest_word = tokenizer.unk_token, model["max_input_chars_per_word"]
+        self._normalize = Normalizer(**switches)
+        added = {token.content: index for index, token in tokenizer.added_tokens_decoder.items()}
+        self._added, self._added_ids = list(added), list(added.values())
+        self._any_added = "|".join(_escaped(token) for token in sorted(added, key=len, reverse=True))
+        vocabulary = sorted(model["vocab"], key=model["vocab"].get)
+        known = set("".join([*vocabulary, *added]))
+        unused = (c for c in map(chr, range(0x40000, 0x50000)) if c not in known)
+        stand_ins = {"\0": next(unused), "\x11": next(unused)}
+        vocabulary = [token.translate(str.maketrans(stand_ins)) for token in vocabulary]
+        self._stand_ins = {"\0": "\x01"} if switches["clean_text"] else stand_ins  # which cleaning drops
         try:
             self._word_pieces = text.FastWordpieceTokenizer(
-                vocab=ordered,
-                suffix_indicator=tokenizer.wordpieces_prefix,
-                max_bytes_per_word=4 * _LONGEST_WORD,
+                vocab=vocabulary,
+                suffix_indicator=model["continuing_subword_prefix"],
+                max_bytes_per_word=4 * self._longest_word,
                 token_out_type=tf.int32,
                 unknown_token=tokenizer.unk_token,
                 no_pretokenization=True,
@@ -63,7 +60,9 @@ class QuestionTokenizer(tf.Module):
             raise ValueError(
                 f"--text: tensorflow-text cannot read this vocabulary: {str(error).rstrip('.')}."
             ) from error
-        self._split, self._decompose = text.regex_split, text.normalize_utf8
+        self._split = text.regex_split
+        texts = tf.TensorSpec([None], tf.string)
+        self._ids = tf.function(self._ids, input_signature=[texts], autograph=False)  # one for all signatures
 
     def __call__(self, questions: tf.Tensor) -> dict[str, tf.Tensor]:
         """string[B] -> input_ids, attention_mask, token_type_ids, int32[B, T] each."""
@@ -86,36 +85,28 @@ class QuestionTokenizer(tf.Module):
             require(tf.reduce_all(readable == questions), "questions must be UTF-8 text"),
         ]
         with tf.control_dependencies(assertions):
-            # tensorflow-text reads up to the first null character only
-            return tf.strings.regex_replace(questions, r"\x00", "" if self._clean else "\ufffd")
+            # tensorflow-text reads up to the first null character only, and crashes at the token "\x11"
+            for character, stand_in in self._stand_ins.items():
+                questions = tf.strings.regex_replace(questions, _escaped(character), stand_in)
+            return questions
 
     def _ids(self, texts: tf.Tensor) -> tf.RaggedTensor:
         """string[B] -> ragged int32[B, pieces], without [CLS] and [SEP] around."""
-        parts = self._split(texts, self._added, self._added)  # around special tokens, which stay as they are
-        special = tf.strings.regex_full_match(parts.flat_values, self._added)
-        words = self._words(tf.where(special, "", self._normalised(parts.flat_values)))
-        kept = tf.RaggedTensor.from_row_lengths(tf.boolean_mask(parts.flat_values, special), tf.cast(special, tf.int64))
-        words = tf.concat([words, kept], axis=1)  # one of the two is empty
-        pieces = self._word_pieces.tokenize(words.flat_values)  # [words, pieces]
-        return parts.with_flat_values(words.with_flat_values(pieces)).merge_dims(1, -1)
-
-    def _normalised(self, texts: tf.Tensor) -> tf.Tensor:
-        replace = tf.strings.regex_replace
-        if self._clean:
-            texts = replace(replace(texts, f"[{_SPACES}]", " "), _DROPPED, "")
-        if self._chinese:
-            texts = replace(texts, _CHINESE, r" \1 ")
-        if self._strip:
-            texts = replace(self._decompose(texts, "NFD"), r"\p{Mn}", "")
-        if self._lower:
-            # ASCII first, so that no locale of the server's changes it; and a sigma is a sigma, not a final one
-            texts = tf.strings.lower(replace(tf.strings.lower(texts), "\u03a3", "\u03c3"), encoding="utf-8")
-        return texts
+        with tf.device("CPU:0"):  # where strings are anyway: their many small integers are not worth the way to a GPU
+            parts = self._split(texts, self._any_added, self._any_added)  # around added tokens, which stay as they are
+            same = parts.flat_values[:, None] == tf.constant(self._added)
+            is_added = tf.reduce_any(same, axis=1)
+            words = self._words(self._normalize(tf.where(is_added, "", parts.flat_values)))
+            pieces = words.with_flat_values(self._word_pieces.tokenize(words.flat_values)).merge_dims(1, 2)
+            added = tf.gather(self._added_ids, tf.argmax(tf.cast(tf.boolean_mask(same, is_added), tf.int32), axis=1))
+            added = tf.RaggedTensor.from_row_lengths(added, tf.cast(is_added, tf.int64), validate=False)
+            ids = tf.concat([pieces, added], axis=1)  # one of the two is empty
+            return parts.with_flat_values(ids).merge_dims(1, -1)
 
     def _words(self, texts: tf.Tensor) -> tf.RaggedTensor:
         """string[M] -> ragged string[M, words]: split at spaces, and before and after punctuation."""
-        words = self._split(texts, f"[{_SPACES}]|{_PUNCTUATION}", _PUNCTUATION)
-        long = tf.strings.length(words.flat_values, "UTF8_CHAR") > _LONGEST_WORD
+        words = self._split(texts, f"{classes().spaces}|{classes().punctuation}", classes().punctuation)
+        long = tf.strings.length(words.flat_values, "UTF8_CHAR") > self._longest_word
         return words.with_flat_values(tf.where(long, self._unknown, words.flat_values))
 
 
@@ -127,19 +118,28 @@ def _tensorflow_text():
     return tensorflow_text
 
 
-def _check(tokenizer) -> None:
+def _checked_spec(tokenizer) -> dict:
+    """The contents of the tokenizer's tokenizer.json; ValueError if the graph cannot do what it says."""
+    instead = "export without it and tokenise in the client."
     if tokenizer.never_split:
-        raise ValueError("--text cannot keep never_split words whole; export without it and tokenise in the client.")
+        raise ValueError(f"--text cannot keep never_split words whole; {instead}")
     if not tokenizer.do_basic_tokenize:
-        raise ValueError("--text needs do_basic_tokenize=True; export without it and tokenise in the client.")
-    unlike = [
-        t for t in tokenizer.added_tokens_decoder.values() if t.lstrip or t.rstrip or t.single_word or t.normalized
-    ]
-    if unlike:
-        raise ValueError(
-            f"--text cannot match the added token {unlike[0].content!r}, which takes spaces or normalised text; "
-            "export without it and tokenise in the client."
-        )
+        raise ValueError(f"--text needs do_basic_tokenize=True; {instead}")
+    for token in tokenizer.added_tokens_decoder.values():
+        if token.lstrip or token.rstrip or token.single_word or token.normalized:
+            what = f"the added token {token.content!r}, which takes spaces or normalised text"
+            raise ValueError(f"--text cannot match {what}; {instead}")
+    spec = json.loads(tokenizer._backend.to_str())
+    for part, wanted in (("normalizer", "BertNormalizer"), ("pre_tokenizer", "BertPreTokenizer")):
+        kind = (spec[part] or {}).get("type")
+        if kind != wanted:
+            raise ValueError(f"--text needs the {part} {wanted}, and tokenizer.json has {kind}; {instead}")
+    if sorted(spec["model"]["vocab"].values()) != list(range(len(spec["model"]["vocab"]))):
+        raise ValueError("The ids of the vocabulary have gaps; --text needs them to be 0, 1, 2, ...")
+    prefix = spec["model"]["continuing_subword_prefix"]
+    if not set(prefix) & set(string.punctuation):  # else words that begin with it are pieces that go on
+        raise ValueError(f"--text needs a punctuation mark in wordpieces_prefix, such as ##, got {prefix!r}; {instead}")
+    return spec
 
 
 def _escaped(token: str) -> str:

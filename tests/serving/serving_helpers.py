@@ -165,6 +165,18 @@ def random_inputs(config, examples: int, tokens: int, boxes: int, seed: int, ima
     }
 
 
+def batched(requests: list[dict[str, np.ndarray]]) -> dict[str, np.ndarray]:
+    """The requests in one batch, as TF Serving makes it with pad_variable_length_inputs."""
+    columns = {name: [request[name] for request in requests] for name in requests[0]}
+    return {name: np.concatenate([_filled_up(value, values) for value in values]) for name, values in columns.items()}
+
+
+def _filled_up(value: np.ndarray, values: list[np.ndarray]) -> np.ndarray:
+    longest = [max(v.shape[axis] for v in values) for axis in range(1, value.ndim)]
+    widths = [(0, 0), *((0, size - had) for size, had in zip(longest, value.shape[1:], strict=True))]
+    return np.pad(value, widths, constant_values=value.ravel()[0])
+
+
 def pytorch_outputs(model, inputs: dict, **options) -> dict[str, np.ndarray]:
     """What lxmert_pt computes: by name, layers stacked as the export stacks them."""
     import torch

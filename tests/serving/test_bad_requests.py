@@ -1,7 +1,10 @@
 """Bad requests get an error that says what is wrong, over gRPC and REST, and the server goes on."""
 
+import contextlib
+
 import numpy as np
 import pytest
+from keras_helpers import tiny_model
 from serving_helpers import random_inputs
 
 import lxmert_tf
@@ -156,6 +159,44 @@ def test_bad_encoded_images(inputs, server):
     with pytest.raises(InvalidRequestError, match="visual_feats must be finite"):
         client.predict({**visual(inputs), "visual_feats": inputs["visual_feats"] * np.nan}, "encode_image")
     client.close()
+
+
+@pytest.mark.parametrize(
+    ("dtype", "largest", "fits", "too_large"), [("float16", "65504", 65504, 65520), ("bfloat16", "3.3", 65520, 3.4e38)]
+)
+def test_numbers_that_half_precision_does_not_hold(dtype, largest, fits, too_large):
+    import tensorflow as tf
+
+    from lxmert_tf.serving.signatures import Options, Servable
+
+    model = tiny_model(dtype=dtype, l_layers=1)
+    servable = Servable(model, Options())  # which holds the weights
+    given = random_inputs(model.config, 2, 5, 4, seed=0)
+
+    def predict(signature, inputs):
+        names = servable.signatures[signature].structured_input_signature[1]
+        return servable.signatures[signature](**{name: tf.constant(inputs[name]) for name in names})
+
+    encoded = {name: value.numpy() for name, value in predict("encode_image", given).items()}
+    for signature, name in (
+        ("serving_default", "visual_feats"),
+        ("encode_image", "visual_feats"),
+        ("answer_encoded", "vision_states"),
+    ):
+        inputs = {**given, **(encoded if name == "vision_states" else {}), name: {**given, **encoded}[name].copy()}
+        if name == "visual_feats":
+            inputs[name][1, 2, 3] = fits
+            assert all(np.isfinite(v).all() for v in predict(signature, inputs).values())
+        inputs[name][1, 2, 3] = too_large
+        said = f"{name} must be finite in {dtype}, whose largest number is {largest}.*, got values between"
+        with pytest.raises(tf.errors.InvalidArgumentError, match=said):
+            predict(signature, inputs)
+    inputs = {**given, "visual_feats": np.full_like(given["visual_feats"], 60000)}
+    for signature, name in (("serving_default", "question_answering_score"), ("encode_image", "vision_states")):
+        said = f"visual_feats must be smaller for float16, whose largest number is 65504: {name} overflows"
+        refused = pytest.raises(tf.errors.InvalidArgumentError, match=said)
+        with refused if dtype == "float16" else contextlib.nullcontext():
+            assert all(np.isfinite(v).all() for v in predict(signature, inputs).values())
 
 
 def test_an_unknown_signature_model_and_version(inputs, server):

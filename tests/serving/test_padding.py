@@ -3,25 +3,13 @@
 import numpy as np
 import pytest
 from helpers import assert_close
-from serving_helpers import REL, TASKS, random_inputs
+from serving_helpers import REL, TASKS, batched, random_inputs
 
 import lxmert_tf
 from lxmert_tf.serving.client import GrpcClient
 from lxmert_tf.serving.padding import pad_boxes, pad_text, server_proof
 
 CLS, SEP = 2, 3  # in the tests' vocabulary
-
-
-def batched(requests: list[dict[str, np.ndarray]]) -> dict[str, np.ndarray]:
-    """The requests in one batch, as TF Serving makes it with pad_variable_length_inputs."""
-    columns = {name: [request[name] for request in requests] for name in requests[0]}
-    return {name: np.concatenate([_filled_up(value, values) for value in values]) for name, values in columns.items()}
-
-
-def _filled_up(value: np.ndarray, values: list[np.ndarray]) -> np.ndarray:
-    longest = [max(v.shape[axis] for v in values) for axis in range(1, value.ndim)]
-    widths = [(0, 0), *((0, size - had) for size, had in zip(longest, value.shape[1:], strict=True))]
-    return np.pad(value, widths, constant_values=value.ravel()[0])
 
 
 @pytest.fixture(scope="module")
@@ -31,16 +19,21 @@ def client(server):
     client.close()
 
 
-@pytest.fixture(scope="module")
-def requests(exports):
-    """Texts of different lengths, `[CLS] ... [SEP]`, 1, 2 and 1 a request, without padding of their own."""
+def requests_of(exports, *sizes):
+    """Requests of these many examples, tokens and boxes: texts `[CLS] ... [SEP]`, and no padding of their own."""
     config = lxmert_tf.LxmertConfig.from_pretrained(exports / "qa")
-    made = [random_inputs(config, *sizes, seed) for seed, sizes in enumerate([(1, 3, 2), (2, 9, 7), (1, 5, 9)])]
+    made = [random_inputs(config, *size, seed) for seed, size in enumerate(sizes)]
     for request in made:
-        request["input_ids"][:, 0], request["input_ids"][:, -1] = CLS, SEP
+        request["input_ids"][:, 0], request["input_ids"][:, -1], request["token_type_ids"][:, 0] = CLS, SEP, 0
         for name in ("attention_mask", "visual_attention_mask"):
             request[name][:] = 1
     return made
+
+
+@pytest.fixture(scope="module")
+def requests(exports):
+    """Of them, the one of two examples has the most boxes: those of its second example could not be told."""
+    return requests_of(exports, (1, 3, 2), (2, 5, 9), (1, 9, 7))
 
 
 def alone(client, requests, signature="serving_default"):
@@ -54,15 +47,21 @@ def test_a_batch_filled_up_by_the_server_gives_what_each_request_gives(client, r
     assert trusting["attention_mask"].all() and trusting["visual_attention_mask"].all()  # so masks alone do not help
 
 
-def test_masks_that_begin_with_minus_one_tell_padding_in_any_text(client, requests):
-    """Where the texts do not begin with [CLS], or the boxes look like padding."""
-    odd = [{name: value.copy() for name, value in request.items()} for request in requests]
-    for request in odd:
+def test_masks_that_begin_with_minus_one_tell_padding_in_any_request(client, exports):
+    """Where texts do not begin with [CLS], boxes look like padding, and requests have several examples."""
+    plain = requests_of(exports, (1, 3, 2), (3, 9, 7), (1, 5, 9))
+    for request in plain:
         request["input_ids"][:, 0] = 7
-        for name in ("attention_mask", "visual_attention_mask"):
-            request[name] = server_proof(request[name])
-    plain = [{n: np.abs(v) if "mask" in n else v for n, v in request.items()} for request in odd]
-    assert_close(client.predict(batched(odd))["logits"], alone(client, plain), REL)
+    plain[0]["visual_feats"][:], plain[0]["visual_pos"][:] = 0, 0
+    plain[1]["visual_feats"][:, -2:], plain[1]["visual_pos"][:, -2:] = 0, 0
+    plain[1]["visual_feats"][1, 0, 0] = plain[1]["visual_pos"][1, 0, 0] = 0
+    for name in ("attention_mask", "visual_attention_mask"):
+        plain[1][name][2, 0] = 0
+    odd = [{n: server_proof(v) if n.endswith("attention_mask") else v for n, v in request.items()} for request in plain]
+    wanted = alone(client, odd)
+    assert_close(client.predict(batched(odd))["logits"], wanted, REL)
+    model = lxmert_tf.TFLxmertForQuestionAnswering.from_pretrained(exports / "qa")
+    assert_close(wanted, np.concatenate([model(request).question_answering_score for request in plain]), REL)
 
 
 def test_without_masks_filled_up_requests_still_answer_alike(client, requests):
@@ -80,7 +79,7 @@ def test_encoded_images_of_different_box_counts_share_a_batch(client, requests):
     wanted = alone(client, requests)
     assert_close(client.predict(batched(pairs), "answer_encoded")["logits"], wanted, REL)
     together = client.predict(batched(visual), "encode_image")
-    np.testing.assert_array_equal(together["visual_attention_mask"].sum(1), [2, 7, 7, 9])
+    np.testing.assert_array_equal(together["visual_attention_mask"].sum(1), [2, 9, 9, 7])
 
 
 def test_padding_of_a_client_changes_nothing(client, requests):
@@ -95,7 +94,7 @@ def test_padding_of_a_client_changes_nothing(client, requests):
 
 @pytest.mark.parametrize("task", ["qa", "reasoning"])
 def test_padding_is_not_computed(exports, task, monkeypatch):
-    """Places at the end that no example uses cost nothing, and a row without any place keeps what it attends to."""
+    """Places at the end that no example uses cost nothing."""
     import tensorflow as tf
 
     from lxmert_tf.serving.signatures import Options, Servable
@@ -153,15 +152,48 @@ def test_padding_of_questions_about_encoded_images_is_not_computed(exports, monk
     assert_close(padded, whole["logits"], REL)
 
 
-def test_boxes_of_zeros_count_beside_an_example_whose_features_begin_with_zero():
+def test_padding_is_told_from_the_example_alone():
     from lxmert_tf.serving.inputs import real_rows
 
-    features, boxes = np.ones((2, 3, 5), "float32"), np.full((2, 3, 4), 0.5, "float32")
-    features[0, 1:], boxes[0, 1:], features[1, 0, 0], boxes[:, 0, 0] = 0, 0, 0, 0.3
-    mask = np.ones((2, 3), "int32")
-    assert real_rows(mask, features, boxes).numpy().tolist() == [[1, 1, 1], [1, 1, 1]]
-    boxes[1, 0, 0] = 0  # now it is what a server fills up with
-    assert real_rows(mask, features, boxes).numpy().tolist() == [[1, 0, 0], [1, 1, 1]]
+    features, boxes = np.ones((4, 3, 5), "float32"), np.full((4, 3, 4), 0.5, "float32")
+    features[:, 1:], boxes[:, 1:], boxes[:, 0, 0] = 0, 0, 0.3
+    features[1, 0, 0] = features[2:, 0, 0] = boxes[2:, 0, 0] = 0
+    mask = np.array([[1, 1, 1], [1, 1, 1], [1, 1, 1], [-1, 1, 1]], "int32")
+    # Only what begins with zeros is filled up with them, and only where the mask is filled up with 1
+    assert real_rows(mask, features, boxes).numpy().tolist() == [[1, 1, 1], [1, 1, 1], [1, 0, 0], [1, 1, 1]]
+    mask[2] = [1, 1, 0]
+    assert real_rows(mask, features, boxes).numpy()[2].tolist() == [1, 1, 0]  # nothing is filled up inside
+
+
+def test_the_second_image_of_an_example_is_filled_up_with_the_first_number_of_the_first():
+    from lxmert_tf.serving.inputs import real_rows
+
+    rng = np.random.default_rng(0)
+    features, boxes = rng.random((2, 2, 4, 5), "float32"), rng.random((2, 2, 4, 4), "float32")
+    for value in (features, boxes):
+        value[0, 1, 2:], value[1, 1, 2:] = value[0, 0, 0, 0], value[1, 1, 0, 0]
+    mask = np.ones((2, 2, 4), "int32")
+    assert real_rows(mask, features, boxes).numpy()[:, 1].tolist() == [[1, 1, 0, 0], [1, 1, 1, 1]]
+    mask[0, 0, 0] = -1
+    assert real_rows(mask, features, boxes).numpy()[0].tolist() == [[1, 1, 1, 1], [1, 1, 1, 1]]
+
+
+def test_a_text_masked_throughout_is_its_first_token_and_an_image_one_box_of_zeros(client, exports):
+    """Whatever they are filled up to; the model would attend to all places, padding too."""
+    model = lxmert_tf.TFLxmertForQuestionAnswering.from_pretrained(exports / "qa")
+    inputs = random_inputs(model.config, 2, 6, 4, seed=6)
+    inputs["attention_mask"][0], inputs["visual_attention_mask"][1] = 0, 0
+    plain = {name: value.copy() for name, value in inputs.items()}
+    plain["attention_mask"][0, 0] = plain["visual_attention_mask"][1, 0] = 1
+    plain["visual_feats"][1], plain["visual_pos"][1] = 0, 0
+    wanted = model(plain).question_answering_score
+    text = {name: value for name, value in inputs.items() if not name.startswith("visual")}
+    visual = {name: value for name, value in inputs.items() if name.startswith("visual")}
+    encoded = client.predict(visual, "encode_image")
+    assert_close(client.predict(inputs)["logits"], wanted, REL)
+    assert_close(client.predict({**text, **encoded}, "answer_encoded")["logits"], wanted, REL)
+    longer = {name: np.pad(v, [(0, 0), (0, 3), (0, 0)][: v.ndim]) for name, v in inputs.items()}
+    assert_close(client.predict(longer)["logits"], wanted, REL)
 
 
 def test_texts_and_boxes_that_only_resemble_padding_count(client, exports):
