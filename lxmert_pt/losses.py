@@ -34,6 +34,7 @@ def soft_answer_loss(logits: torch.Tensor, scores: torch.Tensor) -> torch.Tensor
         scores: float[B, A] in 0..1.
     """
     logits = logits.to(score_dtype(logits.dtype))
+    _check_scores(scores)
     losses = F.binary_cross_entropy_with_logits(logits, scores.to(logits.dtype), reduction="sum")
     return losses / max(len(logits), 1)
 
@@ -75,7 +76,13 @@ def is_soft(labels: torch.Tensor, logits: torch.Tensor) -> bool:
 
 def best_answers(scores: torch.Tensor) -> torch.Tensor:
     """int64[B], the answer with the largest of the scores float[B, A], the first of equal ones; -100 if all are 0."""
-    return torch.where(scores.amax(-1) > 0, scores.argmax(-1), IGNORE_INDEX)
+    _check_scores(scores)
+    return torch.where((scores > 0).any(-1), scores.argmax(-1), IGNORE_INDEX)
+
+
+def _check_scores(scores: torch.Tensor) -> None:
+    if not torch.compiler.is_compiling() and not ((scores >= 0) & (scores <= 1)).all():
+        raise ValueError("labels must be soft scores in 0..1, got others.")
 
 
 def visual_class_loss(
@@ -97,6 +104,7 @@ def visual_class_loss(
     """
     losses = _class_losses(logits, labels, IGNORE_INDEX)
     confidence = confidence.to(losses.dtype)
+    _check_same_shape(confidence, losses)
     described = (confidence != 0) & (labels.long() != IGNORE_INDEX)
     return _mean_of_boxes(losses * confidence, described, mask, normalizer)
 
@@ -119,6 +127,8 @@ def visual_feature_loss(
         mask: int or float[B, N], 0 for boxes that are masked. Default: none is.
     """
     predictions = predictions.to(score_dtype(predictions.dtype))
+    _check_same_shape(targets, predictions)
+    _check_same_shape(weight, predictions[..., 0])
     losses = F.smooth_l1_loss(predictions, targets.to(predictions.dtype), reduction="none").mean(-1)
     described = (weight != 0) | (targets != 0).any(-1)
     return _mean_of_boxes(losses * weight.to(losses.dtype), described, mask, normalizer)
@@ -141,3 +151,10 @@ def _class_losses(logits: torch.Tensor, labels: torch.Tensor, ignore_index: int)
     flat = logits.to(score_dtype(logits.dtype)).flatten(0, -2)
     losses = F.cross_entropy(flat, labels.flatten().long(), ignore_index=ignore_index, reduction="none")
     return losses.view(logits.shape[:-1])
+
+
+def _check_same_shape(labels: torch.Tensor, predictions: torch.Tensor) -> None:
+    if labels.shape != predictions.shape:
+        raise ValueError(
+            f"Labels must have shape {list(predictions.shape)}, as their predictions have, got {list(labels.shape)}."
+        )

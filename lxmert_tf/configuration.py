@@ -125,9 +125,10 @@ class LxmertConfig:
         values.pop("model_type", None)
         values.pop("num_hidden_layers", None)  # derived from the three depths
         num_labels = values.pop("num_labels", None)
+        unset = {"problem_type": None} if values.get("problem_type", "") is None else {}
         for field in fields(self):
             setattr(self, field.name, values.pop(field.name, field.default))
-        self.extra = values
+        self.extra = values | unset  # so that it is written as it was read
         self._complete_labels()
         if num_labels is not None and self.id2label is None:
             self.num_labels = num_labels

@@ -231,6 +231,18 @@ def check_labels(name: str, labels, classes: int):
     return _checked_ids(name, labels, classes, "number of classes", ignored=IGNORE_INDEX)
 
 
+def check_scores(scores):
+    """The soft scores, once none is known to lie outside 0..1; NaN passes, and gives NaN.
+
+    Raises:
+        ValueError: they do not.
+    """
+    dtype = keras.backend.standardize_dtype(scores.dtype)
+    if dtype == "bool":
+        return scores
+    return _checked(scores, "labels must be soft scores in 0..1", lambda x: ~((x < 0) | (x > 1)))
+
+
 def _checked_ids(name: str, ids, limit: int, limit_name: str, ignored: int | None = None):
     if ids is None:
         return None

@@ -11,6 +11,8 @@ from typing import Any, NamedTuple
 import keras
 from keras import ops
 
+from lxmert_tf.assertions import asserted, in_graph
+
 IGNORE_INDEX = -100
 SINGLE_LABEL = "single_label_classification"  # of a config's `problem_type`
 
@@ -44,12 +46,14 @@ def soft_answer_loss(logits, scores) -> Loss:
 
     Args:
         logits: float[B, A].
-        scores: float[B, A] in 0..1.
+        scores: float[B, A] in 0..1; others give NaN.
     """
     logits = _at_least_float32(logits)
-    scores = ops.cast(scores, logits.dtype)
+    scores = of_shape(ops.cast(scores, logits.dtype), logits)
     # max(x, 0) - x z + log(1 + exp(-|x|)) is the stable form of -z log s(x) - (1 - z) log(1 - s(x)).
     losses = ops.relu(logits) - logits * scores + ops.log1p(ops.exp(-ops.abs(logits)))
+    known = ops.logical_and(scores >= 0, scores <= 1)
+    losses = ops.where(known, losses, ops.full_like(losses, float("nan")))
     count = ops.shape(logits)[0]
     return Loss(ops.sum(losses) / ops.cast(ops.maximum(count, 1), losses.dtype), count)
 
@@ -92,9 +96,15 @@ def is_soft(labels, logits) -> bool:
 
 
 def best_answers(scores):
-    """int32[B], the answer with the largest of the scores float[B, A], the first of equal ones; -100 if all are 0."""
+    """int32[B], the answer with the largest of the scores float[B, A], the first of equal ones; -100 if all are 0.
+
+    A row with a score outside 0..1 gives -1, which is no label, and so NaN as its loss.
+    """
+    scores = _at_least_float32(scores)
     best = ops.cast(ops.argmax(scores, axis=-1), "int32")
-    return ops.where(ops.any(scores > 0, axis=-1), best, ops.full_like(best, IGNORE_INDEX))
+    best = ops.where(ops.any(scores > 0, axis=-1), best, ops.full_like(best, IGNORE_INDEX))
+    known = ops.all(ops.logical_and(scores >= 0, scores <= 1), axis=-1)
+    return ops.where(known, best, ops.full_like(best, -1))
 
 
 def visual_class_loss(logits, labels, confidence, normalizer: float, mask=None) -> Loss:
@@ -110,7 +120,7 @@ def visual_class_loss(logits, labels, confidence, normalizer: float, mask=None) 
         mask: int or float[B, N], 0 for boxes that are masked. Default: none is.
     """
     losses, kept = _class_losses(logits, labels)
-    confidence = ops.cast(confidence, losses.dtype)
+    confidence = of_shape(ops.cast(confidence, losses.dtype), losses)
     return _mean_of_boxes(losses * confidence, ops.not_equal(kept * confidence, 0), mask, normalizer)
 
 
@@ -126,7 +136,8 @@ def visual_feature_loss(predictions, targets, weight, normalizer: float, mask=No
         mask: int or float[B, N], 0 for boxes that are masked. Default: none is.
     """
     predictions = _at_least_float32(predictions)
-    targets, weight = ops.cast(targets, predictions.dtype), ops.cast(weight, predictions.dtype)
+    targets = of_shape(ops.cast(targets, predictions.dtype), predictions)
+    weight = of_shape(ops.cast(weight, predictions.dtype), predictions[..., 0])
     distance = ops.abs(predictions - targets)
     losses = ops.where(distance < 1.0, 0.5 * ops.square(distance), distance - 0.5)
     per_box = ops.sum(losses, axis=-1) / losses.shape[-1]
@@ -154,8 +165,7 @@ def _class_losses(logits, labels):
     logits, labels = _at_least_float32(logits), class_ids(labels)
     if len(labels.shape) == len(logits.shape) and labels.shape[-1] == 1:
         labels = ops.squeeze(labels, -1)
-    check_same_shape(tuple(labels.shape), tuple(logits.shape[:-1]))
-    classes = logits.shape[-1]
+    labels, classes = of_shape(labels, logits[..., 0]), logits.shape[-1]
     kept = ops.not_equal(labels, IGNORE_INDEX)
     known = ops.logical_and(labels >= 0, labels < classes)
     safe = ops.cast(ops.where(known, labels, ops.zeros_like(labels)), "int32")
@@ -176,12 +186,23 @@ def _is_integer(x) -> bool:
     return "int" in keras.backend.standardize_dtype(x.dtype)
 
 
-def check_same_shape(got: tuple, expected: tuple) -> None:
+def of_shape(labels, predictions):
+    """Labels, which have the shape of what they are compared with: nothing is broadcast.
+
+    Raises:
+        ValueError: they have another shape. Where a graph does not know it, the graph fails when it runs.
+    """
+    got, expected = tuple(labels.shape), tuple(predictions.shape)
     differs = len(got) != len(expected) or any(
         None not in sizes and sizes[0] != sizes[1] for sizes in zip(got, expected, strict=False)
     )
     if differs:
         raise ValueError(f"Labels must have shape {list(expected)}, as their predictions have, got {list(got)}.")
+    if None in got + expected and in_graph(labels):
+        same = ops.all(ops.equal(ops.stack(ops.shape(labels)), ops.stack(ops.shape(predictions))))
+        message = "Labels must have the shape of their predictions, got"
+        return asserted(labels, same, message, ops.stack(ops.shape(labels)), "for", ops.stack(ops.shape(predictions)))
+    return labels
 
 
 def _at_least_float32(x):

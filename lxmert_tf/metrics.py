@@ -10,7 +10,7 @@ import numpy as np
 from keras import ops
 
 from lxmert_tf.layers.attention import score_dtype
-from lxmert_tf.losses import IGNORE_INDEX, class_ids, is_soft
+from lxmert_tf.losses import IGNORE_INDEX, class_ids, is_soft, of_shape
 
 
 @keras.saving.register_keras_serializable("lxmert_tf")
@@ -33,9 +33,11 @@ class AnswerAccuracy(keras.metrics.Mean):
         Raises:
             ValueError: the labels have another shape.
         """
-        y_true, best = ops.convert_to_tensor(y_true), ops.argmax(y_pred, axis=-1)
+        y_true, y_pred = ops.convert_to_tensor(y_true), ops.convert_to_tensor(y_pred)
+        best = ops.argmax(y_pred, axis=-1)
         if is_soft(y_true, y_pred):
-            scores = ops.take_along_axis(ops.cast(y_true, self.dtype), best[..., None], axis=-1)[..., 0]
+            scores = of_shape(ops.cast(y_true, self.dtype), y_pred)
+            scores = ops.take_along_axis(scores, best[..., None], axis=-1)[..., 0]
             return super().update_state(scores, sample_weight)
         labels, weight = kept_labels(y_true, y_pred, sample_weight, self.dtype)
         return super().update_state(ops.cast(ops.equal(labels, ops.cast(best, labels.dtype)), self.dtype), weight)
@@ -74,14 +76,17 @@ class OverLabels(keras.metrics.Metric):
 
 
 def over_labels(metrics):
-    """What `compile` takes as metrics, with each of Keras' metrics over the labels that are not -100."""
+    """What `compile` takes as metrics, with each of Keras' metrics over the labels that are not -100.
+
+    They see logits, as Keras' own metrics of any model see its outputs: a cross entropy needs `from_logits=True`.
+    """
 
     def convert(metric):
         if metric in ("accuracy", "acc"):
             return AnswerAccuracy(name=metric)
-        if isinstance(metric, str) and metric not in ("crossentropy", "ce"):  # of which Keras knows which is meant
+        if isinstance(metric, (str, type)):
             metric = keras.metrics.get(metric)
-        if callable(metric) and not isinstance(metric, (keras.metrics.Metric, type)):
+        if callable(metric) and not isinstance(metric, keras.metrics.Metric):
             metric = keras.metrics.MeanMetricWrapper(metric, name=getattr(metric, "__name__", None))
         own = (AnswerAccuracy, Consistency, OverLabels)
         return (
@@ -103,6 +108,7 @@ def kept_labels(labels, logits, sample_weight, dtype: str):
     labels = class_ids(labels)
     if len(labels.shape) == len(logits.shape):
         labels = ops.squeeze(labels, -1)
+    labels = of_shape(labels, ops.convert_to_tensor(logits)[..., 0])
     kept = ops.not_equal(labels, IGNORE_INDEX)
     weight = ops.cast(kept, dtype)
     if sample_weight is not None:

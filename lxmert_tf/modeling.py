@@ -13,6 +13,7 @@ from lxmert_tf.inputs import (
     check_image_inputs,
     check_inputs,
     check_labels,
+    check_scores,
     gather_inputs,
 )
 from lxmert_tf.layers.attention import attention_bias, score_dtype
@@ -291,8 +292,8 @@ class _TaskModel(TrainsOnOwnLosses, TFLxmertPreTrainedModel):
         """The loss of the answer head by name, if there are labels: see `answer_loss`."""
         if labels is None:
             return {}
-        if not is_soft(labels, logits):
-            labels = check_labels("labels", labels, logits.shape[-1])
+        soft = is_soft(labels, logits)
+        labels = check_scores(labels) if soft else check_labels("labels", labels, logits.shape[-1])
         return {"answer_loss": answer_loss(logits, labels, self.config.problem_type)}
 
 

@@ -373,11 +373,12 @@ def test_resize_token_embeddings_keeps_old_pieces_and_the_tied_decoder():
     model = tiny_model(TFLxmertForPreTraining)
     paths = [variable.path for variable in model.weights]
     inputs = batch(model)
-    before = np.asarray(model(inputs).prediction_logits)
+    before, pieces = np.asarray(model(inputs).prediction_logits), np.asarray(model.get_input_embeddings().weight)
     assert model.resize_token_embeddings(41) is model.get_input_embeddings()
     after = np.asarray(model(inputs).prediction_logits)
     assert after.shape[-1] == 41 == model.config.vocab_size
-    np.testing.assert_array_equal(after[..., :37], before)
+    np.testing.assert_array_equal(np.asarray(model.get_input_embeddings().weight)[:37], pieces)
+    assert_close(after[..., :37], before, REL32)  # some processors add up a product of another width in another order
     assert sorted(variable.path for variable in model.weights) == sorted(paths)
 
 

@@ -4,7 +4,7 @@ from keras import ops
 
 from lxmert_tf.configuration import LxmertConfig
 from lxmert_tf.layers.common import Block, activation, dense, gelu, layer_norm, matmul, rows
-from lxmert_tf.losses import IGNORE_INDEX, Loss, check_same_shape, class_ids
+from lxmert_tf.losses import IGNORE_INDEX, Loss, class_ids, of_shape
 from lxmert_tf.word_loss import masked_word_loss
 
 
@@ -61,7 +61,7 @@ class LxmertLMPredictionHead(Block):
     def loss(self, hidden_states, word_embeddings, labels) -> Loss:
         """`cross_entropy` of what `call` returns and labels int[B, T], for less where few of them are not -100."""
         dtype, hidden, labels = self.compute_dtype, self.transform(hidden_states), class_ids(labels)
-        check_same_shape(tuple(labels.shape), tuple(hidden.shape[:-1]))
+        labels = of_shape(labels, hidden[..., 0])
         table, bias = ops.cast(word_embeddings, dtype), ops.cast(self.bias, dtype)
         value = masked_word_loss(rows(hidden), table, bias, ops.reshape(labels, (-1,)))
         return Loss(value, ops.sum(ops.cast(ops.not_equal(labels, IGNORE_INDEX), "int32")))

@@ -23,7 +23,7 @@ def given(share: float, seed: int = 0):
 
 
 def over_all_logits(hidden, table, bias, words):
-    return cross_entropy(hidden @ tf.transpose(table) + bias, words)
+    return cross_entropy(hidden @ tf.transpose(table) + bias, words).value
 
 
 def loss_and_gradients(function, tensors, words, compiled: bool = False):

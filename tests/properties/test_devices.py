@@ -24,6 +24,7 @@ def trained(*arguments) -> dict:
     return json.loads(run.stdout.splitlines()[-1])
 
 
+@pytest.mark.slow
 def test_two_devices_compute_what_one_does():
     one, two = trained("one"), trained("two")
     assert one["history"].keys() == two["history"].keys()
@@ -34,6 +35,7 @@ def test_two_devices_compute_what_one_does():
     np.testing.assert_allclose(two["weights"], one["weights"], rtol=1e-10)
 
 
+@pytest.mark.slow
 def test_two_devices_draw_two_masks():
     one, two = trained("one", 0.5), trained("two", 0.5)
     assert one["history"]["loss"][0] != pytest.approx(two["history"]["loss"][0], rel=1e-3)

@@ -5,13 +5,14 @@ from functools import partial
 import keras
 import numpy as np
 import pytest
+import tensorflow as tf
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from keras_helpers import TASK_MODELS, batch, flat, labels
 from keras_helpers import tiny_model as tiny_model_of_any_depth
 
 from lxmert_tf import TFLxmertForPreTraining, TFLxmertForQuestionAnswering, TFLxmertForVisualReasoning
-from lxmert_tf.losses import IGNORE_INDEX
+from lxmert_tf.losses import IGNORE_INDEX, answer_loss
 from lxmert_tf.metrics import AnswerAccuracy
 
 tiny_model = partial(tiny_model_of_any_depth, l_layers=1, r_layers=0)
@@ -132,7 +133,8 @@ def test_what_layers_add_to_the_loss_is_reported_with_it():
 def test_metrics_are_of_the_labels_that_are_not_ignored():
     model = tiny_model()
     top_two = keras.metrics.SparseTopKCategoricalAccuracy(k=2, name="top_two")
-    model.compile(jit_compile=False, metrics=["accuracy", "sparse_categorical_accuracy", top_two])
+    right_class = keras.metrics.SparseCategoricalAccuracy
+    model.compile(jit_compile=False, metrics=["accuracy", right_class, top_two])
     for seed, size in ((0, 1), (1, 3), (2, 4), (3, 7)):
         x, y = the_set(model, seed)
         scores, wanted = model(**x).question_answering_score.numpy(), y["labels"]
@@ -153,6 +155,41 @@ def test_labels_with_an_axis_of_one_are_the_same_labels(model_class):
     model.compile(run_eagerly=True, metrics=[AnswerAccuracy()])
     flat_result = model.evaluate(x, y, verbose=0, return_dict=True)
     assert model.evaluate(x, column, verbose=0, return_dict=True) == flat_result
+
+
+def test_labels_are_not_broadcast():
+    model, pretraining = tiny_model(), tiny_model(TFLxmertForPreTraining)
+    x, scores = batch(model, EXAMPLES), np.full((1, 5), 0.5, "float32")
+    with pytest.raises(ValueError, match=r"Labels must have shape \[7, 5\]"):
+        model(**x, labels=scores)
+    of_any_size = {name: tf.TensorSpec((None, *value.shape[1:]), value.dtype) for name, value in x.items()}
+    for labels_of_one in (scores, np.array([1])):  # a graph that does not know how many there are
+        spec = tf.TensorSpec((None, *labels_of_one.shape[1:]), labels_of_one.dtype)
+        loss = tf.function(lambda x, y: model(**x, labels=y).loss, input_signature=[of_any_size, spec])
+        with pytest.raises(tf.errors.InvalidArgumentError, match="Labels must have the shape of their predictions"):
+            loss(x, labels_of_one)
+    x, given = batch(pretraining, BOXES, boxes=BOXES), labels(pretraining, BOXES, boxes=BOXES)["obj_labels"]
+    (classes, confidence), (targets, weight) = given["obj"], given["feat"]
+    for wrong in (
+        {"obj": (classes, confidence[..., None])},
+        {"obj": (classes, confidence[0])},
+        {"feat": (targets[..., :1], weight)},
+        {"feat": (targets[:1], weight)},
+        {"feat": (targets, weight[:, :1])},
+    ):
+        with pytest.raises(ValueError, match="Labels must have shape"):
+            pretraining(**x, obj_labels=wrong)
+
+
+@pytest.mark.parametrize("problem_type", [None, "single_label_classification"])
+@pytest.mark.parametrize("wrong", [-100.0, 1.5])
+def test_scores_outside_their_range_are_refused(problem_type, wrong):
+    model = tiny_model(problem_type=problem_type)
+    x, scores = batch(model), np.full((3, 5), 0.5, "float32")
+    scores[1, 2] = wrong
+    with pytest.raises(ValueError, match=r"labels must be soft scores in 0\.\.1, got"):
+        model(**x, labels=scores)
+    assert np.isnan(answer_loss(model(**x).question_answering_score, scores, problem_type).value)  # as under XLA
 
 
 @pytest.mark.parametrize("problem_type", [None, "single_label_classification"])

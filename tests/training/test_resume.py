@@ -108,7 +108,7 @@ def test_killed_again_and_again(kills, tmp_path, model, start, whole):
 def test_the_log_has_a_row_for_each_epoch(whole):
     _, progress, directory = whole
     lines = (directory / "log.csv").read_text().splitlines()
-    assert lines[0].startswith("epoch,step,seconds,skipped,")
+    assert lines[0].startswith("epoch,step,seconds,updates,skipped,")
     assert {"accuracy", "loss", "val_accuracy", "val_loss", "data_wait"} <= set(lines[0].split(","))
     assert [line.split(",")[:2] for line in lines[1:]] == [["1", "4"], ["2", "8"], ["3", "12"]]
     assert 0 < progress.history[-1]["data_wait"] < 1

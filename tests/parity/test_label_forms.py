@@ -49,7 +49,7 @@ def test_answers_in_every_form(problem_type):
     ours.config.problem_type = theirs.config.problem_type = problem_type
     x, ids = golden_inputs(), golden_labels()["ans"]
     soft = np.random.default_rng(0).random((3, ours.config.num_qa_labels))
-    soft[1], soft[2, 3:5] = 0, 1.5
+    soft[1], soft[2, 3:5] = 0, 1
     x["visual_attention_mask"] = x["visual_attention_mask"] * np.float32(0.3)
     seen = set()
     for labels in (ids, ids[:, None], ids.astype("int8"), soft):
