@@ -10,9 +10,9 @@ import torch
 from torch.nn import functional as F
 
 from lxmert_pt.layers.attention import score_dtype
+from lxmert_tf.configuration import SINGLE_LABEL
 
 IGNORE_INDEX = -100
-SINGLE_LABEL = "single_label_classification"  # of a config's `problem_type`
 
 
 def cross_entropy(logits: torch.Tensor, labels: torch.Tensor, ignore_index: int = IGNORE_INDEX) -> torch.Tensor:
@@ -144,10 +144,9 @@ def _mean_of_boxes(
 
 def _class_losses(logits: torch.Tensor, labels: torch.Tensor, ignore_index: int) -> torch.Tensor:
     """float[..., C], int[...] or int[..., 1] -> cross entropies float[...], 0 where ignored."""
-    if labels.shape not in (logits.shape[:-1], (*logits.shape[:-1], 1)):
-        raise ValueError(
-            f"Labels must have shape {list(logits.shape[:-1])}, as their predictions have, got {list(labels.shape)}."
-        )
+    if labels.dim() == logits.dim() and labels.shape[-1] == 1:
+        labels = labels[..., 0]
+    _check_same_shape(labels, logits[..., 0])
     flat = logits.to(score_dtype(logits.dtype)).flatten(0, -2)
     losses = F.cross_entropy(flat, labels.flatten().long(), ignore_index=ignore_index, reduction="none")
     return losses.view(logits.shape[:-1])

@@ -16,7 +16,8 @@ logger = logging.getLogger("lxmert_tf")
 
 CONFIG_NAME = "config.json"
 ACTIVATIONS = ("gelu", "relu", "silu", "gelu_new")
-PROBLEM_TYPES = ("regression", "single_label_classification", "multi_label_classification")
+SINGLE_LABEL, MULTI_LABEL = "single_label_classification", "multi_label_classification"
+PROBLEM_TYPES = ("regression", SINGLE_LABEL, MULTI_LABEL)
 
 LARGEST_SIZE = 2**31 - 1  # ids are int32
 DEEPEST = 1000  # layers of one encoder

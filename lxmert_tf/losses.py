@@ -12,9 +12,9 @@ import keras
 from keras import ops
 
 from lxmert_tf.assertions import asserted, in_graph
+from lxmert_tf.configuration import SINGLE_LABEL
 
 IGNORE_INDEX = -100
-SINGLE_LABEL = "single_label_classification"  # of a config's `problem_type`
 
 
 class Loss(NamedTuple):
@@ -162,10 +162,8 @@ def _class_losses(logits, labels):
 
     A label that is neither a class nor -100 gives NaN: where labels cannot be checked, training must not go on quietly.
     """
-    logits, labels = _at_least_float32(logits), class_ids(labels)
-    if len(labels.shape) == len(logits.shape) and labels.shape[-1] == 1:
-        labels = ops.squeeze(labels, -1)
-    labels, classes = of_shape(labels, logits[..., 0]), logits.shape[-1]
+    logits = _at_least_float32(logits)
+    labels, classes = class_ids_of(labels, logits), logits.shape[-1]
     kept = ops.not_equal(labels, IGNORE_INDEX)
     known = ops.logical_and(labels >= 0, labels < classes)
     safe = ops.cast(ops.where(known, labels, ops.zeros_like(labels)), "int32")
@@ -180,6 +178,18 @@ def class_ids(ids):
     ids = ops.convert_to_tensor(ids)
     wide = keras.backend.standardize_dtype(ids.dtype) in ("int64", "uint32", "uint64")
     return ops.cast(ids, "int64" if wide else "int32")
+
+
+def class_ids_of(labels, logits):
+    """Class ids int[...] or int[..., 1] of logits float[..., C], as int[...].
+
+    Raises:
+        ValueError: they have another shape.
+    """
+    labels = class_ids(labels)
+    if len(labels.shape) == len(logits.shape) and labels.shape[-1] == 1:
+        labels = ops.squeeze(labels, -1)
+    return of_shape(labels, logits[..., 0])
 
 
 def _is_integer(x) -> bool:

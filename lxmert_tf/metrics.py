@@ -10,7 +10,7 @@ import numpy as np
 from keras import ops
 
 from lxmert_tf.layers.attention import score_dtype
-from lxmert_tf.losses import IGNORE_INDEX, class_ids, is_soft, of_shape
+from lxmert_tf.losses import IGNORE_INDEX, class_ids_of, is_soft, of_shape
 
 
 @keras.saving.register_keras_serializable("lxmert_tf")
@@ -105,10 +105,7 @@ def kept_labels(labels, logits, sample_weight, dtype: str):
         sample_weight: of the labels' shape, or a prefix of it, or None.
         dtype: of the weights.
     """
-    labels = class_ids(labels)
-    if len(labels.shape) == len(logits.shape):
-        labels = ops.squeeze(labels, -1)
-    labels = of_shape(labels, ops.convert_to_tensor(logits)[..., 0])
+    labels = class_ids_of(labels, ops.convert_to_tensor(logits))
     kept = ops.not_equal(labels, IGNORE_INDEX)
     weight = ops.cast(kept, dtype)
     if sample_weight is not None:

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import tensorflow as tf
 
-from lxmert_tf.losses import SINGLE_LABEL
+from lxmert_tf.configuration import SINGLE_LABEL
 from lxmert_tf.serving import server_files
 from lxmert_tf.serving.checkpoint import Source, load
 from lxmert_tf.serving.inputs import SpecialIds

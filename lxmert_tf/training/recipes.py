@@ -5,11 +5,13 @@ Source: Tan & Bansal 2019, sections 3.3 and 4; the original code's `run/*.bash`.
 
 from dataclasses import dataclass, replace
 
+from lxmert_tf.configuration import MULTI_LABEL, SINGLE_LABEL
+
 TASKS = ("vqa", "gqa", "nlvr2", "pretrain")
 OPTIMIZERS = ("bertadam", "adamw")
 LOSSES = ("bce", "ce")
 # As a config names them. Source: upstream `PretrainedConfig.problem_type`.
-PROBLEM_TYPES = {"bce": "multi_label_classification", "ce": "single_label_classification"}
+PROBLEM_TYPES = {"bce": MULTI_LABEL, "ce": SINGLE_LABEL}
 
 
 def _check(name: str, value, holds: bool, rule: str) -> None:
