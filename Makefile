@@ -7,8 +7,8 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
 # Peers, each in an environment of its own: .venv-NAME of requirements-NAME.txt.
-PEERS := $(patsubst requirements-%.txt,%,$(notdir $(wildcard interop/requirements-*.txt benchmarks/requirements-*.txt)))
-UPSTREAM := $(patsubst interop/requirements-%.txt,.venv-%/.installed,$(wildcard interop/requirements-*.txt))
+PEERS := $(patsubst requirements-%.txt,%,$(notdir $(wildcard tests/upstream/requirements-*.txt benchmarks/requirements-*.txt)))
+UPSTREAM := $(patsubst tests/upstream/requirements-%.txt,.venv-%/.installed,$(wildcard tests/upstream/requirements-*.txt))
 BENCHMARKS ?= $(filter-out common,$(basename $(notdir $(wildcard benchmarks/*.py))))
 
 .PHONY: demo test slow interop bench lint format
@@ -23,7 +23,7 @@ slow: $(STAMP)
 	$(BIN)/python -m pytest -m slow $(PYTEST_FLAGS)
 
 interop: $(STAMP) $(UPSTREAM)
-	$(BIN)/python -m interop.run --write $(UPSTREAM:.installed=bin/python)
+	$(BIN)/python -m tests.upstream.run --write $(UPSTREAM:.installed=bin/python)
 
 bench: $(STAMP) $(PEERS:%=.venv-%/.installed)
 	set -e; for name in $(BENCHMARKS); do $(BIN)/python -m benchmarks.$$name; done
@@ -47,7 +47,7 @@ $(@D)/bin/pip install $(PIP_FLAGS) -r $<
 touch $@
 endef
 
-.venv-%/.installed: interop/requirements-%.txt
+.venv-%/.installed: tests/upstream/requirements-%.txt
 	$(install-peer)
 
 .venv-%/.installed: benchmarks/requirements-%.txt

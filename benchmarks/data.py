@@ -105,7 +105,7 @@ def write_files(folder: Path, images: int) -> None:
 
 def questions(images: int) -> list:
     from lxmert_tf.data.annotations import Annotation
-    from lxmert_tf.data.synthetic.model import vocabulary
+    from lxmert_tf.demo.model import vocabulary
 
     rng = np.random.default_rng(1)
     words = [word for word in vocabulary() if word.isalpha() and len(word) > 1]
@@ -125,7 +125,7 @@ def questions(images: int) -> list:
 def text_and_answers(folder: Path):
     from lxmert_tf import LxmertTokenizer
     from lxmert_tf.data.annotations import AnswerTable
-    from lxmert_tf.data.synthetic.model import vocabulary
+    from lxmert_tf.demo.model import vocabulary
 
     (folder / "vocab.txt").write_text("\n".join(vocabulary()) + "\n")
     return LxmertTokenizer(folder / "vocab.txt"), AnswerTable(f"answer {row}" for row in range(ANSWERS))
@@ -135,7 +135,7 @@ def text_and_answers(folder: Path):
 
 
 def build(folder: Path, images: int) -> dict:
-    from lxmert_tf.data.feature_store import build_features
+    from lxmert_tf.data.features.store import build_features
 
     started, used = time.perf_counter(), _cpu()
     build_features(folder / "features.tsv", folder / "features.h5", overwrite=True)
@@ -146,7 +146,7 @@ def build(folder: Path, images: int) -> dict:
 def deliver(folder: Path, images: int) -> dict:
     started = time.perf_counter()
     from lxmert_tf.data.datasets import vqa_dataset
-    from lxmert_tf.data.feature_store import open_features
+    from lxmert_tf.data.features.store import open_features
 
     tokenizer, answers = text_and_answers(folder)
     store = open_features(folder / "features.h5")
@@ -157,7 +157,7 @@ def deliver(folder: Path, images: int) -> dict:
 def original(folder: Path, images: int) -> dict:
     """All in memory: every line parsed into a list first, every batch stacked from it."""
     started = time.perf_counter()
-    from lxmert_tf.data.region_features import FIELDS
+    from lxmert_tf.data.features.tsv import FIELDS
 
     tokenizer, answers = text_and_answers(folder)
     dtypes = {"objects_id": "<i8", "objects_conf": "<f4", "attrs_id": "<i8", "attrs_conf": "<f4"}

@@ -27,7 +27,7 @@ FIVE = {
     "five": f"five questions of {TOKENS} tokens on one image",
     "five of VQA": f"five of {min(VQA_LENGTHS)} to {max(VQA_LENGTHS)} tokens, padded to {TOKENS}, on one image",
 }
-RUNNER = ROOT / "tests" / "serving" / "run_saved_models.py"
+RUNNER = ROOT / "tests" / "support" / "run_saved_models.py"
 
 # Run in upstream's environment. Its own serving signature demands a visual mask that its graph then fails on.
 EXPORT_UPSTREAM = f"""
@@ -164,7 +164,12 @@ def _cold(folder: str, steps: list) -> dict[str, float]:
 
 
 def _measure(cases: dict, rounds: int) -> dict:
-    return json.loads(_run([sys.executable, str(RUNNER), json.dumps({"rounds": rounds, "cases": cases})]))
+    return json.loads(
+        _run(
+            [sys.executable, str(RUNNER), json.dumps({"rounds": rounds, "cases": cases})],
+            PYTHONPATH=str(ROOT / "tests"),
+        )
+    )
 
 
 def _run(command: list[str], **environment: str) -> str:

@@ -8,7 +8,7 @@ from typing import Any
 from conversion.answers import BIAS, KERNEL, AnswerMatch, match_answers, read_pretraining_answers, with_target_head
 from conversion.convert import Report, convert
 from conversion.formats import Checkpoint
-from conversion.text import counted
+from conversion.report import counted
 from lxmert_tf.configuration import LxmertConfig
 from lxmert_tf.weights import open_source
 

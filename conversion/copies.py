@@ -2,7 +2,7 @@
 
 from collections.abc import Iterable, Mapping
 
-from conversion.errors import identical
+from conversion.compare import identical
 from conversion.names import canonical, fit_prefix
 from conversion.tensors import Stored, Tensors
 

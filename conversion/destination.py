@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from conversion.formats import Checkpoint
-from conversion.text import some
+from conversion.report import some
 from conversion.writers import DIRECTORY_FORMATS, FILE_FORMATS
 from lxmert_tf.configuration import CONFIG_NAME
 from lxmert_tf.hub import TOKENIZER_FILES

@@ -3,12 +3,11 @@
 from dataclasses import asdict, dataclass
 from typing import Any
 
+from conversion.compare import Error, error_between, identical, nonfinite_values, told_nonfinite
 from conversion.configs import config_difference
-from conversion.errors import Error, error_between, identical, nonfinite_values, told_nonfinite
 from conversion.formats import Checkpoint
 from conversion.names import fit_prefix, rows, skip_reason
-from conversion.progress import bar
-from conversion.text import counted, grouped, some
+from conversion.report import bar, counted, grouped, some
 from lxmert_tf.weights import open_source
 
 

@@ -21,12 +21,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from conversion.compare import identical
 from conversion.copies import canonically_named, merged
-from conversion.errors import identical
 from conversion.names import LAYOUTS, Row, contradictions, find_task, fit_prefix, infer_config, lookup
 from conversion.readers import Content, read_h5, read_pickle, read_safetensors, read_zip, reading
+from conversion.report import counted, some
 from conversion.tensors import Stored, Tensors
-from conversion.text import counted, some
 from lxmert_tf.configuration import CONFIG_NAME, LxmertConfig
 from lxmert_tf.files import absent
 

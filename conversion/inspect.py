@@ -7,8 +7,8 @@ from typing import Any
 
 from conversion.formats import Checkpoint
 from conversion.names import ARCHITECTURES, Shape, fit_prefix, rows, skip_reason
+from conversion.report import counted, grouped, some
 from conversion.tensors import DTYPES, SAFETENSORS_TYPES, Stored
-from conversion.text import counted, grouped, some
 from lxmert_tf.configuration import LxmertConfig
 from lxmert_tf.weights import open_source
 

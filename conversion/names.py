@@ -11,7 +11,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from conversion.text import counted, grouped, some
+from conversion.report import counted, grouped, some
 from lxmert_tf.configuration import LxmertConfig
 
 Shape = tuple[int, ...]

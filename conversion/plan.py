@@ -7,8 +7,8 @@ import numpy as np
 
 from conversion.formats import Checkpoint
 from conversion.names import ARCHITECTURES, Row, fit_prefix, head_of, match, rows
+from conversion.report import counted, some
 from conversion.tensors import DTYPES, SAFETENSORS_TYPES, Stored, Tensors
-from conversion.text import counted, some
 from lxmert_tf.configuration import LxmertConfig
 from lxmert_tf.weights import misfit
 

@@ -9,14 +9,13 @@ from typing import Any
 
 import numpy as np
 
-from conversion.blocks import computed_in_order, example_inputs, frameworks
+from conversion.compare import Error, error_between
 from conversion.configs import BEYOND_SHAPES, computed_with
 from conversion.diff import Difference, difference
-from conversion.errors import Error, error_between
 from conversion.formats import Checkpoint
 from conversion.names import HEAD_NAMES, head_of, match
-from conversion.progress import bar
-from conversion.text import counted, some
+from conversion.report import bar, counted, some
+from conversion.run_models import computed_in_order, example_inputs, frameworks
 from lxmert_tf.configuration import LxmertConfig
 from lxmert_tf.weights import misfit, open_source
 

@@ -18,9 +18,9 @@ _EXPORTS = {
     "TFLxmertForPreTraining": "modeling",
     "TFLxmertForQuestionAnswering": "modeling",
     "TFLxmertForVisualReasoning": "modeling",
-    "AdamW": "optimization",
-    "BertAdam": "optimization",
-    "LinearWarmup": "optimization",
+    "AdamW": "optimizers",
+    "BertAdam": "optimizers",
+    "LinearWarmup": "optimizers",
 }
 
 __all__ = ["__version__", *_EXPORTS]

@@ -33,7 +33,7 @@ from lxmert_tf.outputs import (
     TFLxmertModelOutput,
 )
 from lxmert_tf.pretrained import TFLxmertPreTrainedModel
-from lxmert_tf.training_losses import LossTrackers, TrainsOnOwnLosses
+from lxmert_tf.train_step import LossTrackers, TrainsOnOwnLosses
 
 INPUTS = (
     "input_ids",

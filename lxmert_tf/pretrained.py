@@ -9,8 +9,9 @@ import keras
 from keras import ops
 
 from lxmert_tf.configuration import LxmertConfig
+from lxmert_tf.keras_private import allow_any_positional, mark_called, replace_weight
 from lxmert_tf.layers.attention import score_dtype
-from lxmert_tf.layers.common import initializer
+from lxmert_tf.layers.primitives import initializer
 from lxmert_tf.losses import Loss
 from lxmert_tf.model_output import ModelOutput
 
@@ -35,7 +36,7 @@ class TFLxmertPreTrainedModel(keras.Model):
         super().__init__(autocast=False, **kwargs)
         # A model owns its config, which `resize_token_embeddings` and others change; its parts share it.
         self.config, self.nested = config if nested else copy.deepcopy(config), nested
-        self._allow_non_tensor_positional_args = True  # upstream's switches may be given by position
+        allow_any_positional(self)
 
     def build_unless_nested(self) -> None:
         if not self.nested:
@@ -172,7 +173,7 @@ class TFLxmertPreTrainedModel(keras.Model):
 
     def export(self, filepath, format="tf_saved_model", verbose=None, input_signature=None, **kwargs):
         """Exports for inference, by default with `input_signature()`: named inputs and outputs, dynamic sizes."""
-        self._called = True  # Keras asks for a first call; the weights exist without one
+        mark_called(self)
         signature = [self.input_signature()] if input_signature is None else input_signature
         super().export(filepath, format=format, verbose=verbose, input_signature=signature, **kwargs)
 
@@ -190,10 +191,9 @@ class TFLxmertPreTrainedModel(keras.Model):
         layer = self.get_input_embeddings()
         _check_size("new_num_tokens", new_num_tokens)
         self.config.vocab_size = layer.rows = new_num_tokens
-        layer.weight = resized(layer, layer.weight, new_num_tokens, initializer(self.config))
+        resize(layer, "weight", new_num_tokens, initializer(self.config))
         if hasattr(self, "cls"):
-            head = self.cls.predictions
-            head.bias = resized(head, head.bias, new_num_tokens, "zeros")
+            resize(self.cls.predictions, "bias", new_num_tokens, "zeros")
         self._forget_compiled_functions()
         return layer
 
@@ -212,8 +212,8 @@ class TFLxmertPreTrainedModel(keras.Model):
         _check_size("num_labels", num_labels)
         self.config.resize_answers(num_labels)
         layer.units = num_labels
-        layer._kernel = resized(layer, layer._kernel, num_labels, initializer(self.config), axis=1)
-        layer.bias = resized(layer, layer.bias, num_labels, "zeros")
+        resize(layer, "kernel", num_labels, initializer(self.config), axis=1)
+        resize(layer, "bias", num_labels, "zeros")
         self._forget_compiled_functions()
         return layer
 
@@ -232,26 +232,19 @@ def _floatx_of(model: keras.Model) -> Iterator[None]:
         keras.config.set_floatx(before)
 
 
-def resized(layer: keras.layers.Layer, variable, size: int, fresh_initializer, axis: int = 0):
-    """A variable of `layer` that takes `variable`'s place, with its first `size` entries along `axis`.
+def resize(layer: keras.layers.Layer, attribute: str, size: int, fresh_initializer, axis: int = 0) -> None:
+    """Gives a variable of a layer `size` entries along `axis`: its first ones, and others from `fresh_initializer`."""
 
-    Entries that `variable` does not have come from `fresh_initializer`; Keras no longer knows the variable's own.
-    """
-    shape = list(variable.shape)
-    shape[axis] = size
-    layer._tracker.unlock()  # Keras closes a layer to new variables once it is built
-    layer._untrack_variable(variable)
-    with layer._open_name_scope():
-        new = layer.add_weight(name=variable.name, shape=shape, initializer=fresh_initializer)
-    layer._tracker.lock()
-    kept = min(size, variable.shape[axis])
-    old, fresh = ops.convert_to_tensor(variable), ops.convert_to_tensor(new)
-    take = [slice(None)] * len(shape)
-    take[axis] = slice(0, kept)
-    rest = [slice(None)] * len(shape)
-    rest[axis] = slice(kept, size)
-    new.assign(ops.concatenate([old[tuple(take)], fresh[tuple(rest)]], axis=axis))
-    return new
+    def add(old: keras.Variable) -> keras.Variable:
+        shape = list(old.shape)
+        shape[axis] = size
+        new = layer.add_weight(name=old.name, shape=shape, initializer=fresh_initializer)
+        kept = ops.split(ops.convert_to_tensor(old), [min(size, old.shape[axis])], axis=axis)[0]
+        fresh = ops.split(ops.convert_to_tensor(new), [kept.shape[axis]], axis=axis)[1]
+        new.assign(ops.concatenate([kept, fresh], axis=axis))
+        return new
+
+    replace_weight(layer, attribute, add)
 
 
 def _check_size(name: str, value) -> None:

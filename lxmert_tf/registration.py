@@ -9,7 +9,7 @@ import importlib.abc
 import importlib.util
 import sys
 
-MODULES = ("lxmert_tf.modeling", "lxmert_tf.optimization")
+MODULES = ("lxmert_tf.modeling", "lxmert_tf.optimizers")
 
 
 def register_with_keras() -> None:

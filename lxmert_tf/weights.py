@@ -125,7 +125,7 @@ def model_of(model_class, checkpoint: Checkpoint, dtype=None, ignore_mismatched_
         checkpoint, ignore_mismatched_sizes: as in `assign`.
         dtype: a Keras dtype or dtype policy.
     """
-    from lxmert_tf.layers.common import initializer, weights_to_come
+    from lxmert_tf.layers.primitives import initializer, weights_to_come
 
     with weights_to_come(uninitialized):
         model = model_class(checkpoint.config, dtype=dtype)

@@ -3,7 +3,7 @@
 import torch
 from torch import nn
 
-from lxmert_pt.layers.activations import get_activation
+from lxmert_pt.layers.primitives import get_activation
 from lxmert_tf.configuration import LxmertConfig
 
 

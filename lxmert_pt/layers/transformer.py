@@ -3,9 +3,9 @@
 import torch
 from torch import nn
 
-from lxmert_pt.layers.activations import get_activation
 from lxmert_pt.layers.attention import LxmertCrossAttentionLayer, LxmertSelfAttentionLayer
 from lxmert_pt.layers.embeddings import LxmertVisualFeatureEncoder
+from lxmert_pt.layers.primitives import get_activation
 from lxmert_tf.configuration import LxmertConfig
 
 

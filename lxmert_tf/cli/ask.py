@@ -36,7 +36,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    from lxmert_tf.data.feature_store import open_features
+    from lxmert_tf.data.features.store import open_features
     from lxmert_tf.serving.client import InvalidRequestError, connect
 
     options = {"version": args.version, "label": args.label, "timeout": args.timeout, "retries": args.retries}

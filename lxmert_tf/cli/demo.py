@@ -22,7 +22,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    from lxmert_tf.demo import run_demo
+    from lxmert_tf.demo.run import run_demo
 
     run_demo(
         args.output,

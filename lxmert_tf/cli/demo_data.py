@@ -2,7 +2,7 @@
 
 import argparse
 
-from lxmert_tf.data.synthetic import TASKS
+from lxmert_tf.demo import TASKS
 
 NAME = "demo-data"
 HELP = "draw pictures of coloured shapes and write a set for training, of any size, in the original's file formats"
@@ -42,7 +42,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    from lxmert_tf.data.synthetic.dataset import write_dataset
+    from lxmert_tf.demo.dataset import write_dataset
 
     directory = write_dataset(
         args.output,

@@ -4,7 +4,7 @@ import argparse
 import json
 import sys
 
-from conversion.text import counted
+from conversion.report import counted
 
 NAME = "features"
 HELP = "build, show and check files of region features"
@@ -49,7 +49,7 @@ def run(args: argparse.Namespace) -> int:
 
 
 def run_build(args: argparse.Namespace) -> int:
-    from lxmert_tf.data.feature_store import build_features
+    from lxmert_tf.data.features.store import build_features
 
     report = build_features(
         args.tsv,
@@ -74,7 +74,7 @@ def run_build(args: argparse.Namespace) -> int:
 
 
 def run_info(args: argparse.Namespace) -> int:
-    from lxmert_tf.data.feature_store import open_features
+    from lxmert_tf.data.features.store import open_features
 
     store = open_features(args.file)
     facts = {
@@ -104,7 +104,7 @@ def run_info(args: argparse.Namespace) -> int:
 
 
 def run_check(args: argparse.Namespace) -> int:
-    from lxmert_tf.data.feature_check import check_features
+    from lxmert_tf.data.features.check import check_features
 
     problems = 0
     for problem in check_features(args.file, progress=sys.stderr.isatty()):

@@ -3,7 +3,7 @@
 import argparse
 from pathlib import Path
 
-from conversion.text import counted
+from conversion.report import counted
 from lxmert_tf.cli.evaluate import add_model_arguments, make_evaluator
 from lxmert_tf.command_line import stopped_by_sigterm
 from lxmert_tf.files import check_apart

@@ -98,7 +98,7 @@ def run(args: argparse.Namespace) -> int:
     values = {name: getattr(args, name) for name in TrainOptions.__dataclass_fields__}
     options = TrainOptions(**{name: tuple(v) if isinstance(v, list) else v for name, v in values.items()})
 
-    from lxmert_tf.training.training import train
+    from lxmert_tf.training.run import train
 
     train(options)
     return 0

@@ -15,9 +15,9 @@ from lxmert_tf.data.annotations import (
     PretrainingAnnotation,
     unknown_answers,
 )
-from lxmert_tf.data.feature_store import FeatureStore
+from lxmert_tf.data.batches import Batch, Scores, TaskDataset, labelled, report_unknown, with_images
+from lxmert_tf.data.features.store import FeatureStore
 from lxmert_tf.data.pretraining import PretrainingDataset, Sentences
-from lxmert_tf.data.task_dataset import Batch, Scores, TaskDataset, labelled, report_unknown, with_images
 
 TINY, FAST = 512, 5000  # images: `limit` of the original's --tiny and --fast
 

@@ -9,7 +9,7 @@ import numpy as np
 from conversion.answers import normalize_answer
 from lxmert_tf.data import masking
 from lxmert_tf.data.annotations import AnswerTable, Label, PretrainingAnnotation
-from lxmert_tf.data.task_dataset import Batch, Scores, TaskDataset, report_unknown
+from lxmert_tf.data.batches import Batch, Scores, TaskDataset, report_unknown
 
 
 class PretrainingExample(NamedTuple):

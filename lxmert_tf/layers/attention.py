@@ -3,7 +3,7 @@
 from keras import ops
 
 from lxmert_tf.configuration import LxmertConfig
-from lxmert_tf.layers.common import Block, dense, dropout, layer_norm, matmul, rows
+from lxmert_tf.layers.primitives import Block, dense, dropout, layer_norm, matmul, rows
 
 
 def attention_bias(mask, dtype: str):

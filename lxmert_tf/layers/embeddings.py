@@ -3,7 +3,7 @@
 from keras import ops
 
 from lxmert_tf.configuration import LxmertConfig
-from lxmert_tf.layers.common import Block, dense, dropout, initializer, layer_norm
+from lxmert_tf.layers.primitives import Block, dense, dropout, initializer, layer_norm
 from lxmert_tf.losses import class_ids
 
 

@@ -3,7 +3,7 @@
 from keras import ops
 
 from lxmert_tf.configuration import LxmertConfig
-from lxmert_tf.layers.common import Block, activation, dense, gelu, layer_norm, matmul, rows
+from lxmert_tf.layers.primitives import Block, activation, dense, gelu, layer_norm, matmul, rows
 from lxmert_tf.losses import IGNORE_INDEX, Loss, class_ids, of_shape
 from lxmert_tf.word_loss import masked_word_loss
 

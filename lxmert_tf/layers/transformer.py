@@ -6,9 +6,9 @@ from lxmert_tf.layers.attention import (
     LxmertCrossAttentionLayer,
     LxmertSelfAttentionLayer,
 )
-from lxmert_tf.layers.checkpointing import recomputed
-from lxmert_tf.layers.common import Block, activation, dense, rows
 from lxmert_tf.layers.embeddings import LxmertVisualFeatureEncoder
+from lxmert_tf.layers.primitives import Block, activation, dense, rows
+from lxmert_tf.layers.remat import recomputed
 
 
 class LxmertIntermediate(Block):

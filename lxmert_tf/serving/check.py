@@ -8,12 +8,12 @@ from pathlib import Path
 import numpy as np
 import tensorflow as tf
 
-from conversion.errors import error_between
+from conversion.compare import error_between
 from lxmert_tf.serving import server_files
 from lxmert_tf.serving.checkpoint import Source, load
-from lxmert_tf.serving.inputs import TEXT, VISUAL
+from lxmert_tf.serving.graph_inputs import TEXT, VISUAL
 from lxmert_tf.serving.metadata import changed_files, read_metadata
-from lxmert_tf.serving.versions import versions
+from lxmert_tf.serving.version_folders import versions
 from lxmert_tf.serving.warmup import reason, replay
 
 # Largest difference of an output, relative to its largest magnitude: the same operations in another order

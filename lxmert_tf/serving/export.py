@@ -10,11 +10,11 @@ import tensorflow as tf
 from lxmert_tf.configuration import SINGLE_LABEL
 from lxmert_tf.serving import server_files
 from lxmert_tf.serving.checkpoint import Source, load
-from lxmert_tf.serving.inputs import SpecialIds
+from lxmert_tf.serving.graph_inputs import SpecialIds
 from lxmert_tf.serving.labels import read_labels
 from lxmert_tf.serving.metadata import describe, write_metadata
 from lxmert_tf.serving.signatures import ANSWERING, EXTRAS, Options, Servable
-from lxmert_tf.serving.versions import check_name, next_version, publish, staged
+from lxmert_tf.serving.version_folders import check_name, next_version, publish, staged
 from lxmert_tf.serving.warmup import write_warmup
 
 PRECISIONS = ("float32", "bfloat16", "float16")

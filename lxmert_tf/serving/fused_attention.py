@@ -7,7 +7,7 @@ written once and only computes, so it keeps them joined.
 import tensorflow as tf
 
 from lxmert_tf.layers.attention import LxmertAttention
-from lxmert_tf.layers.common import rows
+from lxmert_tf.layers.primitives import rows
 
 
 class FusedAttention:

@@ -19,7 +19,7 @@ import tensorflow as tf
 
 from lxmert_tf.assertions import require
 from lxmert_tf.serving.fused_attention import fuse_attention
-from lxmert_tf.serving.inputs import (
+from lxmert_tf.serving.graph_inputs import (
     ENCODED,
     OPTIONAL,
     TEXT,
@@ -33,7 +33,7 @@ from lxmert_tf.serving.inputs import (
     without_empty_rows,
     without_padding,
 )
-from lxmert_tf.serving.text import QuestionTokenizer
+from lxmert_tf.serving.question_tokenizer import QuestionTokenizer
 
 UNMASKED = "_unmasked"
 EXTRAS = {

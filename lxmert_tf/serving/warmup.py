@@ -9,7 +9,7 @@ import numpy as np
 import tensorflow as tf
 from tensorflow.core.framework import tensor_pb2
 
-from lxmert_tf.serving.inputs import TEXT
+from lxmert_tf.serving.graph_inputs import TEXT
 
 WARMUP_FILE = Path("assets.extra") / "tf_serving_warmup_requests"
 MOST_RECORDS = 1000  # TF Serving refuses more

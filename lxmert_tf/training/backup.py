@@ -14,7 +14,7 @@ import numpy as np
 
 from lxmert_tf.files import replacing
 
-FORMAT = 2  # 1: with the means of losses over batches
+FORMAT = 3  # 1: with the means of losses over batches; 2: with the optimizer's count of skipped updates twice
 
 
 class Backup:

@@ -17,6 +17,7 @@ import keras
 import numpy as np
 
 from lxmert_tf.files import replacing, write_text
+from lxmert_tf.keras_private import steps_of
 from lxmert_tf.training.backup import Backup
 
 logger = logging.getLogger("lxmert_tf")
@@ -126,7 +127,7 @@ class NonFiniteGuard(keras.callbacks.Callback):
 
     def _applied(self) -> int:
         """Steps whose gradients came to the optimiser."""
-        return int(inner_optimizer(self.model)._iterations.numpy())
+        return int(steps_of(inner_optimizer(self.model)).numpy())
 
 
 class EpochLog(keras.callbacks.Callback):

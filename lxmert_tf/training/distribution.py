@@ -15,6 +15,8 @@ from collections.abc import Callable
 
 import keras
 
+from lxmert_tf.keras_private import build_compiled, skip_symbolic_build, workers_of
+
 
 def make_strategy(mirrored: bool = False):
     """The strategy for this process: by TF_CONFIG over several machines, over the devices of this one, or None.
@@ -51,12 +53,12 @@ def is_chief(strategy) -> bool:
 
 def number_of_workers(strategy) -> int:
     """Processes that train together."""
-    return strategy.extended._num_workers if is_multi_worker(strategy) else 1
+    return 1 if strategy is None else workers_of(strategy)
 
 
 def is_multi_worker(strategy) -> bool:
     """Whether there is more than one process."""
-    return strategy is not None and getattr(strategy.extended, "_num_workers", 1) > 1
+    return number_of_workers(strategy) > 1
 
 
 def distribute(strategy, make_batches: Callable, batch_size: int):
@@ -124,8 +126,8 @@ def make_fit_work(model, batch) -> None:
         batch: (x, y) of any size, from which the metrics are built.
     """
     with model.distribute_strategy.scope():
-        model._symbolic_build(data_batch=batch)
-    model._maybe_symbolic_build = lambda *args, **kwargs: None
+        build_compiled(model, batch)
+    skip_symbolic_build(model)
     for name in ("train_step", "test_step") if is_multi_worker(model.distribute_strategy) else ():
         setattr(model, name, _with_axis(getattr(model, name)))
 

@@ -12,13 +12,13 @@ from tqdm import tqdm
 
 from conversion.names import match, task_of
 from lxmert_tf import LxmertTokenizer, weights
-from lxmert_tf.data.feature_store import open_features
+from lxmert_tf.data.features.store import open_features
 from lxmert_tf.files import replacing
 from lxmert_tf.losses import answer_loss
 from lxmert_tf.metrics import Consistency, sentence_groups
 from lxmert_tf.training import tasks
+from lxmert_tf.training.run import TRAINING, check_fits, read_tokenizer, verbosity
 from lxmert_tf.training.run_directory import RUN
-from lxmert_tf.training.training import TRAINING, check_fits, read_tokenizer, verbosity
 
 NOT_FINITE = "the region features or the weights hold values that are not (see `lxmert-tf features check`)"
 

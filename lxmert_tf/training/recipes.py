@@ -89,3 +89,29 @@ RECIPES = {
         "pretrain", epochs=20, batch_size=256, learning_rate=1e-4, warmup=0.05, clip=1.0, monitor="val_loss"
     ),
 }
+
+
+def make_optimizer(
+    recipe: Recipe, total_steps: int, rate_factors: dict[str, float] | None = None, skip_nonfinite: bool = False
+):
+    """The recipe's optimizer, a `keras.optimizers.Optimizer`, with a linear warm-up and decay.
+
+    Args:
+        recipe: which optimizer, and its rates.
+        total_steps: batches of the whole training; with `accumulate` there are as many times fewer updates.
+        rate_factors: as from `lxmert_tf.optimizers.layer_rate_factors`.
+        skip_nonfinite: whether updates with gradients that are not finite are skipped; counted they always are.
+    """
+    from lxmert_tf.optimizers import AdamW, BertAdam, LinearWarmup
+
+    updates = max(total_steps // recipe.accumulate, 1)
+    return {"bertadam": BertAdam, "adamw": AdamW}[recipe.optimizer](
+        LinearWarmup(recipe.learning_rate, updates, recipe.warmup),
+        epsilon=recipe.epsilon,
+        weight_decay=recipe.weight_decay,
+        exclude_from_decay=recipe.exclude_from_decay,
+        global_clipnorm=recipe.clip,
+        gradient_accumulation_steps=recipe.accumulate if recipe.accumulate > 1 else None,
+        rate_factors=rate_factors,
+        on_nonfinite="skip" if skip_nonfinite else "count",
+    )

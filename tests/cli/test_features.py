@@ -4,11 +4,11 @@ import json
 import os
 
 import pytest
-from data_helpers import make_regions
+from support.data import make_regions
 
 from lxmert_tf.cli import main
-from lxmert_tf.data.feature_store import open_features
-from lxmert_tf.data.region_features import write_tsv
+from lxmert_tf.data.features.store import open_features
+from lxmert_tf.data.features.tsv import write_tsv
 
 
 def run(*arguments):
@@ -121,7 +121,7 @@ def test_a_place_that_cannot_be_written_is_named_as_it_was_given(tsv, tmp_path, 
 
 
 def test_a_bug_leaves_nothing_behind(tsv, tmp_path, monkeypatch):
-    monkeypatch.setattr("lxmert_tf.data.feature_build._write_index", lambda *_: 1 / 0)
+    monkeypatch.setattr("lxmert_tf.data.features.build._write_index", lambda *_: 1 / 0)
     with pytest.raises(ZeroDivisionError):
         run("build", tsv, tmp_path / "a.h5")
     assert [path.name for path in tmp_path.iterdir()] == ["a.tsv"]

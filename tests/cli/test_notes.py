@@ -5,7 +5,7 @@ import shutil
 from pathlib import Path
 
 import pytest
-from keras_helpers import tiny_model
+from support.models import tiny_model
 
 from lxmert_tf.cli import main
 from lxmert_tf.command_line import printed_notes

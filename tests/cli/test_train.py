@@ -5,12 +5,12 @@ import shutil
 
 import h5py
 import pytest
-from data_helpers import files_of
+from support.data import files_of
 
 from lxmert_tf import LxmertConfig, LxmertTokenizer, TFLxmertForQuestionAnswering
 from lxmert_tf.cli import main
-from lxmert_tf.data.feature_store import build_features
-from lxmert_tf.data.synthetic.dataset import write_dataset
+from lxmert_tf.data.features.store import build_features
+from lxmert_tf.demo.dataset import write_dataset
 from lxmert_tf.training import tasks
 from lxmert_tf.training.evaluation import Evaluator
 

@@ -3,10 +3,10 @@
 from pathlib import Path
 
 import pytest
-from conversion_helpers import PRETRAINED, SOURCES, write_archive
+from support.checkpoints import PRETRAINED, SOURCES, write_archive
 
-from conversion.blocks import run_pytorch
 from conversion.convert import convert
+from conversion.run_models import run_pytorch
 
 
 @pytest.fixture(scope="session")

@@ -7,8 +7,8 @@ from pathlib import Path
 import ml_dtypes
 import numpy as np
 import pytest
-from conversion_helpers import run
-from helpers import GOLDEN
+from support.checkpoints import run
+from support.golden import GOLDEN, ROOT
 
 from conversion import answer_heads
 from conversion.answers import (
@@ -24,7 +24,6 @@ from conversion.names import rows
 from conversion.writers import write_checkpoint
 from lxmert_tf import LxmertConfig
 
-ROOT = Path(__file__).resolve().parents[2]
 DATA = Path(os.environ.get("LXMERT_TF_DATA", ROOT.parent / "shared" / "data"))
 PRETRAINING = DATA / "lxmert" / "all_ans.json"
 LISTS = {task: DATA / task / "trainval_label2ans.json" for task in ("vqa", "gqa")}

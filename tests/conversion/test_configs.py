@@ -5,7 +5,8 @@ import shutil
 from pathlib import Path
 
 import pytest
-from conversion_helpers import CONFIG, SOURCES, golden, run, saved
+from support.checkpoints import CONFIG, SOURCES, golden, run, saved
+from support.golden import ROOT
 
 from conversion.formats import WEIGHT_FILES, open_checkpoint
 from lxmert_tf import TFLxmertForPreTraining
@@ -98,7 +99,7 @@ def test_inspect_takes_a_config(tmp_path):
 
 
 def test_the_page_lists_the_files_of_a_directory_in_the_order_of_preference():
-    page = (Path(__file__).resolve().parents[2] / "docs/conversion.md").read_text(encoding="utf-8")
+    page = (ROOT / "docs/conversion.md").read_text(encoding="utf-8")
     assert ", ".join(f"`{name}`" for name in WEIGHT_FILES) in " ".join(page.split())
 
 

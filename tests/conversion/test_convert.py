@@ -11,14 +11,14 @@ import ml_dtypes
 import numpy as np
 import pytest
 import torch
-from conversion_helpers import modules_imported, place
-from helpers import GOLDEN
 from safetensors.numpy import load_file, save_file
+from support.checkpoints import modules_imported, place
+from support.golden import GOLDEN, ROOT
 
 from conversion import cli
 from conversion.cli import common
+from conversion.compare import identical
 from conversion.convert import FORMATS, Differs, convert, parse_size
-from conversion.errors import identical
 from conversion.formats import find_weights, open_checkpoint, read_file
 from conversion.inspect import inspect
 from conversion.names import HEADS, fit_prefix, rows
@@ -462,6 +462,6 @@ def test_the_module_runs_and_shows_examples():
         capture_output=True,
         text=True,
         check=True,
-        cwd=GOLDEN.parents[1],
+        cwd=ROOT,
     )
     assert "examples:" in done.stdout

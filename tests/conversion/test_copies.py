@@ -8,7 +8,8 @@ import h5py
 import numpy as np
 import pytest
 import torch
-from conversion_helpers import (
+from safetensors.numpy import load_file, save_file
+from support.checkpoints import (
     BIAS,
     CONFIG,
     KERNEL,
@@ -22,13 +23,12 @@ from conversion_helpers import (
     saved,
     write_archive,
 )
-from safetensors.numpy import load_file, save_file
 
 import lxmert_pt
 import lxmert_tf
 from conversion.convert import convert
 from conversion.formats import open_checkpoint
-from conversion.memory import load_state_dict
+from conversion.load import load_state_dict
 from conversion.names import rows
 from conversion.tensors import to_torch
 from lxmert_tf import LxmertConfig

@@ -5,11 +5,11 @@ import json
 import ml_dtypes
 import numpy as np
 import pytest
-from conversion_helpers import BIAS, KERNEL, PRETRAINED, SOURCES, golden, modules_imported, run, saved
+from support.checkpoints import BIAS, KERNEL, PRETRAINED, SOURCES, golden, modules_imported, run, saved
 
+from conversion.compare import error_between, nonfinite_values
 from conversion.convert import convert
 from conversion.diff import diff
-from conversion.errors import error_between, nonfinite_values
 
 pytestmark = pytest.mark.filterwarnings("ignore::UserWarning:torch")
 
@@ -19,7 +19,7 @@ pytestmark = pytest.mark.filterwarnings("ignore::UserWarning:torch")
 
 @pytest.mark.parametrize("chunk", [1, 2, 3, 1000])
 def test_errors_are_relative_to_the_largest_magnitude_of_either(monkeypatch, chunk):
-    monkeypatch.setattr("conversion.errors.CHUNK", chunk)
+    monkeypatch.setattr("conversion.compare.CHUNK", chunk)
     error = error_between(np.float32([[1, -2], [3, 0]]), np.float64([[1, -2.5], [3, -4]]))
     assert (error.max, error.mean, error.scale) == (1.0, 4.5 / 4 / 4, 4.0)
 
@@ -46,7 +46,7 @@ def test_errors_of_special_values(a, b, expected):
 
 
 def test_values_that_are_not_finite_are_counted(monkeypatch):
-    monkeypatch.setattr("conversion.errors.CHUNK", 2)
+    monkeypatch.setattr("conversion.compare.CHUNK", 2)
     a, b = np.float32([[np.nan, 1, np.inf], [2, 3, np.nan]]), np.float32([[np.nan, np.inf, 1], [2, 3, 4]])
     assert error_between(a, b).nonfinite == 4 and error_between(a[1:, :2], b[1:, :2]).nonfinite == 0
     assert [nonfinite_values(each) for each in (a, a.T, a.astype(ml_dtypes.bfloat16), b[1], a > 0)] == [3, 3, 3, 0, 0]

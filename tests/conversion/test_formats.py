@@ -12,8 +12,8 @@ import ml_dtypes
 import numpy as np
 import pytest
 import torch
-from helpers import GOLDEN, golden_state_dict
 from safetensors.numpy import load_file, save_file
+from support.golden import GOLDEN, golden_state_dict
 
 from conversion.formats import open_checkpoint
 from conversion.names import HEADS, match, rows

@@ -7,7 +7,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from conversion_helpers import (
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from safetensors.numpy import save_file
+from support.checkpoints import (
     ALL_SOURCES,
     BIAS,
     CONFIG,
@@ -19,9 +22,6 @@ from conversion_helpers import (
     same,
     settle,
 )
-from hypothesis import HealthCheck, given, settings
-from hypothesis import strategies as st
-from safetensors.numpy import save_file
 
 from conversion.convert import convert
 

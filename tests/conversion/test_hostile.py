@@ -20,7 +20,8 @@ import h5py
 import numpy as np
 import pytest
 import torch
-from conversion_helpers import (
+from safetensors.numpy import load_file, save_file
+from support.checkpoints import (
     ALL_SOURCES,
     BIAS,
     CONFIG,
@@ -39,7 +40,6 @@ from conversion_helpers import (
     settle,
     write_archive,
 )
-from safetensors.numpy import load_file, save_file
 
 from conversion.convert import FORMATS, convert
 from conversion.formats import find_weights, open_checkpoint

@@ -6,9 +6,9 @@ import ml_dtypes
 import numpy as np
 import pytest
 import torch
-from conversion_helpers import CONFIG, place
-from helpers import GOLDEN, REL64, assert_close, expected, golden_inputs
-from keras_helpers import tiny_config
+from support.checkpoints import CONFIG, place
+from support.golden import GOLDEN, REL64, assert_close, expected, golden_inputs
+from support.models import tiny_config
 
 import lxmert_pt
 import lxmert_tf

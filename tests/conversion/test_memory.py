@@ -3,14 +3,14 @@
 import numpy as np
 import pytest
 import torch
-from conversion_helpers import BIAS, CONFIG, PRETRAINED, SOURCES, golden, same
-from helpers import GOLDEN
+from support.checkpoints import BIAS, CONFIG, PRETRAINED, SOURCES, golden, same
+from support.golden import GOLDEN
 
 import lxmert_pt
 import lxmert_tf
 from conversion.convert import convert
 from conversion.diff import diff
-from conversion.memory import load_into, load_state_dict
+from conversion.load import load_into, load_state_dict
 from conversion.plan import Incomplete
 from lxmert_tf import LxmertConfig
 

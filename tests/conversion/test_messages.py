@@ -11,7 +11,7 @@ import h5py
 import numpy as np
 import pytest
 import torch
-from conversion_helpers import BIAS, CONFIG, KERNEL, PRETRAINED, SOURCES, converted, golden, refusal, run, same, saved
+from support.checkpoints import BIAS, CONFIG, KERNEL, PRETRAINED, SOURCES, converted, golden, refusal, run, same, saved
 
 from conversion.convert import convert
 from conversion.destination import staged

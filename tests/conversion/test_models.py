@@ -6,7 +6,7 @@ import h5py
 import numpy as np
 import pytest
 import torch
-from helpers import GOLDEN, golden_state_dict
+from support.golden import GOLDEN, golden_state_dict
 
 import lxmert_pt
 import lxmert_tf

@@ -4,8 +4,8 @@ import math
 
 import h5py
 import pytest
-from helpers import GOLDEN
 from safetensors import safe_open
+from support.golden import GOLDEN
 
 from conversion.names import (
     ARCHITECTURES,

@@ -6,18 +6,17 @@ import os
 import re
 import shlex
 import shutil
-from pathlib import Path
 
 import pytest
-from conversion_helpers import CONFIG, PRETRAINED, run
-from helpers import GOLDEN
+from support.checkpoints import CONFIG, PRETRAINED, run
+from support.golden import GOLDEN, ROOT
 
 from conversion.cli import MODULES
 from conversion.convert import FORMATS
 from conversion.names import rows, templates
 from lxmert_tf import LxmertConfig
 
-DOCS = Path(__file__).resolve().parents[2] / "docs"
+DOCS = ROOT / "docs"
 PAGE = (DOCS / "conversion.md").read_text(encoding="utf-8")
 RECIPES = [
     line for block in re.findall(r"^```sh\n(.*?)^```$", PAGE, re.DOTALL | re.MULTILINE) for line in block.splitlines()

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from conversion_helpers import BIAS, CONFIG, SOURCES, converted, golden, run, same, saved
+from support.checkpoints import BIAS, CONFIG, SOURCES, converted, golden, run, same, saved
 
 import lxmert_pt
 import lxmert_tf
@@ -17,7 +17,7 @@ from conversion.convert import convert
 from conversion.diff import diff
 from conversion.formats import open_checkpoint
 from conversion.inspect import inspect
-from conversion.memory import load_into, load_state_dict
+from conversion.load import load_into, load_state_dict
 from conversion.verify import verify
 from lxmert_tf import LxmertConfig
 

@@ -8,9 +8,9 @@ import h5py
 import numpy as np
 import pytest
 import torch
-from conversion_helpers import BIAS, CONFIG, KERNEL, PRETRAINED, SOURCES, converted, golden, run, same, saved
-from helpers import GOLDEN
 from safetensors.numpy import load_file, save_file
+from support.checkpoints import BIAS, CONFIG, KERNEL, PRETRAINED, SOURCES, converted, golden, run, same, saved
+from support.golden import GOLDEN
 
 from conversion.convert import convert
 from conversion.diff import diff
@@ -86,7 +86,7 @@ def test_more_names_than_an_attribute_of_hdf5_holds(tmp_path):
 @pytest.fixture(scope="module")
 def compiled(tmp_path_factory):
     """A trained model, and the folder that Keras saved it into in every way it has."""
-    from keras_helpers import TFLxmertForQuestionAnswering, batch, labels, tiny_model
+    from support.models import TFLxmertForQuestionAnswering, batch, labels, tiny_model
 
     folder = tmp_path_factory.mktemp("compiled")
     model = tiny_model(TFLxmertForQuestionAnswering, hidden_dropout_prob=0.1)

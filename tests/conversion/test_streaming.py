@@ -10,11 +10,11 @@ import h5py
 import ml_dtypes
 import numpy as np
 import pytest
-from conversion_helpers import CONFIG, SOURCES
+from support.checkpoints import CONFIG, SOURCES
 
 from conversion import tensors
+from conversion.compare import identical
 from conversion.convert import convert
-from conversion.errors import identical
 from conversion.formats import read_file
 from conversion.names import rows
 from conversion.writers import write_checkpoint

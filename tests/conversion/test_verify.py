@@ -7,10 +7,10 @@ import sys
 
 import numpy as np
 import pytest
-from conversion_helpers import CONFIG, PRETRAINED, SOURCES, golden, run, saved
-from helpers import GOLDEN, REL64
+from support.checkpoints import CONFIG, PRETRAINED, SOURCES, golden, run, saved
+from support.golden import GOLDEN, REL64, ROOT
 
-from conversion import blocks
+from conversion import run_models as blocks
 from conversion.convert import convert
 from conversion.formats import open_checkpoint
 from conversion.verify import verify
@@ -357,7 +357,7 @@ def test_heads_that_would_be_drawn_at_random_are_not_run(tmp_path):
 
 
 def test_torch_is_not_needed(monkeypatch):
-    monkeypatch.setattr("conversion.blocks.find_spec", lambda name: None)
+    monkeypatch.setattr("conversion.run_models.find_spec", lambda name: None)
     report = verify(PRETRAINED, SOURCES["hf-tf"])
     assert report.equal and report.packages == ["lxmert_tf"]
     assert "torch is not installed, so lxmert_pt was not run" in report.notes
@@ -410,5 +410,5 @@ def test_nothing_but_the_report_is_printed():
     """TensorFlow's notes on start-up neither."""
     command = [sys.executable, "-m", "conversion", "verify", SOURCES["hf-tf"], SOURCES["hf-pt"]]
     environment = {name: value for name, value in os.environ.items() if name != "TF_CPP_MIN_LOG_LEVEL"}
-    done = subprocess.run(command, capture_output=True, text=True, check=False, env=environment, cwd=GOLDEN.parents[1])
+    done = subprocess.run(command, capture_output=True, text=True, check=False, env=environment, cwd=ROOT)
     assert (done.returncode, done.stderr) == (0, "") and done.stdout.startswith("a: ")

@@ -4,7 +4,7 @@ from collections import Counter
 
 import numpy as np
 import pytest
-from data_helpers import make_captions, make_pairs, make_questions, make_store, make_tokenizer
+from support.data import make_captions, make_pairs, make_questions, make_store, make_tokenizer
 
 from lxmert_tf.data.annotations import Annotation, AnswerTable
 from lxmert_tf.data.datasets import gqa_dataset, nlvr2_dataset, pretraining_dataset, vqa_dataset

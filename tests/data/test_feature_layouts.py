@@ -7,11 +7,11 @@ from pathlib import Path
 import h5py
 import numpy as np
 import pytest
-from data_helpers import write_hdf5
 from hypothesis import HealthCheck, assume, given, settings
 from hypothesis import strategies as st
+from support.data import write_hdf5
 
-from lxmert_tf.data.feature_store import open_features
+from lxmert_tf.data.features.store import open_features
 
 LABELS = ("objects_id", "objects_conf", "attrs_id", "attrs_conf")
 

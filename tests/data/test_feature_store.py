@@ -14,12 +14,13 @@ import tracemalloc
 import h5py
 import numpy as np
 import pytest
-from data_helpers import make_regions, make_store, write_hdf5
+from support.data import make_regions, make_store, write_hdf5
 
-from lxmert_tf.data import feature_build, stored_rows
-from lxmert_tf.data.feature_check import check_features
-from lxmert_tf.data.feature_store import FeatureStore, build_features, open_features
-from lxmert_tf.data.region_features import normalize_boxes, read_tsv, write_tsv
+from lxmert_tf.data.features import build as feature_build
+from lxmert_tf.data.features import rows as stored_rows
+from lxmert_tf.data.features.check import check_features
+from lxmert_tf.data.features.store import FeatureStore, build_features, open_features
+from lxmert_tf.data.features.tsv import normalize_boxes, read_tsv, write_tsv
 
 
 @pytest.fixture(scope="module")
@@ -391,7 +392,7 @@ def test_memory_does_not_grow_with_the_features(tmp_path):
 
 BUILD = """
 import sys
-from lxmert_tf.data import feature_build
+from lxmert_tf.data.features import build as feature_build
 feature_build.CHECKPOINT = 100_000
 print("begun", flush=True)
 feature_build.build_features(sys.argv[1], sys.argv[2])

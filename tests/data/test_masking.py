@@ -4,7 +4,7 @@ import math
 
 import numpy as np
 import pytest
-from data_helpers import make_captions, make_store, make_tokenizer
+from support.data import make_captions, make_store, make_tokenizer
 from test_datasets import assert_same
 
 from lxmert_tf.data import masking

@@ -6,9 +6,9 @@ import tracemalloc
 
 import numpy as np
 import pytest
-from data_helpers import make_regions
+from support.data import make_regions
 
-from lxmert_tf.data.region_features import FIELDS, RegionFeatures, normalize_boxes, read_tsv, write_tsv
+from lxmert_tf.data.features.tsv import FIELDS, RegionFeatures, normalize_boxes, read_tsv, write_tsv
 
 
 def write_lines(path, *lines):

@@ -18,10 +18,10 @@ from lxmert_tf.data.annotations import (
     read_pretraining,
     unknown_answers,
 )
-from lxmert_tf.data.region_features import normalize_boxes, read_tsv
-from lxmert_tf.data.synthetic import TASKS, dataset, gqa, nlvr2, pictures, pretraining, questions, scenes, vqa
-from lxmert_tf.data.synthetic.dataset import write_dataset
-from lxmert_tf.data.synthetic.scenes import COLORS, SHAPES, SPLITS
+from lxmert_tf.data.features.tsv import normalize_boxes, read_tsv
+from lxmert_tf.demo import TASKS, dataset, gqa, nlvr2, pictures, pretraining, questions, scenes, vqa
+from lxmert_tf.demo.dataset import write_dataset
+from lxmert_tf.demo.scenes import COLORS, SHAPES, SPLITS
 
 Image = pytest.importorskip("PIL.Image")
 

@@ -1,18 +1,16 @@
 """Exports and a server, made once."""
 
 import os
-import sys
 from pathlib import Path
 
 import pytest
 
-sys.path.insert(0, str(Path(__file__).parent))
 os.environ.setdefault("GRPC_VERBOSITY", "ERROR")
 
 pytest.importorskip("tensorflow_serving", reason="needs the extra `serving`")
 pytest.importorskip("tensorflow_text", reason="needs the extra `serving`")
 
-from serving_helpers import TASKS, build_exports, serving, tensorflow_model_server
+from support.serving import TASKS, build_exports, serving, tensorflow_model_server
 
 
 @pytest.fixture(scope="session")

@@ -15,7 +15,7 @@ from statistics import median
 
 import numpy as np
 
-sys.path[:0] = [str(Path(__file__).parent), str(Path(__file__).parents[1])]
+sys.path.insert(0, str(Path(__file__).parents[1]))
 
 CLIENTS = 8
 GROWTH = 1.05  # of memory, after the first tenth
@@ -35,7 +35,7 @@ def soak(seconds: float, base: Path, checkpoint: Path) -> dict:
         base: BASE/qa holds the exported model.
         checkpoint: it was exported from this one, which has the vocabulary's size.
     """
-    from serving_helpers import random_inputs, serving
+    from support.serving import random_inputs, serving
 
     from lxmert_tf import LxmertConfig
     from lxmert_tf.serving.client import InvalidRequestError, connect
@@ -95,7 +95,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--minutes", type=float, default=10.0)
     args = parser.parse_args()
-    from serving_helpers import write_checkpoint
+    from support.serving import write_checkpoint
 
     from lxmert_tf.serving.export import export
 

@@ -4,8 +4,8 @@ import contextlib
 
 import numpy as np
 import pytest
-from keras_helpers import tiny_model
-from serving_helpers import random_inputs
+from support.models import tiny_model
+from support.serving import random_inputs
 
 import lxmert_tf
 from lxmert_tf.serving.client import GrpcClient, InvalidRequestError, ModelNotFoundError, RestClient

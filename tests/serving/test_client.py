@@ -7,7 +7,7 @@ import time
 
 import numpy as np
 import pytest
-from serving_helpers import LABELS, random_inputs, serving
+from support.serving import LABELS, random_inputs, serving
 
 import lxmert_tf
 from lxmert_tf.serving.client import (

@@ -7,8 +7,8 @@ import sys
 
 import numpy as np
 import pytest
-from data_helpers import make_store
-from serving_helpers import LABELS, serving
+from support.data import make_store
+from support.serving import LABELS, serving
 
 from lxmert_tf import LxmertTokenizer, TFLxmertForQuestionAnswering
 from lxmert_tf.cli import main

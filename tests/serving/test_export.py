@@ -14,11 +14,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 from google.protobuf import text_format
-from serving_helpers import BATCH_SIZES, LABELS, REL, TASKS, serving, write_checkpoint
+from support.serving import BATCH_SIZES, LABELS, REL, TASKS, serving, write_checkpoint
 from tensorflow_serving.config import model_server_config_pb2
 
 from lxmert_tf.cli import main
-from lxmert_tf.serving import server_files, versions
+from lxmert_tf.serving import server_files
+from lxmert_tf.serving import version_folders as versions
 from lxmert_tf.serving.check import run
 from lxmert_tf.serving.checkpoint import load
 from lxmert_tf.serving.client import GrpcClient
@@ -312,7 +313,7 @@ def test_a_failed_export_leaves_nothing_and_a_running_one_no_version(tmp_path):
 STAGING = """
 import sys, time
 from lxmert_tf.command_line import stopped_by_sigterm
-from lxmert_tf.serving.versions import staged
+from lxmert_tf.serving.version_folders import staged
 with stopped_by_sigterm(), staged(sys.argv[1]):
     print("staged", flush=True)
     time.sleep(60)
@@ -423,7 +424,7 @@ def test_half_precision_softmax_fewer_answers_and_other_batch_sizes(tmp_path):
 
 
 def _inputs(config):
-    from serving_helpers import random_inputs
+    from support.serving import random_inputs
 
     return random_inputs(config, 3, 6, 5, seed=2)
 

@@ -2,8 +2,8 @@
 
 import numpy as np
 import pytest
-from helpers import assert_close
-from keras_helpers import batch, flat, tiny_model
+from support.golden import assert_close
+from support.models import batch, flat, tiny_model
 
 import lxmert_tf
 from lxmert_tf.serving.fused_attention import FusedAttention, fuse_attention

@@ -2,12 +2,12 @@
 
 import numpy as np
 import pytest
-from helpers import assert_close
-from serving_helpers import REL, TASKS, batched, random_inputs
+from support.golden import assert_close
+from support.serving import REL, TASKS, batched, random_inputs
 
 import lxmert_tf
 from lxmert_tf.serving.client import GrpcClient
-from lxmert_tf.serving.padding import pad_boxes, pad_text, server_proof
+from lxmert_tf.serving.client.padding import pad_boxes, pad_text, server_proof
 
 CLS, SEP = 2, 3  # in the tests' vocabulary
 
@@ -153,7 +153,7 @@ def test_padding_of_questions_about_encoded_images_is_not_computed(exports, monk
 
 
 def test_padding_is_told_from_the_example_alone():
-    from lxmert_tf.serving.inputs import real_rows
+    from lxmert_tf.serving.graph_inputs import real_rows
 
     features, boxes = np.ones((4, 3, 5), "float32"), np.full((4, 3, 4), 0.5, "float32")
     features[:, 1:], boxes[:, 1:], boxes[:, 0, 0] = 0, 0, 0.3
@@ -166,7 +166,7 @@ def test_padding_is_told_from_the_example_alone():
 
 
 def test_the_second_image_of_an_example_is_filled_up_with_the_first_number_of_the_first():
-    from lxmert_tf.serving.inputs import real_rows
+    from lxmert_tf.serving.graph_inputs import real_rows
 
     rng = np.random.default_rng(0)
     features, boxes = rng.random((2, 2, 4, 5), "float32"), rng.random((2, 2, 4, 4), "float32")
@@ -199,7 +199,7 @@ def test_a_text_masked_throughout_is_its_first_token_and_an_image_one_box_of_zer
 def test_texts_and_boxes_that_only_resemble_padding_count(client, exports):
     """[CLS] inside a text, or at its end but not after [SEP], equal boxes: none of it is padding."""
     import torch
-    from serving_helpers import pytorch_model
+    from support.serving import pytorch_model
 
     config = lxmert_tf.LxmertConfig.from_pretrained(exports / "qa")
     inputs = random_inputs(config, 2, 6, 4, seed=5)

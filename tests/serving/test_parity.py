@@ -2,9 +2,9 @@
 
 import numpy as np
 import pytest
-from helpers import assert_close
-from keras_helpers import flat
-from serving_helpers import LABELS, REL, TASKS, pytorch_model, pytorch_outputs, random_inputs
+from support.golden import assert_close
+from support.models import flat
+from support.serving import LABELS, REL, TASKS, pytorch_model, pytorch_outputs, random_inputs
 
 import lxmert_tf
 from lxmert_tf.serving.client import GrpcClient

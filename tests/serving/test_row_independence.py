@@ -8,15 +8,15 @@ import functools
 import numpy as np
 import pytest
 import tensorflow as tf
-from helpers import assert_close
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from keras_helpers import tiny_model
-from serving_helpers import TASKS, WORDS, batched, random_inputs
+from support.golden import assert_close
+from support.models import tiny_model
+from support.serving import TASKS, WORDS, batched, random_inputs
 
 import lxmert_tf
-from lxmert_tf.serving.inputs import SpecialIds
-from lxmert_tf.serving.padding import pad_boxes, pad_text, server_proof
+from lxmert_tf.serving.client.padding import pad_boxes, pad_text, server_proof
+from lxmert_tf.serving.graph_inputs import SpecialIds
 from lxmert_tf.serving.signatures import Options, Servable
 
 PAD, CLS, SEP = 0, 2, 3  # in the tests' vocabulary

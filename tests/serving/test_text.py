@@ -10,11 +10,11 @@ from pathlib import Path
 
 import pytest
 import tensorflow as tf
+from support.golden import ROOT
 
 from lxmert_tf import LxmertTokenizer, LxmertTokenizerFast
-from lxmert_tf.serving.text import QuestionTokenizer
+from lxmert_tf.serving.question_tokenizer import QuestionTokenizer
 
-ROOT = Path(__file__).parents[2]
 REAL_VOCAB = Path(os.environ.get("LXMERT_TF_DATA", ROOT.parent / "shared" / "data")) / "vocab.txt"
 TEXTS = json.loads((ROOT / "tests" / "golden" / "tokenizer.json").read_text(encoding="utf-8"))["texts"]
 SPECIALS = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]

@@ -3,9 +3,8 @@
 import numpy as np
 import pytest
 
-from lxmert_tf.serving.client import InvalidRequestError, RestClient
-from lxmert_tf.serving.client_base import Client
-from lxmert_tf.serving.padding import pad_boxes
+from lxmert_tf.serving.client import Client, InvalidRequestError, RestClient
+from lxmert_tf.serving.client.padding import pad_boxes
 
 FEATURES, BOXES = np.ones((2, 3, 8), "float32"), np.ones((2, 3, 4), "float32")
 

@@ -10,10 +10,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from support.golden import ROOT
 
 from lxmert_tf.training import distribution
 
-HERE = Path(__file__).parent
+WORKER = ROOT / "tests" / "support" / "training_worker.py"
 STEPS = 18
 # float32: the order of additions differs between one device and several
 LOSS, WEIGHT = 1e-5, 2e-5
@@ -21,13 +22,13 @@ LOSS, WEIGHT = 1e-5, 2e-5
 
 def start(output: Path, *arguments: str, tf_config: dict | None = None) -> subprocess.Popen:
     """A worker process of its own."""
-    paths = [str(HERE), str(HERE.parent), str(HERE.parents[1])]
+    paths = [str(ROOT / "tests"), str(ROOT)]
     env = {**os.environ, "PYTHONPATH": os.pathsep.join(paths), "TF_CPP_MIN_LOG_LEVEL": "2", "CUDA_VISIBLE_DEVICES": ""}
     env.pop("TF_CONFIG", None)
     if tf_config:
         env["TF_CONFIG"] = json.dumps(tf_config)
     output.mkdir(exist_ok=True)
-    command = [sys.executable, str(HERE / "worker.py"), str(output), *arguments]
+    command = [sys.executable, str(WORKER), str(output), *arguments]
     return subprocess.Popen(command, env=env, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
 
 

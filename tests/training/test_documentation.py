@@ -4,14 +4,13 @@ import re
 import shlex
 import subprocess
 import sys
-from pathlib import Path
 
 import pytest
+from support.golden import ROOT
 
 from lxmert_tf import cli
 from lxmert_tf.training.recipes import RECIPES
 
-ROOT = Path(__file__).resolve().parents[2]
 TEXT = (ROOT / "docs" / "training.md").read_text(encoding="utf-8")
 
 

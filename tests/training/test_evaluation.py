@@ -3,9 +3,9 @@
 from types import SimpleNamespace
 
 import numpy as np
-from helpers import REL64, assert_close
-from keras_helpers import tiny_config, tiny_model
-from training_helpers import MemoryDataset
+from support.golden import REL64, assert_close
+from support.models import tiny_config, tiny_model
+from support.training import MemoryDataset
 
 from lxmert_tf import TFLxmertForQuestionAnswering
 from lxmert_tf.training.evaluation import answering_by_image

@@ -6,8 +6,8 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
-from helpers import GOLDEN, golden_state_dict
-from keras_helpers import tiny_config, tiny_model
+from support.golden import GOLDEN, golden_state_dict
+from support.models import tiny_config, tiny_model
 
 from conversion.answers import BIAS, KERNEL
 from lxmert_tf import (
@@ -18,13 +18,13 @@ from lxmert_tf import (
     weights,
 )
 from lxmert_tf.data.annotations import read_all_answers
-from lxmert_tf.data.feature_store import build_features
-from lxmert_tf.data.synthetic.dataset import write_dataset
-from lxmert_tf.training import training
+from lxmert_tf.data.features.store import build_features
+from lxmert_tf.demo.dataset import write_dataset
+from lxmert_tf.training import run as training
 from lxmert_tf.training.evaluation import Evaluator
 from lxmert_tf.training.initialization import HEAD, freeze, from_checkpoint, with_answers
 from lxmert_tf.training.options import TrainOptions
-from lxmert_tf.training.training import train
+from lxmert_tf.training.run import train
 
 NAMES = ["cat", "two", "unseen", "dog", "the red"]  # of the target: rows 3, 1, -, 0, 4 of the source
 SOURCE = ["dog", "2", "horse", "cat", "red", "bird"]

@@ -11,13 +11,13 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from data_helpers import files_of
+from support.data import files_of
+from support.golden import ROOT
 
 from conversion.formats import open_checkpoint
-from lxmert_tf.data.feature_store import build_features
-from lxmert_tf.data.synthetic.dataset import write_dataset
+from lxmert_tf.data.features.store import build_features
+from lxmert_tf.demo.dataset import write_dataset
 
-ROOT = Path(__file__).resolve().parents[2]
 KILLS = 10
 SMALL = {"hidden_size": 16, "intermediate_size": 16, "l_layers": 1, "r_layers": 1, "x_layers": 1}
 SMALL |= {"hidden_dropout_prob": 0.1, "attention_probs_dropout_prob": 0.1}

@@ -3,7 +3,7 @@
 import keras
 import numpy as np
 import pytest
-from training_helpers import MemoryDataset, compiled, plain_batches, small_config, values
+from support.training import MemoryDataset, compiled, plain_batches, small_config, values
 
 from lxmert_tf.training.backup import Backup
 from lxmert_tf.training.callbacks import Backups, EpochLog, NonFiniteGuard, Progress, TrainingError

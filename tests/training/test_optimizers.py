@@ -3,12 +3,11 @@
 import keras
 import numpy as np
 import pytest
-from keras_helpers import tiny_model
+from support.models import tiny_model
 
 from lxmert_tf import AdamW, BertAdam, LinearWarmup
-from lxmert_tf.optimization import global_norm
-from lxmert_tf.training.optimizers import layer_rate_factors, make_optimizer
-from lxmert_tf.training.recipes import RECIPES
+from lxmert_tf.optimizers import global_norm, layer_rate_factors
+from lxmert_tf.training.recipes import RECIPES, make_optimizer
 
 RECIPE = RECIPES["vqa"].but(learning_rate=2.0**-6)
 OPTIMIZERS = ("bertadam", "adamw")

@@ -5,7 +5,7 @@ import json
 import keras
 import numpy as np
 import pytest
-from training_helpers import MemoryDataset, assert_same, compiled, plain_batches, small_config, values
+from support.training import MemoryDataset, assert_same, compiled, plain_batches, small_config, values
 
 from lxmert_tf.training.backup import Backup
 from lxmert_tf.training.callbacks import Backups, BestCheckpoint, DataWait, EpochLog, Progress

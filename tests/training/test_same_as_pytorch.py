@@ -3,12 +3,12 @@
 import keras
 import numpy as np
 import pytest
-from training_helpers import MemoryDataset, compiled, plain_batches, small_config
+from support.training import MemoryDataset, compiled, plain_batches, small_config
 
 torch = pytest.importorskip("torch")
 
 from lxmert_pt import LxmertForQuestionAnswering  # noqa: E402
-from lxmert_pt.optimization import BertAdam, linear_warmup_schedule  # noqa: E402
+from lxmert_pt.optimizers import BertAdam, linear_warmup_schedule  # noqa: E402
 from lxmert_tf import weights  # noqa: E402
 from lxmert_tf.training.callbacks import Progress  # noqa: E402
 from lxmert_tf.training.fitting import fit  # noqa: E402

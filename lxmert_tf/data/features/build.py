@@ -1,0 +1,449 @@
+"""Building a file of region features for random access out of the original's TSV files.
+
+All of the file's room is set aside first, with HDF5's library. The rows are then written straight to their places, and
+a journal beside them tells how far they are written, so that a build that was killed goes on where it was. Only at the
+end does the library write again: the images' names and places.
+"""
+
+import errno
+import fcntl
+import hashlib
+import json
+import os
+import shutil
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from tqdm import tqdm
+
+from lxmert_tf.data.features.layout import LABELS, PIXELS, read_layout
+from lxmert_tf.data.features.rows import FileRows, hdf5_rows
+from lxmert_tf.data.features.tsv import RegionFeatures, numbered_lines, parse_line
+from lxmert_tf.files import check_apart
+
+FORMAT = "lxmert-tf region features 1"
+BLOCK = 512  # boxes that lie together in the file: 4 MB of float32[2048]
+CHECKPOINT = 256_000_000  # bytes of TSV after which the journal is written; about a second's work is lost at most
+DTYPES = ("float32", "float16")
+
+# After these a build may go on from what it has written; after any other Exception, which is a bug, nothing is kept.
+EXPECTED = (ValueError, OSError, MemoryError)
+
+
+@dataclass
+class BuildReport:
+    """What a build has done.
+
+    Attributes:
+        images, boxes: in the whole file.
+        added: images that this build added.
+        skipped: a sentence for each bad line, which names the file, the line and the image.
+        resumed: images that an earlier, interrupted build had already written.
+    """
+
+    images: int = 0
+    boxes: int = 0
+    added: int = 0
+    skipped: list[str] = field(default_factory=list)
+    resumed: int = 0
+
+
+def build_features(
+    sources: Sequence[str | os.PathLike] | str | os.PathLike,
+    out: str | os.PathLike,
+    *,
+    dtype: str = "float32",
+    append: bool = False,
+    overwrite: bool = False,
+    skip_bad: bool = False,
+    extractor: str | None = None,
+    progress: bool = False,
+) -> BuildReport:
+    """Builds `out` from TSV files of region features.
+
+    It is written beside `out`, as `OUT.partial`, and renamed at the end. After an interruption the same call goes on
+    from there. Memory does not grow with the features.
+
+    Args:
+        sources: TSV files of the original's format.
+        out: the HDF5 file to write, in the layout of docs/data.md.
+        dtype: of the stored features: "float32", or "float16" for half the space.
+        append: add to the images of an existing `out`, whose dtype is kept. It is copied first, and stays as it is
+            until the end.
+        overwrite: replace an existing `out`.
+        skip_bad: leave out lines that cannot be read, and report them.
+        extractor: what made the features, for the record.
+        progress: show a bar.
+
+    Raises:
+        ValueError: a line is bad and not to be skipped, `out` is one of the sources, or an option is bad.
+        FileExistsError: `out` is there, and neither to be replaced nor to be added to.
+        FileNotFoundError: a source is not there, or nothing to append to.
+        OSError: `out` cannot be written.
+        BlockingIOError: another process builds the same file.
+    """
+    paths = [Path(source) for source in ([sources] if isinstance(sources, str | os.PathLike) else sources)]
+    out = Path(out)
+    if not paths:
+        raise ValueError("give at least one TSV file of region features to build from")
+    if dtype not in DTYPES:
+        raise ValueError(f"dtype must be one of {', '.join(DTYPES)}, got {dtype!r}")
+    for path in paths:
+        if path.suffix in (".h5", ".hdf5", ".npz"):
+            raise ValueError(f"{path} is no TSV file; HDF5 and npz files are read as they are")
+    check_apart(out, paths)
+    if append and not out.exists():
+        raise FileNotFoundError(f"there is no {out} to append to; leave --append out to build it")
+    if out.exists() and not (append or overwrite):
+        raise FileExistsError(f"{out} is there already; append to it (--append) or overwrite it (--overwrite)")
+    plan = {
+        "format": FORMAT,
+        "sources": [_fingerprint(path) for path in paths],
+        "base": _fingerprint(out) if append else None,
+        "dtype": dtype,
+    }
+    with _locked(out) as journal:
+        build = _Build(out, journal, plan, skip_bad)
+        try:
+            build.run(paths, extractor, progress)
+        except BaseException as error:
+            if isinstance(error, Exception) and not isinstance(error, EXPECTED):
+                build.discard()
+            else:
+                build.keep_if_worth_it()
+            raise
+        finally:
+            build.close()
+    return build.report
+
+
+@contextmanager
+def _locked(out: Path) -> Iterator[Any]:
+    """The journal beside `out`, which no other process writes to meanwhile."""
+    path = out.with_name(out.name + ".partial.journal")
+    if out.exists() and not out.is_file():
+        raise FileExistsError(f"{out} is no regular file, and none takes its place; name another file")
+    try:
+        out.parent.mkdir(parents=True, exist_ok=True)
+        opened = open(path, "a+b")  # noqa: SIM115 (closed below)
+    except OSError as error:
+        code = errno.ENOTDIR if error.errno == errno.EEXIST else error.errno  # mkdir's, of a file among the parents
+        raise OSError(code, f"Cannot be written ({os.strerror(code)})", os.fspath(out)) from error
+    with opened as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise BlockingIOError(f"another process is building {out.name}") from None
+        try:
+            yield file
+        finally:
+            if path.exists() and not path.stat().st_size:
+                path.unlink()
+
+
+def _fingerprint(path: Path) -> list:
+    status = path.stat()
+    return [str(path.resolve()), status.st_size, status.st_mtime_ns]
+
+
+@dataclass
+class _Place:
+    """How far the sources are read."""
+
+    source: int = 0
+    offset: int = 0
+    line: int = 0
+
+
+class _Build:
+    """One build, from its journal on."""
+
+    def __init__(self, out: Path, journal, plan: dict, skip_bad: bool):
+        self.out, self.journal, self.plan, self.skip_bad = out, journal, plan, skip_bad
+        self.partial = out.with_name(out.name + ".partial")
+        self.report = BuildReport()
+        self.place = _Place()
+        self.images: list[tuple[str, int, int, int]] = []  # img_id, img_h, img_w, boxes
+        self.seen: set[str] = set()
+        self.noted = 0, 0  # images and skipped lines that the journal has
+        self.file: _Room | None = None
+        self.base_provenance: dict[str, Any] = {}
+        self.bounds = [size for _, size, _ in plan["sources"]]
+        if plan["base"]:
+            self._take_base()
+        self.base_images, self.base_boxes = len(self.images), self.report.boxes
+        if not self._resume():
+            self._start()
+
+    def run(self, paths: list[Path], extractor: str | None, progress: bool) -> None:
+        bar = tqdm(
+            total=sum(self.bounds),
+            initial=sum(self.bounds[: self.place.source]) + self.place.offset,
+            desc=self.out.name,
+            unit="B",
+            unit_scale=True,
+            disable=not progress,
+        )
+        digests = []
+        with bar:
+            for index, path in enumerate(paths):
+                digests.append(self._read(index, path, bar))
+        if not self.images:
+            raise ValueError(f"there is not one image in {', '.join(map(str, paths))}")
+        self._checkpoint()
+        self._finish(paths, digests, extractor)
+
+    def close(self) -> None:
+        if self.file:
+            os.close(self.file.descriptor)
+
+    def keep_if_worth_it(self) -> None:
+        """After an error: what was written stays only if it is worth going on from."""
+        try:
+            if self.file and self.place.offset + sum(self.bounds[: self.place.source]) >= CHECKPOINT:
+                self._checkpoint()
+                return
+        except OSError:  # a full disk: the last checkpoint counts
+            return
+        if self.noted == (self.base_images, 0):
+            self.discard()
+
+    def _take_base(self) -> None:
+        descriptor = os.open(self.out, os.O_RDONLY)
+        try:
+            layout = read_layout(os.fspath(self.out), descriptor)
+        finally:
+            os.close(descriptor)
+        if layout.provenance.get("format") != FORMAT:
+            raise ValueError(f"{self.out} was not made by lxmert-tf features build; only such a file can be added to")
+        counts = (layout.ends - layout.starts).tolist()
+        sizes = layout.sizes.astype(int).tolist()
+        self.images = [(name, h, w, n) for name, (w, h), n in zip(layout.img_ids, sizes, counts, strict=True)]
+        self.seen = set(layout.img_ids)
+        self.base_provenance = layout.provenance
+        self.report.boxes = sum(counts)
+
+    def _resume(self) -> bool:
+        """Takes up what an interrupted build of the same plan left; False if there is nothing of that kind."""
+        entries = self._journal_entries()
+        if not entries or entries[0] != self.plan or not self.partial.exists():
+            return False
+        try:
+            self.file = _Room.open(self.partial)
+        except OSError:  # killed while the library was writing
+            return False
+        for entry in entries[1:]:
+            self.place = _Place(**entry["place"])
+            self.images += [tuple(image) for image in entry["images"]]
+            self.report.skipped += entry["skipped"]
+        added = self.images[self.base_images :]
+        self.seen |= {image[0] for image in added}
+        self.report.boxes += sum(image[3] for image in added)
+        self.report.resumed = len(added)
+        self.noted = len(self.images), len(self.report.skipped)
+        return True
+
+    def _journal_entries(self) -> list[dict]:
+        """What the journal says, and a journal without its last line where that was not written to its end."""
+        self.journal.seek(0)
+        entries, size = [], 0
+        for line in self.journal:
+            try:
+                entries.append(json.loads(line))
+            except ValueError:
+                break
+            size += len(line)
+        self.journal.truncate(size)
+        return entries
+
+    def _start(self) -> None:
+        self.partial.unlink(missing_ok=True)
+        self.journal.truncate(0)
+        if self.plan["base"]:
+            shutil.copyfile(self.out, self.partial)
+            self.file = _Room.extend(self.partial, self.report.boxes, sum(self.bounds))
+        self.noted = len(self.images), 0
+        self._note(self.plan)
+
+    def _read(self, index: int, path: Path, bar: tqdm) -> str:
+        """Writes what one source still holds; returns its sha256."""
+        digest = hashlib.sha256()
+        with open(path, "rb", buffering=1 << 20) as file:
+            if index < self.place.source:
+                _skip(file, digest, self.bounds[index])
+                return digest.hexdigest()
+            if index > self.place.source:
+                self.place = _Place(index)
+            _skip(file, digest, self.place.offset)
+            last = self.place.offset
+            for number, line in numbered_lines(_digested(file, digest), self.place.line + 1):
+                self.place.line = number
+                self._take(line, path)
+                self.place.offset += len(line)
+                bar.update(len(line))
+                if self.place.offset - last >= CHECKPOINT:
+                    self._checkpoint()
+                    last = self.place.offset
+        return digest.hexdigest()
+
+    def _take(self, line: bytes, path: Path) -> None:
+        feat_dim = self.file.features.width if self.file else None
+        try:
+            regions = parse_line(line, os.fspath(path), self.place.line, self.seen, feat_dim)
+            if self.file is None:
+                room = sum(self.bounds)
+                self.file = _Room.create(self.partial, regions.features.shape[1], self.plan["dtype"], room)
+            self.file.write(self.report.boxes, regions)
+        except ValueError as error:
+            if not self.skip_bad:
+                raise
+            self.report.skipped.append(str(error))
+            return
+        self.images.append((regions.img_id, regions.img_h, regions.img_w, len(regions.boxes)))
+        self.seen.add(regions.img_id)
+        self.report.boxes += len(regions.boxes)
+
+    def _checkpoint(self) -> None:
+        """What is written so far is on disk, and the journal says so."""
+        if self.file:
+            os.fdatasync(self.file.descriptor)
+        images, skipped = self.noted
+        entry = {"images": self.images[images:], "skipped": self.report.skipped[skipped:], "place": vars(self.place)}
+        self._note(entry)
+        self.noted = len(self.images), len(self.report.skipped)
+
+    def _note(self, entry: dict) -> None:
+        self.journal.write(json.dumps(entry).encode() + b"\n")
+        self.journal.flush()
+        os.fsync(self.journal.fileno())
+
+    def _finish(self, paths: list[Path], digests: list[str], extractor: str | None) -> None:
+        sources = [
+            {"name": path.name, "bytes": size, "sha256": digest}
+            for path, size, digest in zip(paths, self.bounds, digests, strict=True)
+        ]
+        provenance = {
+            "format": FORMAT,
+            "extractor": extractor or self.base_provenance.get("extractor"),
+            "box_format": PIXELS,
+            "sources": [*self.base_provenance.get("sources", []), *sources],
+            "skipped": self.base_provenance.get("skipped", 0) + len(self.report.skipped),
+        }
+        _write_index(self.partial, self.images, provenance)
+        with open(self.partial, "rb") as file:
+            os.fsync(file.fileno())
+        os.replace(self.partial, self.out)
+        self.report.images = len(self.images)
+        self.report.added = len(self.images) - self.base_images
+        self.discard()
+
+    def discard(self) -> None:
+        """Removes what lies beside the finished file."""
+        self.partial.unlink(missing_ok=True)
+        Path(self.journal.name).unlink(missing_ok=True)
+
+
+class _Room:
+    """An HDF5 file with room for more boxes than it will have, and the places of its rows."""
+
+    def __init__(self, path: Path, rows: dict[str, FileRows], descriptor: int):
+        self.path, self.descriptor = path, descriptor
+        self.features, self.boxes = rows.pop("image_features"), rows.pop("image_bb")
+        self.labels = rows
+
+    @classmethod
+    def create(cls, path: Path, feat_dim: int, dtype: str, tsv_bytes: int) -> "_Room":
+        import h5py
+
+        with h5py.File(path, "w") as file:
+            boxes = _bound(tsv_bytes, feat_dim)
+            _set_aside(file, "image_features", (boxes, feat_dim), dtype)
+            _set_aside(file, "image_bb", (boxes, 4), "float32")
+            for name, kind in LABELS.items():
+                _set_aside(file, name, (boxes,), kind)
+        return cls.open(path)
+
+    @classmethod
+    def extend(cls, path: Path, boxes: int, tsv_bytes: int) -> "_Room":
+        import h5py
+
+        with h5py.File(path, "r+") as file:
+            size = boxes + _bound(tsv_bytes, file["image_features"].shape[1])
+            for name in ("image_features", "image_bb", *LABELS):
+                file[name].resize(size, axis=0)
+        return cls.open(path)
+
+    @classmethod
+    def open(cls, path: Path) -> "_Room":
+        import h5py
+
+        descriptor = os.open(path, os.O_RDWR)
+        with h5py.File(path, "r") as file:
+            rows = {name: hdf5_rows(file[name], descriptor) for name in ("image_features", "image_bb", *LABELS)}
+        return cls(path, rows, descriptor)
+
+    def write(self, start: int, regions: RegionFeatures) -> None:
+        """Writes the boxes of one image from row `start` on."""
+        with np.errstate(over="ignore"):
+            features = regions.features.astype(self.features.dtype, copy=False)
+        if features is not regions.features and not np.isfinite(features).all():
+            raise ValueError(f"image {regions.img_id!r}: its features are too large for float16; use float32")
+        self.features.write(start, features)
+        self.boxes.write(start, regions.boxes)
+        for name, rows in self.labels.items():
+            rows.write(start, getattr(regions, name))
+
+
+def _bound(tsv_bytes: int, feat_dim: int) -> int:
+    """The most boxes that so many bytes of TSV can hold: base64 writes 3 bytes as 4."""
+    return tsv_bytes * 3 // (4 * 4 * feat_dim) + 1
+
+
+def _set_aside(file, name: str, shape: tuple[int, ...], dtype: str) -> None:
+    """Makes a dataset whose blocks all have their place in the file, without writing them."""
+    import h5py
+
+    plist = h5py.h5p.create(h5py.h5p.DATASET_CREATE)
+    plist.set_chunk((BLOCK, *shape[1:]))
+    plist.set_alloc_time(h5py.h5d.ALLOC_TIME_EARLY)
+    plist.set_fill_time(h5py.h5d.FILL_TIME_NEVER)
+    space = h5py.h5s.create_simple(shape, (h5py.h5s.UNLIMITED, *shape[1:]))
+    h5py.h5d.create(file.id, name.encode(), h5py.h5t.py_create(np.dtype(dtype)), space, plist)
+
+
+def _write_index(path: Path, images: list[tuple[str, int, int, int]], provenance: dict) -> None:
+    """Gives back what room is left over, and writes the images' names, sizes and places."""
+    import h5py
+
+    img_ids, heights, widths, counts = zip(*images, strict=True)
+    ends = np.cumsum(counts, dtype=np.int64)
+    with h5py.File(path, "r+") as file:
+        for name in ("image_features", "image_bb", *LABELS):
+            file[name].resize(int(ends[-1]), axis=0)
+        for name in {"image_ids", "img_h", "img_w", "pos_boxes"} & set(file):
+            del file[name]
+        file.create_dataset("image_ids", data=list(img_ids), dtype=h5py.string_dtype())
+        file.create_dataset("img_h", data=np.array(heights, np.int32))
+        file.create_dataset("img_w", data=np.array(widths, np.int32))
+        file.create_dataset("pos_boxes", data=np.stack([ends - counts, ends], axis=1))
+        file.attrs["provenance"] = json.dumps(provenance)
+
+
+def _digested(file, digest) -> Iterator[bytes]:
+    for line in file:
+        digest.update(line)
+        yield line
+
+
+def _skip(file, digest, size: int) -> None:
+    """Reads `size` bytes for their digest alone."""
+    while size:
+        piece = file.read(min(size, 1 << 20))
+        if not piece:
+            raise ValueError(f"{file.name} has become shorter while it was read")
+        digest.update(piece)
+        size -= len(piece)

@@ -1,0 +1,257 @@
+"""The demonstration behind `lxmert-tf demo`: draw, train, evaluate, compare, export, serve, and look."""
+
+import shutil
+import subprocess
+import sys
+import time
+from collections import Counter, defaultdict
+from pathlib import Path
+
+import numpy as np
+
+from lxmert_tf.data.annotations import Annotation, AnswerTable, read_annotations, read_answers
+from lxmert_tf.data.features.store import build_features, open_features
+from lxmert_tf.demo.dataset import write_dataset
+
+SHOWN = 3  # questions that the reloaded SavedModel answers
+
+# Run in a process of its own, so that nothing of the model's Python is left: only the SavedModel.
+ANSWER_WITH_SAVED_MODEL = """
+import sys
+import numpy as np
+import tensorflow as tf
+
+directory, inputs, scores = sys.argv[1:]
+answer = tf.saved_model.load(directory).signatures["serving_default"]
+with np.load(inputs) as arrays:
+    outputs = answer(**{name: tf.constant(value) for name, value in arrays.items()})
+np.save(scores, outputs["question_answering_score"].numpy())
+"""
+
+
+def run_demo(
+    output: str | Path,
+    images: int,
+    epochs: int,
+    batch_size: int,
+    learning_rate: float,
+    seed: int,
+    overwrite: bool = False,
+) -> dict[str, float]:
+    """Runs the whole demonstration and prints as it goes.
+
+    Writes `output`/data (the set), checkpoint, saved_model and answer.png.
+
+    Returns:
+        Held-out accuracy in 0..1 by question type, and "overall".
+
+    Raises:
+        FileExistsError: `output` is not empty and `overwrite` is not given.
+    """
+    output = _fresh(Path(output), overwrite)
+    say("1. Draw pictures and write them in the original's file formats")
+    data = write_dataset(output / "data", "vqa", num_images=images, seed=seed)
+
+    say("2. Train a small LXMERT from scratch")
+    task = _Task(data)
+    model = train(task, epochs, batch_size, learning_rate, seed)
+
+    say("3. Answer held-out questions about held-out pictures")
+    accuracy = report(task, model)
+
+    say("4. Save the checkpoint and load it in PyTorch")
+    save(task, model, output / "checkpoint")
+    compare_with_pytorch(task, model, output / "checkpoint")
+
+    say("5. Export a SavedModel and answer with it in a fresh process")
+    chosen = task.interesting(SHOWN)
+    answer_elsewhere(task, model, chosen, output)
+
+    say("6. Look at what the model looked at")
+    picture = draw_answer(task, model, chosen[0], output / "answer.png")
+    print(f"{picture}\n\nAll of it is in {output}.")
+    return accuracy
+
+
+class _Task:
+    """The written set, read back with the readers for the original's formats."""
+
+    def __init__(self, data: Path):
+        from lxmert_tf import LxmertConfig, LxmertTokenizer
+
+        self.data = data
+        self.config = LxmertConfig.from_pretrained(data)
+        self.tokenizer = LxmertTokenizer.from_pretrained(data)
+        self.answers: AnswerTable = read_answers(data / "label2ans.json", data / "ans2label.json")
+        build_features(data / "features.tsv", data / "features.h5")
+        self.features = open_features(data / "features.h5")
+        self.train = read_annotations(data / "train.json", self.answers)
+        self.valid = read_annotations(data / "valid.json", self.answers)
+
+    def dataset(self, annotations: list[Annotation], batch_size: int, seed: int | None = None):
+        """Batches of these questions; shuffled if there is a seed."""
+        from lxmert_tf.data.datasets import vqa_dataset
+
+        return vqa_dataset(annotations, self.features, self.tokenizer, self.answers, batch_size, seed=seed)
+
+    def inputs(self, annotations: list[Annotation]) -> dict[str, np.ndarray]:
+        """Model inputs, without the labels."""
+        return self.dataset(annotations, len(annotations)).batch(0)[0]
+
+    def interesting(self, number: int) -> list[Annotation]:
+        """The first held-out question of each of the first few types."""
+        first = {annotation.question_type: annotation for annotation in reversed(self.valid)}
+        return [first[name] for name in sorted(first, reverse=True)][:number]
+
+
+def train(task: _Task, epochs: int, batch_size: int, learning_rate: float, seed: int):
+    """A `TFLxmertForQuestionAnswering` fitted to the training questions."""
+    import keras
+
+    from lxmert_tf import LinearWarmup, TFLxmertForQuestionAnswering
+
+    keras.utils.set_random_seed(seed)
+    model = TFLxmertForQuestionAnswering(task.config)
+    dataset = task.dataset(task.train, batch_size, seed)
+    schedule = LinearWarmup(learning_rate, total_steps=epochs * len(dataset))
+    model.compile(
+        optimizer=keras.optimizers.AdamW(schedule, weight_decay=0.01, global_clipnorm=1.0),
+        metrics=["accuracy"],
+    )
+    print(f"{len(task.train):,} questions, {model.count_params():,} parameters, {len(task.answers)} answers")
+    started = time.perf_counter()
+    # Every question here has one right answer: its row is the label, and cross entropy the loss.
+    batches = dataset.batches().map(lambda x, y: (x, keras.ops.argmax(y["labels"], axis=-1)))
+    model.fit(batches, epochs=epochs, steps_per_epoch=len(dataset), shuffle=False, verbose="auto")
+    print(f"trained in {time.perf_counter() - started:.0f} s")
+    return model
+
+
+def report(task: _Task, model) -> dict[str, float]:
+    """Prints held-out accuracy per question type beside the most frequent answer of that type; returns it."""
+    dataset = task.dataset(task.valid, 256)
+    scores = model.predict(dataset.batches(0, len(dataset)), verbose=0).question_answering_score
+    right = [
+        task.answers[row] == _answer(annotation) for row, annotation in zip(scores.argmax(-1), task.valid, strict=True)
+    ]
+
+    training_answers = defaultdict(Counter)
+    for annotation in task.train:
+        training_answers[annotation.question_type][_answer(annotation)] += 1
+    accuracy, baseline = defaultdict(list), defaultdict(list)
+    for annotation, hit in zip(task.valid, right, strict=True):
+        majority = training_answers[annotation.question_type].most_common(1)[0][0]
+        for name in (annotation.question_type, "overall"):
+            accuracy[name].append(hit)
+            baseline[name].append(_answer(annotation) == majority)
+
+    print(f"{'question type':<16}{'questions':>10}{'accuracy':>10}{'majority':>10}")
+    for name in sorted(accuracy, key=lambda name: (name == "overall", name)):
+        hits = accuracy[name]
+        print(f"{name:<16}{len(hits):>10}{np.mean(hits):>10.1%}{np.mean(baseline[name]):>10.1%}")
+    return {name: float(np.mean(hits)) for name, hits in accuracy.items()}
+
+
+def save(task: _Task, model, checkpoint: Path) -> None:
+    """Writes a self-contained model directory: config with the answers, weights, vocabulary."""
+    model.config.id2label = dict(enumerate(task.answers[i] for i in range(len(task.answers))))
+    model.config.label2id = {label: index for index, label in model.config.id2label.items()}
+    model.save_pretrained(checkpoint)
+    task.tokenizer.save_pretrained(checkpoint)
+    print(checkpoint)
+
+
+def compare_with_pytorch(task: _Task, model, checkpoint: Path) -> None:
+    """Loads the checkpoint into lxmert_pt and prints the largest difference of each output."""
+    try:
+        import torch
+    except ImportError:
+        print("PyTorch is not installed, so this step is left out; pip install 'lxmert-tf[pt]' brings it.")
+        return
+    from lxmert_pt import LxmertForQuestionAnswering
+
+    reference = LxmertForQuestionAnswering.from_pretrained(checkpoint).eval()
+    inputs = task.inputs(task.valid[:64])
+    options = {"output_attentions": True, "output_hidden_states": True}
+    ours = model(inputs, **options)
+    with torch.no_grad():
+        theirs = reference(**{name: torch.from_numpy(value) for name, value in inputs.items()}, **options)
+    for name, value in ours.items():
+        pairs = zip(value, theirs[name], strict=True) if isinstance(value, tuple) else [(value, theirs[name])]
+        largest = max(float(np.abs(np.asarray(one) - other.numpy()).max()) for one, other in pairs)
+        print(f"{name:<28} largest difference {largest:.1e}")
+
+
+def answer_elsewhere(task: _Task, model, chosen: list[Annotation], output: Path) -> None:
+    """Exports the model, answers the chosen questions in a process that has only the SavedModel, and checks them."""
+    model.export(output / "saved_model", verbose=False)
+    inputs = task.inputs(chosen)
+    arrays, scores = output / "request.npz", output / "response.npy"
+    np.savez(arrays, **inputs)
+    command = [sys.executable, "-c", ANSWER_WITH_SAVED_MODEL, str(output / "saved_model"), str(arrays), str(scores)]
+    finished = subprocess.run(command, capture_output=True, text=True)
+    if finished.returncode:
+        raise RuntimeError(f"The exported model did not answer: {finished.stderr.strip().splitlines()[-1]}")
+    served = np.load(scores)
+    arrays.unlink()
+    scores.unlink()
+    for annotation, row in zip(chosen, served, strict=True):
+        answer = task.answers[int(row.argmax())]
+        print(f"{annotation.img_id}: {annotation.sent} {answer} (right: {_answer(annotation)})")
+    difference = np.abs(served - np.asarray(model(inputs).question_answering_score)).max()
+    print(f"largest difference between the SavedModel and the model: {difference:.1e}")
+
+
+def draw_answer(task: _Task, model, annotation: Annotation, path: Path) -> Path:
+    """Draws the picture, its boxes, the question, the answer, and where the model looked, as a PNG."""
+    from matplotlib.figure import Figure
+    from matplotlib.patches import Rectangle
+    from PIL import Image
+
+    inputs = task.inputs([annotation])
+    output = model(inputs, output_attentions=True)
+    answer = task.answers[int(np.asarray(output.question_answering_score)[0].argmax())]
+    words = int(inputs["attention_mask"].sum())
+    looked = np.asarray(output.cross_encoder_attentions[-1])[0, :, :words].mean((0, 1))  # over heads and words
+    looked = looked / looked.max()
+
+    with Image.open(task.data / "images" / f"{annotation.img_id}.png") as image:
+        pixels = np.asarray(image)
+    height, width = pixels.shape[:2]
+    corners = inputs["visual_pos"][0] * [width, height, width, height]
+    panels = {
+        "boxes": [{"edgecolor": "tab:blue", "linewidth": 1} for _ in looked],
+        "where the model looked": [
+            {"edgecolor": "tab:red", "linewidth": 1 + 3 * weight, "alpha": max(weight, 0.05)}
+            for weight in map(float, looked)
+        ],
+    }
+    figure = Figure(figsize=(9, 4.2), layout="constrained")
+    for axes, (title, styles) in zip(figure.subplots(1, 2), panels.items(), strict=True):
+        axes.imshow(pixels)
+        axes.set_title(title)
+        axes.set_axis_off()
+        for box, style in zip(corners, styles, strict=True):
+            axes.add_patch(Rectangle(box[:2], *(box[2:] - box[:2]), fill=False, **style))
+    figure.suptitle(f"{annotation.sent}  —  {answer}", fontsize=14)
+    figure.savefig(path, dpi=120)
+    return path
+
+
+def say(title: str) -> None:
+    print(f"\n{title}\n{'-' * len(title)}", flush=True)
+
+
+def _answer(annotation: Annotation) -> str:
+    return max(annotation.label, key=annotation.label.get)
+
+
+def _fresh(output: Path, overwrite: bool) -> Path:
+    if output.exists() and (not output.is_dir() or any(output.iterdir())):
+        if not overwrite:
+            raise FileExistsError(f"{output} is there already; give --overwrite to replace it, or another --output.")
+        if not (output / "data" / "label2ans.json").exists():
+            raise FileExistsError(f"{output} is not of an earlier demo; --overwrite replaces only what a demo wrote.")
+        shutil.rmtree(output)
+    output.mkdir(parents=True, exist_ok=True)
+    return output

@@ -1,0 +1,131 @@
+"""Every use of Keras' and TensorFlow's private API, each with its reason; seen in Keras 3.12 to 3.15, TensorFlow 2.21.
+
+No other module touches an attribute that Keras or TensorFlow begins with an underscore, or imports `keras.src`.
+"""
+
+from collections.abc import Callable
+
+import keras
+
+
+def register_node(cls: type) -> type:
+    """Makes `cls` a node, not a leaf, to `keras.tree` and to JAX; TensorFlow knows every dict as a node already.
+
+    `keras.tree` has no public way to add a class.
+    """
+    from keras.src.tree import register_tree_node_class
+
+    if keras.backend.backend() == "jax":
+        import jax
+
+        jax.tree_util.register_pytree_node(cls, cls.tree_flatten, cls.tree_unflatten)
+    return register_tree_node_class(cls)
+
+
+# Models
+
+
+def allow_any_positional(model: keras.Model) -> None:
+    """Lets a call take switches such as `output_attentions` by position, as upstream's do; Keras wants tensors."""
+    model._allow_non_tensor_positional_args = True
+
+
+def mark_called(model: keras.Model) -> None:
+    """Lets a model be exported that was never called; its weights exist without a call."""
+    model._called = True
+
+
+def has_compiled_loss(model: keras.Model) -> bool:
+    """Whether `compile` was given a loss. Keras keeps no public trace of it."""
+    return model._compile_loss is not None
+
+
+def build_compiled(model: keras.Model, batch) -> None:
+    """Builds the metrics of a compiled model from a batch (x, y), which `fit` would do within its first step."""
+    model._symbolic_build(data_batch=batch)
+
+
+def skip_symbolic_build(model: keras.Model) -> None:
+    """Keeps `fit` from building the model from a batch of several workers, at which it fails."""
+    model._maybe_symbolic_build = lambda *args, **kwargs: None
+
+
+# Layers
+
+
+def flat_layers(layer: keras.layers.Layer) -> list[keras.layers.Layer]:
+    """A layer and all layers inside it. Keras has a public list for models only."""
+    return list(layer._flatten_layers())
+
+
+def replace_weight(
+    layer: keras.layers.Layer, attribute: str, add: Callable[[keras.Variable], keras.Variable]
+) -> keras.Variable:
+    """Puts another variable in the place of a built layer's own, which Keras then no longer knows.
+
+    Args:
+        layer: a built layer; Keras closes it to new variables.
+        attribute: "kernel", "bias" or another attribute that holds the variable.
+        add: the old variable -> the new one, by `layer.add_weight`.
+    """
+    private = f"_{attribute}" if isinstance(layer, keras.layers.Dense) and attribute == "kernel" else attribute
+    old = getattr(layer, private)
+    layer._tracker.unlock()
+    layer._untrack_variable(old)
+    with layer._open_name_scope():
+        new = add(old)
+    layer._tracker.lock()
+    setattr(layer, private, new)
+    return new
+
+
+# Optimizers
+
+
+def steps_of(optimizer: keras.optimizers.Optimizer) -> keras.Variable:
+    """int[], the calls of `apply`; the public `iterations` counts updates."""
+    return optimizer._iterations
+
+
+class OptimizerHooks:
+    """Mixin before a Keras optimizer: public methods in place of the private ones that a subclass has to change."""
+
+    def clip_gradients(self, gradients: list) -> list:
+        """The gradients that the update takes, from those of this replica."""
+        return super()._clip_gradients(gradients)
+
+    def decay_of(self, variable) -> float:
+        """The weight decay of a variable, 0 for one that `exclude_from_weight_decay` names."""
+        return self.weight_decay if self.weight_decay and self._use_weight_decay(variable) else 0.0
+
+    def index_of(self, variable) -> int:
+        """The number of a variable among those that the optimizer was built with."""
+        return self._get_variable_index(variable)
+
+    def track(self, variable: keras.Variable) -> keras.Variable:
+        """Makes a variable one of the optimizer's, at once rather than with those of the model's variables."""
+        self._track_variable(variable)
+        return variable
+
+    def _clip_gradients(self, gradients):
+        return self.clip_gradients(gradients)
+
+    def _apply_weight_decay(self, variables) -> None:
+        """Nothing: `update_step` decays, where the rate of the variable is known."""
+
+    def _all_reduce_sum_gradients(self, grads_and_vars):
+        return grads_and_vars  # `clip_gradients` has done it
+
+    def _get_current_learning_rate(self):
+        # Keras gives schedules the number of batches.
+        if isinstance(self._learning_rate, keras.optimizers.schedules.LearningRateSchedule):
+            return self._learning_rate(self.iterations)
+        return super()._get_current_learning_rate()
+
+
+# tf.distribute
+
+
+def workers_of(strategy) -> int:
+    """Processes that a `tf.distribute` strategy trains in together."""
+    return getattr(strategy.extended, "_num_workers", 1)

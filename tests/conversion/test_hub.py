@@ -1,0 +1,153 @@
+"""Loading by Hub id, against a local server that speaks the Hub's file protocol."""
+
+import hashlib
+import json
+import threading
+from collections import Counter
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import ClassVar
+
+import pytest
+from huggingface_hub import constants, hf_api
+from support.golden import GOLDEN, golden_state_dict
+
+from lxmert_tf import LxmertConfig, TFLxmertForQuestionAnswering, weights
+from lxmert_tf.hub import fetch
+
+QA = "someone/lxmert-qa"
+PRETRAINING = "someone/lxmert-bin"
+FOLDERS = {QA: "hf_pt_qa", PRETRAINING: "hf_pt_pretraining"}
+FILES = {QA: ["config.json", "model.safetensors"], PRETRAINING: ["config.json", "pytorch_model.bin"]}
+REVISIONS = {"main": "a" * 40, "v2": "b" * 40}
+EXTRA = {QA: {"README.md": b"# hello"}, PRETRAINING: {}}
+
+
+def content_of(repository: str, name: str, commit: str) -> bytes:
+    if name in EXTRA[repository]:
+        return EXTRA[repository][name]
+    content = (GOLDEN / FOLDERS[repository] / name).read_bytes()
+    if name == "config.json" and commit == REVISIONS["v2"]:
+        content = json.dumps({**json.loads(content), "hidden_act": "relu"}).encode()
+    return content
+
+
+class Hub(BaseHTTPRequestHandler):
+    """/api/models/ID/{revision,tree}/REV list files, /ID/resolve/REV/FILE gives one; counts the files asked for."""
+
+    protocol_version = "HTTP/1.1"
+    requests: ClassVar[Counter] = Counter()
+
+    def do_HEAD(self):
+        self.respond()
+
+    def do_GET(self):
+        self.respond()
+
+    def respond(self) -> None:
+        parts = self.path.partition("?")[0].strip("/").split("/")
+        api = parts[:2] == ["api", "models"]
+        parts = parts[2:] if api else parts
+        repository, (kind, revision, *name) = "/".join(parts[:2]), (*parts[2:], "revision", "main")[:3]
+        commit = REVISIONS.get(revision, revision if revision in REVISIONS.values() else None)
+        if repository not in FOLDERS:
+            self.send(404, b"{}", {"X-Error-Code": "RepoNotFound"})
+        elif commit is None:
+            self.send(404, b"{}", {"X-Error-Code": "RevisionNotFound"})
+        elif api:
+            names = [*FILES[repository], *EXTRA[repository]]
+            tree = [
+                {"type": "file", "path": n, "size": len(content_of(repository, n, commit)), "oid": n} for n in names
+            ]
+            info = {"id": repository, "sha": commit, "siblings": [{"rfilename": n} for n in names]}
+            self.send_json(tree if kind == "tree" else info)
+        elif name[0] not in [*FILES[repository], *EXTRA[repository]]:
+            self.send(404, b"{}", {"X-Error-Code": "EntryNotFound"})
+        else:
+            Hub.requests[self.command, name[0]] += 1
+            content = content_of(repository, name[0], commit)
+            self.send(200, content, {"ETag": f'"{hashlib.sha256(content).hexdigest()}"', "X-Repo-Commit": commit})
+
+    def send_json(self, value) -> None:
+        self.send(200, json.dumps(value).encode(), {"Content-Type": "application/json"})
+
+    def send(self, status: int, content: bytes, headers: dict[str, str]) -> None:
+        self.send_response(status)
+        for name, value in {**headers, "Content-Length": str(len(content))}.items():
+            self.send_header(name, value)
+        self.end_headers()
+        if self.command != "HEAD":
+            self.wfile.write(content)
+
+    def log_message(self, *args) -> None:
+        pass
+
+
+@pytest.fixture(scope="module")
+def server():
+    with ThreadingHTTPServer(("127.0.0.1", 0), Hub) as server:
+        server.daemon_threads = True
+        thread = threading.Thread(target=server.serve_forever)
+        thread.start()
+        yield f"http://127.0.0.1:{server.server_port}"
+        server.shutdown()
+        thread.join()
+
+
+@pytest.fixture(autouse=True)
+def hub(server, monkeypatch):
+    """Points huggingface_hub to the server."""
+    monkeypatch.setattr(constants, "ENDPOINT", server)
+    monkeypatch.setattr(constants, "HUGGINGFACE_CO_URL_TEMPLATE", server + "/{repo_id}/resolve/{revision}/{filename}")
+    monkeypatch.setattr(hf_api.api, "endpoint", server)
+    monkeypatch.setattr(constants, "HF_HUB_DISABLE_XET", True)
+    Hub.requests.clear()
+
+
+def test_a_model_by_its_id(tmp_path):
+    model = TFLxmertForQuestionAnswering.from_pretrained(QA, cache_dir=tmp_path)
+    loaded = weights.state_dict(model)
+    expected = golden_state_dict("hf_pt_qa")
+    assert all((loaded[name] == expected[name]).all() for name in expected)
+    assert Hub.requests["GET", "README.md"] == 0
+
+
+def test_only_the_preferred_format_is_fetched(tmp_path):
+    checkpoint = weights.open_source(PRETRAINING, cache_dir=tmp_path)
+    assert checkpoint.format == "hf-pt-bin"
+    assert {name for method, name in Hub.requests if method == "GET"} == {"config.json", "pytorch_model.bin"}
+
+
+def test_a_second_time_comes_from_the_cache(tmp_path):
+    weights.open_source(QA, cache_dir=tmp_path)
+    weights.open_source(QA, cache_dir=tmp_path)
+    assert Hub.requests["GET", "model.safetensors"] == 1
+
+
+def test_a_revision(tmp_path):
+    assert LxmertConfig.from_pretrained(QA, cache_dir=tmp_path).hidden_act == "gelu"
+    assert LxmertConfig.from_pretrained(QA, cache_dir=tmp_path, revision="v2").hidden_act == "relu"
+    with pytest.raises(FileNotFoundError, match="'v3'"):
+        fetch(QA, ["config.json"], cache_dir=tmp_path, revision="v3")
+
+
+def test_offline_only_the_cache_counts(tmp_path, monkeypatch):
+    with pytest.raises(FileNotFoundError, match="the local cache did not give it"):
+        weights.open_source(QA, cache_dir=tmp_path, local_files_only=True)
+    weights.open_source(QA, cache_dir=tmp_path)
+    weights.open_source(PRETRAINING, cache_dir=tmp_path)
+    monkeypatch.setattr(constants, "ENDPOINT", "http://127.0.0.1:9")
+    monkeypatch.setattr(hf_api.api, "endpoint", "http://127.0.0.1:9")
+    assert weights.open_source(QA, cache_dir=tmp_path, local_files_only=True).task == "qa"
+    assert weights.open_source(PRETRAINING, cache_dir=tmp_path, local_files_only=True).format == "hf-pt-bin"
+
+
+def test_no_such_repository(tmp_path):
+    with pytest.raises(FileNotFoundError, match="someone/nothing"):
+        TFLxmertForQuestionAnswering.from_pretrained("someone/nothing", cache_dir=tmp_path)
+
+
+@pytest.mark.parametrize("name", ["a/b/c", "./missing", "/missing/too", "missing.weights.h5", "b@d name"])
+def test_what_cannot_be_an_id_never_reaches_the_network(name):
+    with pytest.raises(FileNotFoundError, match=r"no file or directory|neither a local path nor a Hub id"):
+        weights.open_source(name)
+    assert not Hub.requests

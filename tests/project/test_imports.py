@@ -1,0 +1,113 @@
+"""Imports point one way, and what must answer at once imports no framework."""
+
+import ast
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from support.golden import ROOT
+
+PACKAGES = ("lxmert_tf", "lxmert_pt", "conversion")
+FRAMEWORKS = ("tensorflow", "keras", "torch", "jax")
+FILES = sorted(file for package in PACKAGES for file in (ROOT / package).rglob("*.py"))
+
+MAY_USE_TENSORFLOW = tuple(f"lxmert_tf.{part}" for part in ("data", "serving", "training", "cli"))
+FRAMEWORK_FREE = ("lxmert_tf.configuration", "lxmert_tf.tokenization", "lxmert_tf.cli")
+LAZY = {  # may import PyTorch or TensorFlow inside a function, because it
+    "lxmert_tf.tokenization.encoding",  # makes the tokenizer's tensors in the framework asked for
+    "lxmert_tf.assertions",  # checks values when a TensorFlow graph runs
+    "lxmert_tf.replicas",  # asks TensorFlow's strategies, where Keras runs on it
+    "lxmert_tf.outputs",  # registers the outputs with the backend that Keras runs on
+    "lxmert_tf.weights",  # makes tensors without filling them
+    "lxmert_tf.demo.run",  # compares with the PyTorch reference where that is installed
+}
+
+
+def module_name(file: Path) -> str:
+    return ".".join(file.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__")
+
+
+MODULES = {module_name(file): file for file in FILES}
+
+
+def imports(file: Path, only_at_import: bool = False) -> Iterator[str]:
+    """Absolute names of what a file imports: modules, and `module.name` for what is taken from one."""
+    nodes = [ast.parse(file.read_text(encoding="utf-8"))]
+    while nodes:
+        node = nodes.pop()
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{file}: imports are absolute"
+            yield node.module
+            yield from (f"{node.module}.{alias.name}" for alias in node.names)
+        if not (only_at_import and isinstance(node, ast.FunctionDef | ast.Lambda | ast.AsyncFunctionDef)):
+            nodes.extend(ast.iter_child_nodes(node))
+
+
+def imports_any(file: Path, packages: tuple[str, ...], **options) -> list[str]:
+    return sorted(name for name in imports(file, **options) if name.split(".")[0] in packages)
+
+
+def under(name: str, *parents: str) -> bool:
+    return any(name == parent or name.startswith(f"{parent}.") for parent in parents)
+
+
+def test_the_walk_sees_imports():
+    source = MODULES["lxmert_tf.modeling"]
+    assert {"keras", "keras.ops", "lxmert_tf.layers.attention"} <= set(imports(source))
+
+
+@pytest.mark.parametrize("arguments", [("-c", "import lxmert_tf"), ("-m", "lxmert_tf.cli", "--help")], ids=" ".join)
+def test_light_commands_import_no_framework(arguments):
+    run = subprocess.run(
+        [sys.executable, "-X", "importtime", *arguments], cwd=ROOT, capture_output=True, text=True, check=True
+    )
+    imported = {line.rpartition("|")[2].strip() for line in run.stderr.splitlines() if line.startswith("import time:")}
+    assert "lxmert_tf" in imported
+    heavy = {name for name in imported if name.split(".")[0] in (*FRAMEWORKS, "numpy", "matplotlib", "PIL")}
+    assert not heavy, sorted(heavy)
+
+
+@pytest.mark.parametrize("name", MODULES)
+def test_direction(name):
+    file = MODULES[name]
+    if under(name, "lxmert_tf"):
+        lazily = {"only_at_import": name in LAZY}
+        assert not imports_any(file, ("torch", "lxmert_pt"), **lazily), "PyTorch in lxmert_tf"
+        if not under(name, *MAY_USE_TENSORFLOW):
+            assert not imports_any(file, ("tensorflow",), **lazily), "TensorFlow where Keras should do"
+    elif under(name, "lxmert_pt"):
+        assert not imports_any(file, ("tensorflow", "keras")), "Keras in lxmert_pt"
+
+
+@pytest.mark.parametrize("name", FRAMEWORK_FREE)
+def test_needs_no_framework(name):
+    assert not imports_any(MODULES[name], FRAMEWORKS, only_at_import=True)
+
+
+def test_no_circles():
+    """No module that is being imported is needed again by what it imports."""
+    graph = {
+        name: sorted({imported for imported in imports(file, only_at_import=True) if imported in MODULES} - {name})
+        for name, file in MODULES.items()
+    }
+    done: set[str] = set()
+
+    def visit(name: str, path: tuple[str, ...]) -> None:
+        assert name not in path, " -> ".join((*path[path.index(name) :], name))
+        if name not in done:
+            for imported in graph[name]:
+                visit(imported, (*path, name))
+            done.add(name)
+
+    for name in graph:
+        visit(name, ())
+
+
+@pytest.mark.parametrize("name", ["lxmert_tf.losses", "lxmert_tf.pretrained"])
+def test_can_be_imported_first(name):
+    """Keras, once imported, brings the models in; that must not bite a module that is itself being imported."""
+    subprocess.run([sys.executable, "-c", f"import {name}"], cwd=ROOT, check=True)

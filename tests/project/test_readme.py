@@ -1,0 +1,61 @@
+"""The README's examples run as they stand, and the commands it names exist."""
+
+import os
+import re
+import shlex
+import subprocess
+import sys
+
+from support.golden import ROOT
+
+README = (ROOT / "README.md").read_text(encoding="utf-8")
+
+# Blocks share a folder and nothing else: each has names of its own, and a failure shows the README's line.
+RUNNER = """
+import pathlib, re, sys
+readme = pathlib.Path(sys.argv[1]).read_text(encoding="utf-8")
+for block in re.finditer(r"^```python\\n(.*?)^```$", readme, re.DOTALL | re.MULTILINE):
+    line = readme.count("\\n", 0, block.start(1))
+    exec(compile("\\n" * line + block[1], sys.argv[1], "exec"), {"__name__": f"README line {line + 1}"})
+    print("ran the block at line", line + 1)
+"""
+
+
+def commands() -> list[list[str]]:
+    """The shell commands in indented lines and in inline code."""
+    prose = re.sub(r"^```.*?^```$", "", README, flags=re.DOTALL | re.MULTILINE)
+    code = re.findall(r"^    (.+)$", prose, re.MULTILINE) + re.findall(r"`([^`\n]+)`", prose)
+    return [shlex.split(line, comments=True) for line in code if re.match(r"(make|pip|lxmert-\w+) ", line)]
+
+
+def test_python_blocks_run_in_order(tmp_path):
+    blocks = re.findall(r"^```python$", README, re.MULTILINE)
+    run = subprocess.run(
+        [sys.executable, "-c", RUNNER, str(ROOT / "README.md")],
+        cwd=tmp_path,
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+        capture_output=True,
+        text=True,
+        timeout=600,
+        check=False,
+    )
+    assert run.returncode == 0, run.stderr[-4000:]
+    assert run.stdout.count("ran the block at line") == len(blocks) >= 4
+
+
+def test_commands_exist():
+    targets = set(re.findall(r"^([\w-]+):", (ROOT / "Makefile").read_text(encoding="utf-8"), re.MULTILINE))
+    scripts = set(re.findall(r'^(lxmert-\w+) = "', (ROOT / "pyproject.toml").read_text(encoding="utf-8"), re.MULTILINE))
+    from lxmert_tf.cli import SUBCOMMANDS
+
+    found = commands()
+    assert ["make", "demo"] in found
+    assert ["make", "test"] in found
+    for program, *arguments in found:
+        if program == "make":
+            assert {argument for argument in arguments if "=" not in argument} <= targets, arguments
+        elif program == "lxmert-tf":
+            assert program in scripts
+            assert arguments[0] in SUBCOMMANDS, arguments
+        else:
+            assert program in {"pip", *scripts}, program
