@@ -120,6 +120,7 @@ def test_numbers_are_the_same_under_every_backend():
 
 
 @pytest.mark.skipif(BACKEND != "tensorflow", reason="this starts the other backends itself")
+@pytest.mark.slow
 def test_all_of_it_holds_under_the_torch_backend():
     pytest.importorskip("torch")
     assert_passes_under("torch", __file__)

@@ -44,7 +44,8 @@ def two_steps(model_class, checkpointing: bool, jit_compile: bool | None):
     ("model_class", "jit_compile"),
     [
         *((each, None) for each in TASK_MODELS),
-        (TFLxmertForPreTraining, False),
+        (TFLxmertForQuestionAnswering, False),
+        pytest.param(TFLxmertForPreTraining, False, marks=pytest.mark.slow),
         pytest.param(TFLxmertForQuestionAnswering, True, marks=pytest.mark.slow),
     ],
 )

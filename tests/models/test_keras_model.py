@@ -235,7 +235,11 @@ def test_fit_trains_on_the_models_own_losses_however_labels_come(model_class):
             np.testing.assert_allclose(other[name], first[name], rtol=1e-5)
 
 
-@every_task_model
+@pytest.mark.parametrize(
+    "model_class",
+    [pytest.param(each, marks=pytest.mark.slow if each is TFLxmertForPreTraining else ()) for each in TASK_MODELS],
+    ids=lambda c: c.__name__,
+)
 def test_fit_and_evaluate_compiled_by_xla_give_the_same_losses(model_class):
     histories = []
     for jit_compile in (False, True):
@@ -323,7 +327,8 @@ def test_labels_that_are_all_ignored_cost_nothing_and_move_nothing(model_class):
 @every_task_model
 def test_fit_in_mixed_precision_learns(model_class, dtype):
     model = tiny_model(model_class, dtype=dtype)
-    model.compile(optimizer=keras.optimizers.Adam(0.003))
+    # By XLA once, as `compile` does by default: it takes half a minute for the other two.
+    model.compile(optimizer=keras.optimizers.Adam(0.003), jit_compile=model_class is TFLxmertForQuestionAnswering)
     history = model.fit(batch(model), labels(model), epochs=8, verbose=0).history["loss"]
     assert np.isfinite(history).all() and history[-1] < history[0]
 
