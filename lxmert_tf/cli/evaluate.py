@@ -24,7 +24,7 @@ def add_model_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--vocab", metavar="FILE", help="vocab.txt or directory (default: the model's)")
     parser.add_argument("--batch-size", type=int, default=256, help="(default: %(default)s)")
     parser.add_argument("--max-length", type=int, help="longest text in tokens (default: as in training)")
-    parser.add_argument("--limit", type=int, metavar="N", help="the first N images only")
+    parser.add_argument("--limit", type=int, metavar="N", help="only the first N images, in the order of the features")
     parser.add_argument("--precision", choices=PRECISIONS, default="float32", help="(default: %(default)s)")
 
 

@@ -1,6 +1,6 @@
-"""Keras callbacks of a training run: the log, the best checkpoint, backups, and what must stop it.
+"""Keras callbacks of a training run: the log, the best checkpoint, backups, and the guard against NaN.
 
-They share a `Progress`, which is what a backup remembers beside tensors.
+They share a `Progress`, which a backup keeps beside the tensors.
 """
 
 import csv
@@ -53,7 +53,7 @@ class Progress:
 
 
 class Backups(keras.callbacks.Callback):
-    """Saves a backup every so many steps and after each epoch; put it last, so that it sees what the others did.
+    """Saves a backup every so many steps and after each epoch; the last callback, so that it has the others' effects.
 
     Args:
         backup: where to.
@@ -80,10 +80,10 @@ class Backups(keras.callbacks.Callback):
 
 
 class NonFiniteGuard(keras.callbacks.Callback):
-    """Stops when the loss or a gradient is not finite, or notes the step where the optimiser skips such updates.
+    """Stops when the loss or a gradient is not finite, or records the step where the optimiser skips such updates.
 
     With float16 the loss scale may make gradients infinite: Keras then lowers the scale and skips the update, which is
-    noted, and only the loss stops training.
+    recorded, and only the loss stops training.
 
     Args:
         progress: where training is.
@@ -114,7 +114,7 @@ class NonFiniteGuard(keras.callbacks.Callback):
         if not self.skip:
             raise TrainingError(
                 f"The loss or a gradient of step {step + 1} is not finite; its batch is {self.describe(step)}. "
-                "Nothing of this step was saved. Lower the learning rate, mend the data (`lxmert-tf features check` "
+                "Nothing of this step was saved. Lower the learning rate, repair the data (`lxmert-tf features check` "
                 "finds features that are not finite), or skip such steps (--skip-nan)."
             )
         self.progress.skipped.append(step)
@@ -202,30 +202,30 @@ class BestCheckpoint(keras.callbacks.Callback):
 class DataWait(keras.callbacks.Callback):
     """Adds to the logs the seconds per step in which training waited for data, as `data_wait`.
 
-    `watch` makes the dataset tell when a batch has come; what lies between that and the step's begin is waiting. The
-    first step after a start, in which the model is traced, does not count.
+    `observe` makes the dataset record when a batch arrives; the time from the beginning of the step until then is the
+    wait. The first step after a start, in which the model is traced, does not count.
     """
 
     def __init__(self):
         super().__init__()
-        self.came = 0.0
+        self.arrived = 0.0
 
-    def watch(self, dataset):
-        """The same dataset, telling."""
+    def observe(self, dataset):
+        """The same dataset, whose arrivals are recorded."""
         import tensorflow as tf
 
-        def tell(*batch):
-            told = tf.numpy_function(self._tell, [], tf.float64)
-            with tf.control_dependencies([told]):
+        def record(*batch):
+            time_of_arrival = tf.numpy_function(self._record, [], tf.float64)
+            with tf.control_dependencies([time_of_arrival]):
                 return tf.nest.map_structure(tf.identity, batch)
 
         options = tf.data.Options()
         options.experimental_optimization.inject_prefetch = False  # it would hide the wait
-        return dataset.map(tell).with_options(options)
+        return dataset.map(record).with_options(options)
 
-    def _tell(self) -> float:
-        self.came = time.perf_counter()
-        return self.came
+    def _record(self) -> float:
+        self.arrived = time.perf_counter()
+        return self.arrived
 
     def on_train_begin(self, logs=None):
         self.first = True
@@ -238,7 +238,7 @@ class DataWait(keras.callbacks.Callback):
 
     def on_train_batch_end(self, batch, logs=None):
         if not self.first:
-            self.waited += max(self.came - self.began, 0.0)
+            self.waited += max(self.arrived - self.began, 0.0)
             self.steps += 1
         self.first = False
         logs["data_wait"] = self.waited / max(self.steps, 1)
@@ -262,7 +262,7 @@ class TensorBoardLog(keras.callbacks.Callback):
         self.directory, self.progress, self.every, self.writer = directory, progress, every, None
 
     def on_train_begin(self, logs=None):
-        forget_events_after(self.directory, self.progress.step)
+        remove_events_after(self.directory, self.progress.step)
 
     def on_train_batch_end(self, batch, logs=None):
         step = self.progress.step + 1
@@ -293,8 +293,8 @@ class TensorBoardLog(keras.callbacks.Callback):
         self.writer.flush()
 
 
-def forget_events_after(directory: Path, step: int) -> None:
-    """Rewrites TensorBoard's event files without what a killed run wrote after the backup that it goes on from."""
+def remove_events_after(directory: Path, step: int) -> None:
+    """Rewrites TensorBoard's event files without what a killed run wrote after the backup that it is resumed from."""
     import tensorflow as tf
 
     for path in sorted(directory.glob("events.out.tfevents.*")):

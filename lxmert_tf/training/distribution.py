@@ -1,7 +1,7 @@
 """Training on several devices of one machine, and on several machines.
 
 `fit` of Keras 3 fails under `MultiWorkerMirroredStrategy` (keras-team/keras issue 20585), for two reasons that
-`make_fit_work` mends:
+`prepare_for_fit` repairs:
 
 1. Before the first step `fit` builds the model from a batch that it averages over the replicas, which fails for batches
    of several workers (and under `MirroredStrategy` costs a batch of data). Our models exist when they are constructed,
@@ -51,14 +51,9 @@ def is_chief(strategy) -> bool:
     return resolver.task_type == "worker" and resolver.task_id == 0
 
 
-def number_of_workers(strategy) -> int:
-    """Processes that train together."""
-    return 1 if strategy is None else workers_of(strategy)
-
-
 def is_multi_worker(strategy) -> bool:
-    """Whether there is more than one process."""
-    return number_of_workers(strategy) > 1
+    """Whether several processes train together."""
+    return strategy is not None and workers_of(strategy) > 1
 
 
 def distribute(strategy, make_batches: Callable, batch_size: int):
@@ -114,12 +109,12 @@ def check_agreement(strategy, step: int) -> None:
     sums = strategy.experimental_local_results(strategy.run(tf.function(total)))
     if int(sums[0].numpy()) != step * strategy.num_replicas_in_sync:
         raise ValueError(
-            f"This worker would go on after step {step}, another one elsewhere: all must see the same run directory."
+            f"This worker would resume after step {step}, another one elsewhere: all must see the same run directory."
         )
 
 
-def make_fit_work(model, batch) -> None:
-    """Prepares a compiled model of a strategy for `fit` and `evaluate`, as said above.
+def prepare_for_fit(model, batch) -> None:
+    """Prepares a compiled model of a strategy for `fit` and `evaluate`, as explained above.
 
     Args:
         model: created and compiled in the strategy's scope.

@@ -59,7 +59,7 @@ def from_checkpoint(
         if not (load_answers and checkpoint.task == "visual-reasoning"):
             tensors = _without_head(tensors)
     elif checkpoint.task == "visual-reasoning":
-        logger.warning("%s answers no questions: the answer head is initialised.", checkpoint.path)
+        logger.warning("%s has no answer head: it is initialised.", checkpoint.path)
         tensors = _without_head(tensors)
     elif KERNEL in tensors:
         tensors = _fitted_head(checkpoint, list(answers), init_answers, load_answers)
@@ -78,14 +78,14 @@ def freeze(model, patterns: Sequence[str]) -> int:
         How many weights are frozen.
 
     Raises:
-        ValueError: a pattern is no regular expression, matches nothing, or nothing is left to train.
+        ValueError: a pattern is not a regular expression or matches nothing, or nothing is left to train.
     """
     frozen = set()
     for pattern in patterns:
         try:
             found = [v for v in model.weights if re.search(pattern, v.path.partition("/")[2])]
         except re.error as error:
-            raise ValueError(f"{pattern!r} is no regular expression: {error}.") from error
+            raise ValueError(f"{pattern!r} is not a regular expression: {error}.") from error
         if not found:
             raise ValueError(f"{pattern!r} matches none of the weights, such as {model.weights[0].path!r}.")
         frozen |= {id(variable) for variable in found}
