@@ -13,6 +13,7 @@ import threading
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from types import ModuleType
+from typing import Any, NoReturn
 
 from lxmert_tf import __version__
 
@@ -24,7 +25,7 @@ DETAILS = 3  # lines of a long report that are shown
 class Parser(argparse.ArgumentParser):
     """A parser whose errors are one line, with exit code 2."""
 
-    def error(self, message: str):
+    def error(self, message: str) -> NoReturn:
         self.exit(2, f"{self.prog}: error: {message}; see `{self.prog} --help`.\n")
 
 
@@ -50,7 +51,7 @@ def make_parser(program: str, description: str, modules: Iterable[ModuleType], e
     return parser
 
 
-def add_subcommand(subparsers, module: ModuleType) -> None:
+def add_subcommand(subparsers: Any, module: ModuleType) -> None:
     """Adds the subcommand that `module` describes."""
     subparser = subparsers.add_parser(
         module.NAME,

@@ -2,9 +2,13 @@
 
 import argparse
 import json
+from typing import TYPE_CHECKING
 
 from lxmert_tf.training.options import PRECISIONS
 from lxmert_tf.training.recipes import TASKS
+
+if TYPE_CHECKING:
+    from lxmert_tf.training.evaluation import Evaluator
 
 NAME = "evaluate"
 HELP = "measure a trained model: VQA and GQA accuracy, NLVR2 accuracy and consistency, pretraining losses"
@@ -28,7 +32,7 @@ def add_model_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--precision", choices=PRECISIONS, default="float32", help="(default: %(default)s)")
 
 
-def make_evaluator(args: argparse.Namespace):
+def make_evaluator(args: argparse.Namespace) -> "Evaluator":
     """The `Evaluator` that the arguments of `add_model_arguments` describe."""
     from lxmert_tf.training.evaluation import Evaluator
 

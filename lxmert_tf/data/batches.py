@@ -10,7 +10,7 @@ import threading
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from itertools import islice
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -18,6 +18,11 @@ from conversion.report import counted
 from lxmert_tf.data.annotations import Annotation, AnswerTable, Label, NLVR2Annotation
 from lxmert_tf.data.features.store import FeatureStore, UnknownImageError
 from lxmert_tf.data.sampling import Sampler
+
+if TYPE_CHECKING:
+    import tensorflow as tf
+
+    from lxmert_tf.tokenization import LxmertTokenizer
 
 logger = logging.getLogger(__name__)
 
@@ -39,7 +44,7 @@ class TaskDataset:
         annotations: Sequence,
         images: np.ndarray,
         features: FeatureStore,
-        tokenizer,
+        tokenizer: "LxmertTokenizer",
         batch_size: int,
         seed: int | None = None,
         max_length: int = 20,
@@ -70,7 +75,7 @@ class TaskDataset:
         """How many examples there are, for all workers together."""
         return len(self._images)
 
-    def batches(self, first_step: int = 0, last_step: int | None = None):
+    def batches(self, first_step: int = 0, last_step: int | None = None) -> "tf.data.Dataset":
         """A tf.data.Dataset of the batches `first_step` to `last_step` - 1; endless if the latter is None.
 
         Steps are counted through all epochs. Elements are (x, y), or x alone where there are no labels.

@@ -4,6 +4,7 @@ Shapes: B examples, T tokens, N boxes of the image with the most, D feature dime
 """
 
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -19,11 +20,14 @@ from lxmert_tf.data.batches import Batch, Scores, TaskDataset, has_labels, log_u
 from lxmert_tf.data.features.store import FeatureStore
 from lxmert_tf.data.pretraining import PretrainingDataset, Sentences
 
+if TYPE_CHECKING:
+    from lxmert_tf.tokenization import LxmertTokenizer
+
 
 def vqa_dataset(
     annotations: Sequence[Annotation],
     features: FeatureStore,
-    tokenizer,
+    tokenizer: "LxmertTokenizer",
     answers: AnswerTable | None,
     batch_size: int,
     seed: int | None = None,
@@ -69,7 +73,7 @@ gqa_dataset = vqa_dataset  # the same files and targets
 def nlvr2_dataset(
     annotations: Sequence[NLVR2Annotation],
     features: FeatureStore,
-    tokenizer,
+    tokenizer: "LxmertTokenizer",
     batch_size: int,
     seed: int | None = None,
     max_length: int = 20,
@@ -92,7 +96,7 @@ def nlvr2_dataset(
 def pretraining_dataset(
     annotations: Sequence[PretrainingAnnotation],
     features: FeatureStore,
-    tokenizer,
+    tokenizer: "LxmertTokenizer",
     answers: AnswerTable,
     batch_size: int,
     seed: int | None = None,

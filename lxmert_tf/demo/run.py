@@ -6,6 +6,7 @@ import sys
 import time
 from collections import Counter, defaultdict
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -13,6 +14,9 @@ from lxmert_tf.data.annotations import Annotation, AnswerTable, read_annotations
 from lxmert_tf.data.features.build import build_features
 from lxmert_tf.data.features.store import open_features
 from lxmert_tf.demo.dataset import write_dataset
+
+if TYPE_CHECKING:
+    import keras
 
 SHOWN = 3  # questions that the reloaded SavedModel answers
 
@@ -105,7 +109,7 @@ class _Task:
         return [first[name] for name in sorted(first, reverse=True)][:number]
 
 
-def train(task: _Task, epochs: int, batch_size: int, learning_rate: float, seed: int):
+def train(task: _Task, epochs: int, batch_size: int, learning_rate: float, seed: int) -> "keras.Model":
     """A `TFLxmertForQuestionAnswering` fitted to the training questions."""
     import keras
 
@@ -128,7 +132,7 @@ def train(task: _Task, epochs: int, batch_size: int, learning_rate: float, seed:
     return model
 
 
-def report(task: _Task, model) -> dict[str, float]:
+def report(task: _Task, model: "keras.Model") -> dict[str, float]:
     """Prints held-out accuracy per question type beside the most frequent answer of that type; returns it."""
     dataset = task.dataset(task.valid, 256)
     scores = model.predict(dataset.batches(0, len(dataset)), verbose=0).question_answering_score
@@ -153,7 +157,7 @@ def report(task: _Task, model) -> dict[str, float]:
     return {name: float(np.mean(hits)) for name, hits in accuracy.items()}
 
 
-def save(task: _Task, model, checkpoint: Path) -> None:
+def save(task: _Task, model: "keras.Model", checkpoint: Path) -> None:
     """Writes a self-contained model directory: config with the answers, weights, vocabulary."""
     model.config.id2label = dict(enumerate(task.answers[i] for i in range(len(task.answers))))
     model.config.label2id = {label: index for index, label in model.config.id2label.items()}
@@ -162,7 +166,7 @@ def save(task: _Task, model, checkpoint: Path) -> None:
     print(checkpoint)
 
 
-def compare_with_pytorch(task: _Task, model, checkpoint: Path) -> None:
+def compare_with_pytorch(task: _Task, model: "keras.Model", checkpoint: Path) -> None:
     """Loads the checkpoint into lxmert_pt and prints the largest difference of each output."""
     try:
         import torch
@@ -183,7 +187,7 @@ def compare_with_pytorch(task: _Task, model, checkpoint: Path) -> None:
         print(f"{name:<28} largest difference {largest:.1e}")
 
 
-def answer_with_saved_model(task: _Task, model, chosen: list[Annotation], output: Path) -> None:
+def answer_with_saved_model(task: _Task, model: "keras.Model", chosen: list[Annotation], output: Path) -> None:
     """Exports the model, and answers the chosen questions in another process with the SavedModel alone."""
     model.export(output / "saved_model", verbose=False)
     inputs = task.inputs(chosen)
@@ -203,7 +207,7 @@ def answer_with_saved_model(task: _Task, model, chosen: list[Annotation], output
     print(f"largest difference between the SavedModel and the model: {difference:.1e}")
 
 
-def draw_answer(task: _Task, model, annotation: Annotation, path: Path) -> Path:
+def draw_answer(task: _Task, model: "keras.Model", annotation: Annotation, path: Path) -> Path:
     """Draws the picture, its boxes, the question, the answer, and where the model looked, as a PNG."""
     from matplotlib.figure import Figure
     from matplotlib.patches import Rectangle

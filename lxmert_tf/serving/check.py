@@ -9,6 +9,7 @@ import numpy as np
 import tensorflow as tf
 
 from conversion.compare import error_between
+from lxmert_tf.configuration import LxmertConfig
 from lxmert_tf.serving import server_files
 from lxmert_tf.serving.checkpoint import Source, load
 from lxmert_tf.serving.graph_inputs import TEXT, VISUAL
@@ -81,7 +82,7 @@ def _check_version(folder: Path, source, loaded: Callable[[str], Source]) -> tup
     return problems, f"sound: {len(signatures)} signatures, {requests} warm-up requests, {compared}"
 
 
-def run(signature, inputs: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+def run(signature: Callable, inputs: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
     """A loaded signature's outputs for arrays; strings may be arrays of objects."""
     specs = signature.structured_input_signature[1]
     outputs = signature(**{name: tf.constant(value, specs[name].dtype) for name, value in inputs.items()})
@@ -110,7 +111,9 @@ def _compare(signatures, metadata: dict, loaded: Callable[[str], Source]) -> flo
     return largest
 
 
-def sample_inputs(config, images: int | None = None, examples: int = 3, seed: int = 0) -> dict[str, np.ndarray]:
+def sample_inputs(
+    config: LxmertConfig, images: int | None = None, examples: int = 3, seed: int = 0
+) -> dict[str, np.ndarray]:
     """Random inputs of serving_default with padding in both masks."""
     rng = np.random.default_rng(seed)
     tokens, boxes = min(12, config.max_position_embeddings), 7

@@ -91,7 +91,14 @@ def export(
     return written
 
 
-def make_options(loaded: Source, text: bool, outputs, labels, top_k: int, probabilities: str | None) -> Options:
+def make_options(
+    loaded: Source,
+    text: bool,
+    outputs: Sequence[str],
+    labels: str | os.PathLike | None,
+    top_k: int,
+    probabilities: str | None,
+) -> Options:
     """The options of the signatures, with the checkpoint's tokenizer and answers."""
     from lxmert_tf import LxmertTokenizer
 

@@ -3,6 +3,7 @@
 import datetime
 import json
 import os
+from collections.abc import Callable
 from pathlib import Path
 
 from lxmert_tf.files import sha256, write_text
@@ -47,7 +48,7 @@ def changed_files(folder: str | os.PathLike) -> list[str]:
     return problems
 
 
-def describe(function) -> dict:
+def describe(function: Callable) -> dict:
     """A concrete function's inputs and outputs as JSON: dtype, and shape with null where it is free."""
     inputs = function.structured_input_signature[1]
     return {

@@ -14,6 +14,7 @@ from lxmert_tf.assertions import require
 from lxmert_tf.serving.characters import classes
 from lxmert_tf.serving.graph_inputs import of_rank
 from lxmert_tf.serving.normalization import Normalizer
+from lxmert_tf.tokenization import LxmertTokenizer
 
 
 class QuestionTokenizer(tf.Module):
@@ -28,7 +29,7 @@ class QuestionTokenizer(tf.Module):
         ValueError: the graph cannot do what the tokenizer does.
     """
 
-    def __init__(self, tokenizer, longest: int):
+    def __init__(self, tokenizer: LxmertTokenizer, longest: int):
         super().__init__(name="tokenizer")
         text = _tensorflow_text()
         spec = _checked_spec(tokenizer)

@@ -6,9 +6,13 @@ import string
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from lxmert_tf.files import LOCK, write_text
 from lxmert_tf.locks import locked
+
+if TYPE_CHECKING:
+    from tensorflow_serving.config.model_server_config_pb2 import ModelServerConfig
 
 BATCHING_FILE = "batching_params.pbtxt"
 CONFIG_FILE = "models.config"
@@ -32,7 +36,7 @@ def write_batching(folder: Path, batch_sizes: list[int]) -> None:
     write_text(folder / BATCHING_FILE, "\n".join(lines) + "\n")
 
 
-def read_config(base: str | os.PathLike):
+def read_config(base: str | os.PathLike) -> "ModelServerConfig":
     """BASE/models.config as a ModelServerConfig, an empty one where there is no file.
 
     Raises:

@@ -9,6 +9,7 @@ import numpy as np
 import tensorflow as tf
 from tensorflow.core.framework import tensor_pb2
 
+from lxmert_tf.configuration import LxmertConfig
 from lxmert_tf.serving.graph_inputs import TEXT
 
 WARMUP_FILE = Path("assets.extra") / "tf_serving_warmup_requests"
@@ -17,7 +18,7 @@ TOKENS, BOXES = 20, 36  # the paper's text length and boxes per image
 QUESTION = "what is in the picture ?"
 
 
-def write_warmup(folder: Path, name: str, signatures: Mapping, batch_sizes: list[int], config) -> int:
+def write_warmup(folder: Path, name: str, signatures: Mapping, batch_sizes: list[int], config: LxmertConfig) -> int:
     """Writes a request for every signature and batch size; returns how many.
 
     Args:

@@ -8,11 +8,14 @@ import json
 import os
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from lxmert_tf.files import replacing
+
+if TYPE_CHECKING:
+    import keras
 
 FORMAT = 3  # 1: with the means of losses over batches; 2: with the optimizer's count of skipped updates twice
 
@@ -29,7 +32,7 @@ class Backup:
         write: whether this process writes (in a group of workers only the chief does; all read).
     """
 
-    def __init__(self, path: str | os.PathLike, model, write: bool = True):
+    def __init__(self, path: str | os.PathLike, model: "keras.Model", write: bool = True):
         self.path, self.model, self.write = Path(path), model, write
 
     def save(self, state: dict[str, Any]) -> None:

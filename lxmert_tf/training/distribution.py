@@ -12,13 +12,17 @@
 import json
 import os
 from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
 
 import keras
 
 from lxmert_tf.keras_private import build_compiled, skip_symbolic_build, workers_of
 
+if TYPE_CHECKING:
+    import tensorflow as tf
 
-def make_strategy(mirrored: bool = False):
+
+def make_strategy(mirrored: bool = False) -> "tf.distribute.Strategy | None":
     """The strategy for this process: by TF_CONFIG over several machines, over the devices of this one, or None.
 
     Args:
@@ -41,7 +45,7 @@ def make_strategy(mirrored: bool = False):
     return None
 
 
-def is_chief(strategy) -> bool:
+def is_chief(strategy: "tf.distribute.Strategy | None") -> bool:
     """Whether this process writes files: the only one, the one called chief, or else the first worker."""
     resolver = getattr(strategy, "cluster_resolver", None)
     if resolver is None or not resolver.cluster_spec().as_dict():
@@ -51,12 +55,14 @@ def is_chief(strategy) -> bool:
     return resolver.task_type == "worker" and resolver.task_id == 0
 
 
-def is_multi_worker(strategy) -> bool:
+def is_multi_worker(strategy: "tf.distribute.Strategy | None") -> bool:
     """Whether several processes train together."""
     return strategy is not None and workers_of(strategy) > 1
 
 
-def distribute(strategy, make_batches: Callable, batch_size: int):
+def distribute(
+    strategy: "tf.distribute.Strategy | None", make_batches: Callable[[int, int], "tf.data.Dataset"], batch_size: int
+) -> Any:
     """Batches for `fit` under a strategy.
 
     Args:
@@ -83,7 +89,7 @@ def distribute(strategy, make_batches: Callable, batch_size: int):
     return strategy.distribute_datasets_from_function(of_worker)
 
 
-def even_batch_size(batch_size: int, examples: int, strategy) -> int:
+def even_batch_size(batch_size: int, examples: int, strategy: "tf.distribute.Strategy | None") -> int:
     """The next larger batch size for validation of which every device gets a share, of the last batch too."""
     replicas = strategy.num_replicas_in_sync if strategy else 1
     size = -(-batch_size // replicas) * replicas
@@ -92,7 +98,7 @@ def even_batch_size(batch_size: int, examples: int, strategy) -> int:
     return size
 
 
-def check_agreement(strategy, step: int) -> None:
+def check_agreement(strategy: "tf.distribute.Strategy | None", step: int) -> None:
     """Holds all workers to the same step.
 
     Raises:
@@ -113,7 +119,7 @@ def check_agreement(strategy, step: int) -> None:
         )
 
 
-def prepare_for_fit(model, batch) -> None:
+def prepare_for_fit(model: keras.Model, batch: Any) -> None:
     """Prepares a compiled model of a strategy for `fit` and `evaluate`, as explained above.
 
     Args:

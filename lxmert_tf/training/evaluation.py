@@ -12,6 +12,7 @@ from tqdm import tqdm
 
 from conversion.names import match, task_of
 from lxmert_tf import LxmertTokenizer, weights
+from lxmert_tf.data.batches import TaskDataset
 from lxmert_tf.data.features.store import open_features
 from lxmert_tf.files import replacing
 from lxmert_tf.losses import answer_loss
@@ -72,7 +73,7 @@ class Evaluator:
         self.features = open_features(features)
         check_compatible(self.model.config, self.tokenizer, self.features)
 
-    def dataset(self, paths: Sequence[str], limit: int | None = None):
+    def dataset(self, paths: Sequence[str], limit: int | None = None) -> TaskDataset:
         """The `TaskDataset` of some annotation files, in their order; for `limit` see `vqa_dataset`."""
         return tasks.dataset(
             self.task,
@@ -172,7 +173,7 @@ class Evaluator:
         return ("[\n" if first else ",\n") + json.dumps(entry, ensure_ascii=False)
 
 
-def make_answer_function(model) -> Callable:
+def make_answer_function(model: keras.Model) -> Callable:
     """Makes a function that answers a batch of questions and encodes each of its images once.
 
     Questions about one image, about five in VQA and more in GQA, stand together in the files.

@@ -4,6 +4,7 @@ import logging
 import re
 from collections.abc import Sequence
 from dataclasses import replace
+from typing import TYPE_CHECKING
 
 from conversion.answers import KERNEL, match_answers, with_target_head
 from conversion.formats import Checkpoint
@@ -11,6 +12,9 @@ from conversion.tensors import Tensors
 from lxmert_tf import weights
 from lxmert_tf.configuration import LxmertConfig
 from lxmert_tf.labels import head_labels
+
+if TYPE_CHECKING:
+    import keras
 
 logger = logging.getLogger("lxmert_tf")
 
@@ -30,14 +34,14 @@ def with_answers(config: LxmertConfig, answers: Sequence[str] | None) -> LxmertC
 
 
 def from_checkpoint(
-    model_class,
+    model_class: type["keras.Model"],
     checkpoint: Checkpoint,
     config: LxmertConfig,
     answers: Sequence[str] | None,
     init_answers: Sequence[str] | None = None,
     load_answers: bool = True,
-    dtype=None,
-):
+    dtype: str | None = None,
+) -> "keras.Model":
     """A model of `model_class` with a checkpoint's weights.
 
     Args:
@@ -66,7 +70,7 @@ def from_checkpoint(
     return weights.model_of(model_class, replace(checkpoint, tensors=tensors, config=config), dtype)
 
 
-def freeze(model, patterns: Sequence[str]) -> int:
+def freeze(model: "keras.Model", patterns: Sequence[str]) -> int:
     """Excludes weights from training; before `compile`.
 
     Args:

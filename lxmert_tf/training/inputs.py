@@ -6,7 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from conversion.report import counted
 from lxmert_tf import LxmertConfig, LxmertTokenizer
@@ -17,6 +17,9 @@ from lxmert_tf.hub import is_path
 from lxmert_tf.training import tasks
 from lxmert_tf.training.distribution import even_batch_size
 from lxmert_tf.training.options import TrainOptions
+
+if TYPE_CHECKING:
+    import tensorflow as tf
 
 
 @dataclass
@@ -40,7 +43,9 @@ class Inputs:
     shard: Callable[[TaskDataset, int, int], TaskDataset]
 
 
-def read_inputs(options: TrainOptions, config: LxmertConfig, strategy=None) -> Inputs:
+def read_inputs(
+    options: TrainOptions, config: LxmertConfig, strategy: "tf.distribute.Strategy | None" = None
+) -> Inputs:
     """Reads what the options name.
 
     Args:

@@ -5,8 +5,12 @@ Source: Tan & Bansal 2019, sections 3.3 and 4; the original code's `run/*.bash`.
 
 import dataclasses
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from lxmert_tf.configuration import MULTI_LABEL, SINGLE_LABEL
+
+if TYPE_CHECKING:
+    import keras
 
 TASKS = ("vqa", "gqa", "nlvr2", "pretrain")
 OPTIMIZERS = ("bertadam", "adamw")
@@ -94,7 +98,7 @@ RECIPES = {
 
 def make_optimizer(
     recipe: Recipe, total_steps: int, rate_factors: dict[str, float] | None = None, skip_nonfinite: bool = False
-):
+) -> "keras.optimizers.Optimizer":
     """The recipe's optimizer, a `keras.optimizers.Optimizer`, with a linear warm-up and decay.
 
     Args:

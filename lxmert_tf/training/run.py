@@ -100,7 +100,7 @@ def summary(result: dict[str, Any]) -> str:
 
 
 def fit(
-    model,
+    model: keras.Model,
     train: TaskDataset,
     epochs: int,
     progress: Progress,

@@ -2,7 +2,7 @@
 
 import os
 from collections.abc import Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from lxmert_tf.configuration import LxmertConfig
 from lxmert_tf.data.annotations import (
@@ -13,6 +13,11 @@ from lxmert_tf.data.annotations import (
     read_pretraining,
 )
 from lxmert_tf.labels import head_labels
+
+if TYPE_CHECKING:
+    from lxmert_tf.data.batches import TaskDataset
+    from lxmert_tf.data.features.store import FeatureStore
+    from lxmert_tf.tokenization import LxmertTokenizer
 
 MODELS = {
     "vqa": "TFLxmertForQuestionAnswering",
@@ -87,7 +92,14 @@ def config_answers(config: LxmertConfig) -> AnswerTable | None:
     return None if names is None else AnswerTable(names)
 
 
-def dataset(task: str, annotations: list, features, tokenizer, answers: AnswerTable | None, **options):
+def dataset(
+    task: str,
+    annotations: list,
+    features: "FeatureStore",
+    tokenizer: "LxmertTokenizer",
+    answers: AnswerTable | None,
+    **options: Any,
+) -> "TaskDataset":
     """The task's `TaskDataset`; see `lxmert_tf.data.datasets` for the options."""
     from lxmert_tf.data import datasets
 

@@ -85,6 +85,15 @@ def test_evaluation_that_encodes_each_image_once_measures_what_keras_does(data, 
     assert {name: float(value) for name, value in found.items()} == pytest.approx(expected, rel=1e-5)
 
 
+def test_limit_is_the_first_images_of_the_set_in_the_order_of_the_feature_file(data, run, tmp_path):
+    """The feature file begins with the images of the training set."""
+    questions = json.loads((data / "valid.json").read_text())
+    (tmp_path / "valid.json").write_text(json.dumps(questions[::-1]))
+    evaluator = Evaluator("vqa", str(run / "best"), str(data / "features.h5"))
+    found = evaluator.dataset([str(tmp_path / "valid.json")], limit=1).annotations
+    assert {annotation.img_id for annotation in found} == {questions[0]["img_id"]}
+
+
 def test_predict_writes_the_submission_of_every_question(data, run, tmp_path):
     output = tmp_path / "predictions.json"
     arguments = ["--model", run / "best", "--data", data / "test.json", "--features", data / "features.h5"]

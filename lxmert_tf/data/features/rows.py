@@ -7,11 +7,15 @@ import math
 import os
 import threading
 import zipfile
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
+from numpy.typing import DTypeLike
 
 from lxmert_tf.files import ENTRY_HEADER, content_offset
+
+if TYPE_CHECKING:
+    import h5py
 
 BINARY = getattr(os, "O_BINARY", 0)  # Windows translates line ends otherwise
 _position = threading.Lock()  # of open files, where reading and writing move it
@@ -70,7 +74,9 @@ class FileRows:
         shape, dtype: of the array.
     """
 
-    def __init__(self, descriptor: int, name: str, offsets: np.ndarray, block: int, shape: tuple[int, ...], dtype):
+    def __init__(
+        self, descriptor: int, name: str, offsets: np.ndarray, block: int, shape: tuple[int, ...], dtype: DTypeLike
+    ):
         self.descriptor, self.name, self.offsets, self.block = descriptor, name, offsets, block
         self.shape, self.dtype = shape, np.dtype(dtype)
         self.count, self.width = _rows_and_width(shape)
@@ -134,7 +140,7 @@ class LibraryRows:
 
     lock = threading.Lock()  # one for all files, as the library's own
 
-    def __init__(self, path: str, name: str, shape: tuple[int, ...], dtype, width: int | None = None):
+    def __init__(self, path: str, name: str, shape: tuple[int, ...], dtype: DTypeLike, width: int | None = None):
         self.path, self.name, self.shape, self.dtype = path, name, shape, np.dtype(dtype)
         self.width = _rows_and_width(shape)[1] if width is None else width
         self.count = math.prod(shape) // max(self.width, 1)
@@ -159,7 +165,7 @@ class LibraryRows:
         return self._opened[1]
 
 
-def hdf5_rows(dataset, descriptor: int) -> Rows:
+def hdf5_rows(dataset: "h5py.Dataset", descriptor: int) -> Rows:
     """The rows of an HDF5 dataset `[R]`, `[R, W]` or `[M, N, W]` (M * N rows).
 
     Args:

@@ -7,9 +7,10 @@ import abc
 import math
 import time
 from collections.abc import Callable, Mapping, Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
+from numpy.typing import ArrayLike
 
 from lxmert_tf.serving.client.padding import check_integers, pad_boxes, pad_text, server_proof
 from lxmert_tf.serving.version_folders import check_name
@@ -22,7 +23,7 @@ _UNEQUAL_ROWS = "equal 0th-dimension size"  # a batching server's error for one 
 class ServingError(OSError):
     """An error answered by a server; `code` is gRPC's or HTTP's."""
 
-    def __init__(self, message: str, code=None):
+    def __init__(self, message: str, code: Any = None):
         super().__init__(message)
         self.code = code
 
@@ -103,7 +104,11 @@ class Client(abc.ABC):
     # Questions
 
     def answer(
-        self, questions: Sequence[str], visual_feats, visual_pos, visual_attention_mask=None
+        self,
+        questions: Sequence[str],
+        visual_feats: ArrayLike,
+        visual_pos: ArrayLike,
+        visual_attention_mask: ArrayLike | None = None,
     ) -> list[list[Answer]]:
         """The best answers to each question, through `answer_text` of a model exported with --text.
 
@@ -123,7 +128,13 @@ class Client(abc.ABC):
             )
         return _answers(self.predict({"questions": questions, **visual}, "answer_text"))
 
-    def answer_ids(self, text: Mapping, visual_feats, visual_pos, visual_attention_mask=None) -> list[list[Answer]]:
+    def answer_ids(
+        self,
+        text: Mapping[str, ArrayLike],
+        visual_feats: ArrayLike,
+        visual_pos: ArrayLike,
+        visual_attention_mask: ArrayLike | None = None,
+    ) -> list[list[Answer]]:
         """The best answers to tokenised questions, through `serving_default`.
 
         Args:
@@ -133,7 +144,9 @@ class Client(abc.ABC):
         visual = pad_boxes(visual_feats, visual_pos, visual_attention_mask)
         return _answers(self.predict({**pad_text(**text), **visual}))
 
-    def encode_image(self, visual_feats, visual_pos, visual_attention_mask=None) -> dict[str, np.ndarray]:
+    def encode_image(
+        self, visual_feats: ArrayLike, visual_pos: ArrayLike, visual_attention_mask: ArrayLike | None = None
+    ) -> dict[str, np.ndarray]:
         """Encodes images for `answer_encoded`, with any number of questions.
 
         Returns:
@@ -141,7 +154,9 @@ class Client(abc.ABC):
         """
         return self.predict(pad_boxes(visual_feats, visual_pos, visual_attention_mask), "encode_image")
 
-    def answer_encoded(self, questions: Sequence[str] | Mapping, encoded: Mapping) -> list[list[Answer]]:
+    def answer_encoded(
+        self, questions: Sequence[str] | Mapping[str, ArrayLike], encoded: Mapping[str, ArrayLike]
+    ) -> list[list[Answer]]:
         """The best answers about encoded images: of one image, or of one for each question.
 
         Args:
@@ -168,7 +183,7 @@ class Client(abc.ABC):
 
     # Any signature
 
-    def predict(self, inputs: Mapping, signature: str = "serving_default") -> dict[str, np.ndarray]:
+    def predict(self, inputs: Mapping[str, ArrayLike], signature: str = "serving_default") -> dict[str, np.ndarray]:
         """The outputs of a signature by name; strings come as str.
 
         Args:

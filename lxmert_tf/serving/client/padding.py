@@ -4,9 +4,12 @@ Shapes: B examples, T tokens, N boxes, D feature width.
 """
 
 import numpy as np
+from numpy.typing import ArrayLike
 
 
-def pad_text(input_ids, attention_mask=None, token_type_ids=None) -> dict[str, np.ndarray]:
+def pad_text(
+    input_ids: ArrayLike, attention_mask: ArrayLike | None = None, token_type_ids: ArrayLike | None = None
+) -> dict[str, np.ndarray]:
     """Texts of different length as int32[B, T] input_ids, attention_mask and token_type_ids; lists or arrays."""
     mask = [np.ones(len(row), int) for row in input_ids] if attention_mask is None else attention_mask
     types = [np.zeros(len(row), int) for row in input_ids] if token_type_ids is None else token_type_ids
@@ -20,7 +23,9 @@ def pad_text(input_ids, attention_mask=None, token_type_ids=None) -> dict[str, n
     return {**padded, "attention_mask": server_proof(padded["attention_mask"])}
 
 
-def pad_boxes(visual_feats, visual_pos, visual_attention_mask=None) -> dict[str, np.ndarray]:
+def pad_boxes(
+    visual_feats: ArrayLike, visual_pos: ArrayLike, visual_attention_mask: ArrayLike | None = None
+) -> dict[str, np.ndarray]:
     """Images with different numbers of boxes as float32[B, N, D], float32[B, N, 4] and int32[B, N].
 
     Images of pairs, [B, 2, N, ...] arrays, must have the same number.
