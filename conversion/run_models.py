@@ -14,6 +14,7 @@ from conversion.formats import Checkpoint
 from conversion.names import ARCHITECTURES, head_of, match, rows
 from lxmert_tf.command_line import quiet_start
 from lxmert_tf.configuration import LxmertConfig
+from lxmert_tf.input_table import IMAGE_INPUTS
 
 EXAMPLES, TOKENS, BOXES = 4, 9, 6
 # The head that each output of a whole model comes from.
@@ -135,7 +136,7 @@ def frameworks() -> dict[str, Callable[[Checkpoint, dict[str, np.ndarray]], dict
 
 def _outputs(model, inputs: dict, heads: set[str], task: str) -> dict:
     """Tensors of the model's framework."""
-    backbone = getattr(model, "lxmert", model)
+    backbone = model.get_backbone()
     encoded = backbone(**inputs, output_hidden_states=True, output_attentions=True, return_dict=True)
     outputs = {
         "embeddings": backbone.embeddings(inputs["input_ids"], inputs["token_type_ids"]),
@@ -157,7 +158,7 @@ def _outputs(model, inputs: dict, heads: set[str], task: str) -> dict:
 def _paired(inputs: dict) -> dict:
     """Every two images as a pair, with the first one's sentence."""
     return {
-        name: value.reshape(len(value) // 2, 2, *value.shape[1:]) if name.startswith("visual") else value[::2]
+        name: value.reshape(len(value) // 2, 2, *value.shape[1:]) if name in IMAGE_INPUTS else value[::2]
         for name, value in inputs.items()
     }
 

@@ -47,11 +47,15 @@ class LxmertPreTrainedModel(PretrainedMixin, nn.Module):
         """The dtype the model computes in."""
         return self.get_input_embeddings().weight.dtype
 
+    def get_backbone(self) -> "LxmertPreTrainedModel":
+        """The model of the encoders: this one, or the one that its heads stand on."""
+        return getattr(self, "lxmert", self)
+
     # Sizes
 
     def get_input_embeddings(self) -> nn.Embedding:
         """The word embedding table, weight float[V, H]."""
-        return getattr(self, "lxmert", self).embeddings.word_embeddings
+        return self.get_backbone().embeddings.word_embeddings
 
     def resize_token_embeddings(self, new_num_tokens: int) -> nn.Embedding:
         """Gives the vocabulary `new_num_tokens` words: old rows stay, new ones are initialised.
@@ -66,7 +70,7 @@ class LxmertPreTrainedModel(PretrainedMixin, nn.Module):
         new = nn.Embedding(new_num_tokens, old.embedding_dim, padding_idx=0, **_place(old.weight))
         self.init_weights(new)
         _copy_rows(old, new)
-        getattr(self, "lxmert", self).embeddings.word_embeddings = new
+        self.get_backbone().embeddings.word_embeddings = new
         if hasattr(self, "cls"):
             self.cls.predictions.resize(new)
         self.config.vocab_size = new_num_tokens

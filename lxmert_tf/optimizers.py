@@ -15,9 +15,9 @@ import re
 import keras
 from keras import ops
 
+from lxmert_tf.backend import sum_over_replicas
 from lxmert_tf.keras_private import OptimizerHooks
 from lxmert_tf.layers.primitives import matmul
-from lxmert_tf.replicas import sum_over_replicas
 
 # Variables without weight decay where biases and layer normalization are excluded.
 NO_DECAY = re.compile(r"(^|/)(bias|gamma|beta)$")

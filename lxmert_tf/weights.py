@@ -125,16 +125,15 @@ def model_of(model_class, checkpoint: Checkpoint, dtype=None, ignore_mismatched_
         checkpoint, ignore_mismatched_sizes: as in `assign`.
         dtype: a Keras dtype or dtype policy.
     """
-    from lxmert_tf.layers.primitives import initializer, weights_to_come
+    from lxmert_tf.layers.primitives import truncated_normal
 
-    with weights_to_come(uninitialized):
-        model = model_class(checkpoint.config, dtype=dtype)
+    model = model_class(checkpoint.config, dtype=dtype, initializer=uninitialized)
     matched = assign(model, checkpoint, ignore_mismatched_sizes=ignore_mismatched_sizes)
     loaded, variables = {row.keras for row in matched.loaded}, variables_by_path(model)
     for row in rows(model.config, task_of_model(model)):
         if row.keras not in loaded and row.keras.endswith(("kernel", "weight")):  # the others start at 0 or 1
             variable = variables[row.keras]
-            variable.assign(initializer(model.config)(variable.shape, variable.dtype))
+            variable.assign(truncated_normal(model.config)(variable.shape, variable.dtype))
     return model
 
 
