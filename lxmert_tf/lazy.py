@@ -14,10 +14,9 @@ def face(
 
     Args:
         package: the package's `__name__`.
-        names: module -> the public names that are its own. None of them is the name of a module of the package, which
-            would hide it.
+        names: module -> its public names. None of them may be the name of a module of the package, which would hide it.
     """
-    module_of = {name: module for module, its in names.items() for name in its}
+    module_of = {name: module for module, exported in names.items() for name in exported}
     public = list(module_of)
 
     def __getattr__(name: str) -> Any:

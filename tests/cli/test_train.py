@@ -179,7 +179,7 @@ def test_sets_without_labels_are_refused_before_anything_is_written(data, tmp_pa
         (["--accumulate", "5"], "accumulate is 5, but an epoch has only 4 steps of 32"),
         (["--vocab", "none"], "No such file or directory: none"),
         (["--vocab", "no/such/vocab.txt"], "No such file or directory: no/such/vocab.txt"),
-        (["--features", "."], ". is a directory; region features are a file"),
+        (["--features", "."], ". is a directory; expected an HDF5 or npz file of region features"),
     ],
     ids=lambda value: value[0] if isinstance(value, list) else "",
 )
@@ -221,7 +221,7 @@ def test_unknown_answers_are_told_once_for_each_set(data, tmp_path, caplog):
     arguments = command(data, tmp_path / "run", "--freeze", "nothing")
     arguments[arguments.index("--answers") + 1] = str(tmp_path / "answers.json")
     assert main(arguments) == 2
-    assert caplog.text.count("left out") == 2
+    assert caplog.text.count("not in the answer table of 3") == 2
 
 
 def test_an_answer_table_of_another_set_is_refused(data, tmp_path, capsys):
