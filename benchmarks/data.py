@@ -135,7 +135,7 @@ def text_and_answers(folder: Path):
 
 
 def build(folder: Path, images: int) -> dict:
-    from lxmert_tf.data.features.store import build_features
+    from lxmert_tf.data.features.build import build_features
 
     started, used = time.perf_counter(), _cpu()
     build_features(folder / "features.tsv", folder / "features.h5", overwrite=True)

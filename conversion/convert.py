@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from conversion.compare import identical, nonfinite_values, told_nonfinite
-from conversion.destination import check_apart, check_replaceable, staged, told_by_name, written_as
+from conversion.destination import check_apart, check_replaceable, told_by_name, written_as
 from conversion.formats import TIED, Checkpoint, find_weights, read_file
 from conversion.names import HEADS, fit_prefix
 from conversion.plan import Plan, make_plan
@@ -17,6 +17,7 @@ from conversion.report import bar, counted, grouped, some
 from conversion.tensors import DTYPES
 from conversion.writers import DIRECTORY_FORMATS, FILE_FORMATS, SHARDED_FORMATS, write_checkpoint, write_file
 from lxmert_tf.configuration import CONFIG_NAME, LxmertConfig
+from lxmert_tf.files import staged
 from lxmert_tf.hub import TOKENIZER_FILES
 from lxmert_tf.weights import open_source
 

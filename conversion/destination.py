@@ -1,11 +1,6 @@
-"""Where a conversion writes to: what it is, that it may be replaced, and how it takes its place whole or not at all."""
+"""Where a conversion writes to: what it is, and that it may be replaced."""
 
-import fcntl
 import os
-import shutil
-import tempfile
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +10,6 @@ from conversion.writers import DIRECTORY_FORMATS, FILE_FORMATS
 from lxmert_tf.configuration import CONFIG_NAME
 from lxmert_tf.hub import TOKENIZER_FILES
 
-LOCK, OLD = ".lock", ".old"  # in the folder of a run: its lock, and the end of the name of what is replaced
 # The file formats by what their names end in, and the suffixes that no directory should have.
 TOLD_BY_NAME = {".weights.h5": "keras-weights", ".keras": "keras", ".pth": "original"}
 FILE_SUFFIXES = (".safetensors", ".bin", ".h5", ".keras", ".pth", ".pt")
@@ -74,57 +68,3 @@ def check_apart(source: Any, checkpoint: Checkpoint, destination: Path) -> None:
             raise ValueError(f"The destination {destination} lies inside the source {path}; choose one outside it.")
         if path.exists() and destination in path.parents:
             raise ValueError(f"The destination {destination} holds the source {path}; choose another one.")
-
-
-@contextmanager
-def staged(destination: Path) -> Iterator[Path]:
-    """Yields a path on the same disk that takes the destination's place on success and is removed on any error.
-
-    What runs that were killed have left beside the destination is removed, too.
-    """
-    destination.parent.mkdir(parents=True, exist_ok=True)
-    _remove_dead(destination.parent)
-    folder = Path(tempfile.mkdtemp(prefix=".partial-", dir=destination.parent))
-    try:
-        with _locked(folder):
-            yield folder / destination.name
-            _put(folder / destination.name, destination)
-    finally:
-        shutil.rmtree(folder, ignore_errors=True)
-
-
-@contextmanager
-def _locked(folder: Path) -> Iterator[None]:
-    """Holds a lock in the folder that ends with this process, however it ends."""
-    new = folder / f"{LOCK}.new"
-    with open(new, "wb") as file:
-        with suppress(OSError):  # a file system without locks: the folder of a killed run then stays
-            fcntl.flock(file, fcntl.LOCK_EX)
-            new.rename(folder / LOCK)  # only now others may try it
-        yield
-
-
-def _remove_dead(parent: Path) -> None:
-    """Removes the folders of runs that are over: nobody holds their locks. What they were replacing is kept."""
-    for lock in parent.glob(f".partial-*/{LOCK}"):
-        with suppress(OSError), open(lock, "r+b") as file:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            if not any(lock.parent.glob(f"*{OLD}")):
-                shutil.rmtree(lock.parent, ignore_errors=True)
-
-
-def _put(new: Path, destination: Path) -> None:
-    """Puts what is in the folder of a run in the destination's place."""
-    if destination.is_dir():  # a directory cannot be replaced in one step, unless it is empty
-        _swap(new, destination, new.with_name(f"{new.name}{OLD}"))
-    else:
-        os.replace(new, destination)
-
-
-def _swap(new: Path, place: Path, old: Path) -> None:
-    os.replace(place, old)
-    try:
-        os.replace(new, place)
-    except OSError:
-        os.replace(old, place)
-        raise

@@ -21,7 +21,7 @@ from conversion.copies import merged
 from conversion.names import Shape, task_of
 from conversion.tensors import BFLOAT16, SAFETENSORS_TYPES, Stored, from_torch, torch_dtype
 from lxmert_tf.configuration import LxmertConfig
-from lxmert_tf.files import ENTRY_HEADER, content_of_entry
+from lxmert_tf.files import ENTRY_HEADER, content_offset
 
 # What is refused because it would fill the memory: more than this many bytes, and this many times its size in the file.
 LARGE, EXPANSION = 2**20, 100
@@ -318,7 +318,7 @@ def _read_keras_archive(path: Path) -> Content:
 def _stored(path: Path, entry: zipfile.ZipInfo) -> np.ndarray:
     """The bytes of an entry that is not compressed, mapped: to seek in a ZipExtFile is to read it again."""
     data, start = _mapped(path), entry.header_offset
-    content = data[content_of_entry(data[start : start + ENTRY_HEADER].tobytes(), start) :][: entry.file_size]
+    content = data[content_offset(data[start : start + ENTRY_HEADER].tobytes(), start) :][: entry.file_size]
     if bytes(data[start : start + 4]) != b"PK\3\4" or content.size < entry.file_size:
         raise ValueError(f"its entry {entry.filename} is cut short or damaged")
     return content

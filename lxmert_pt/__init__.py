@@ -1,28 +1,35 @@
 """The thin PyTorch reference of lxmert_tf: the same files and classes, without the TF prefix."""
 
-import importlib
+from typing import TYPE_CHECKING
 
-_EXPORTS = {
-    "LxmertConfig": "lxmert_tf.configuration",
-    "LxmertModelOutput": "lxmert_pt.outputs",
-    "LxmertForPreTrainingOutput": "lxmert_pt.outputs",
-    "LxmertForQuestionAnsweringOutput": "lxmert_pt.outputs",
-    "LxmertForVisualReasoningOutput": "lxmert_pt.outputs",
-    "LxmertModel": "lxmert_pt.modeling",
-    "LxmertForPreTraining": "lxmert_pt.modeling",
-    "LxmertForQuestionAnswering": "lxmert_pt.modeling",
-    "LxmertForVisualReasoning": "lxmert_pt.modeling",
-}
+from lxmert_tf.lazy import face
 
-__all__ = list(_EXPORTS)
-
-
-def __getattr__(name: str):
-    """Imports what is asked for when it is asked for, so that `import lxmert_pt` needs no framework."""
-    if name not in _EXPORTS:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return getattr(importlib.import_module(_EXPORTS[name]), name)
-
-
-def __dir__() -> list[str]:
-    return sorted(__all__)
+if TYPE_CHECKING:
+    from lxmert_pt.modeling import LxmertForPreTraining as LxmertForPreTraining
+    from lxmert_pt.modeling import LxmertForQuestionAnswering as LxmertForQuestionAnswering
+    from lxmert_pt.modeling import LxmertForVisualReasoning as LxmertForVisualReasoning
+    from lxmert_pt.modeling import LxmertModel as LxmertModel
+    from lxmert_pt.outputs import LxmertForPreTrainingOutput as LxmertForPreTrainingOutput
+    from lxmert_pt.outputs import LxmertForQuestionAnsweringOutput as LxmertForQuestionAnsweringOutput
+    from lxmert_pt.outputs import LxmertForVisualReasoningOutput as LxmertForVisualReasoningOutput
+    from lxmert_pt.outputs import LxmertModelOutput as LxmertModelOutput
+    from lxmert_tf.configuration import LxmertConfig as LxmertConfig
+else:
+    __all__, __getattr__, __dir__ = face(
+        __name__,
+        {
+            "lxmert_tf.configuration": ("LxmertConfig",),
+            "lxmert_pt.outputs": (
+                "LxmertModelOutput",
+                "LxmertForPreTrainingOutput",
+                "LxmertForQuestionAnsweringOutput",
+                "LxmertForVisualReasoningOutput",
+            ),
+            "lxmert_pt.modeling": (
+                "LxmertModel",
+                "LxmertForPreTraining",
+                "LxmertForQuestionAnswering",
+                "LxmertForVisualReasoning",
+            ),
+        },
+    )

@@ -1,4 +1,4 @@
-"""What the command lines share: subcommands as modules, exit codes, and errors told in one sentence.
+"""The base of the command lines: subcommands as modules, exit codes, and errors in one sentence.
 
 A subcommand module has `NAME`, `HELP`, `EPILOG`, `add_arguments(parser)` and `run(args) -> int`, and imports frameworks
 only inside `run`, so that `--help` answers at once.
@@ -13,10 +13,11 @@ import threading
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from types import ModuleType
+from typing import Any, NoReturn
 
 from lxmert_tf import __version__
 
-# What a user can cause; anything else is a bug, whose traceback is shown.
+# Errors that users can cause; anything else is a bug, whose traceback is shown.
 ERRORS = (OSError, ValueError, TypeError, RuntimeError, ImportError, MemoryError)
 DETAILS = 3  # lines of a long report that are shown
 
@@ -24,7 +25,7 @@ DETAILS = 3  # lines of a long report that are shown
 class Parser(argparse.ArgumentParser):
     """A parser whose errors are one line, with exit code 2."""
 
-    def error(self, message: str):
+    def error(self, message: str) -> NoReturn:
         self.exit(2, f"{self.prog}: error: {message}; see `{self.prog} --help`.\n")
 
 
@@ -50,7 +51,7 @@ def make_parser(program: str, description: str, modules: Iterable[ModuleType], e
     return parser
 
 
-def add_subcommand(subparsers, module: ModuleType) -> None:
+def add_subcommand(subparsers: Any, module: ModuleType) -> None:
     """Adds the subcommand that `module` describes."""
     subparser = subparsers.add_parser(
         module.NAME,
@@ -72,13 +73,13 @@ def run(parser: Parser, arguments: Sequence[str] | None = None, tell: Callable[[
         tell: puts an error of the library into the words of the command line.
 
     Returns:
-        The exit code: the subcommand's own; after a user's error, which is told in one sentence on stderr, its
-        `exit_code` if it has one, else 2; 130 when interrupted, 141 when nobody reads the output any more.
+        The exit code: the subcommand's own; after a user's error, printed to stderr in one sentence, its `exit_code` if
+        it has one, else 2; 130 when interrupted, 141 when the reader has closed the output.
     """
     _open_standard_streams()
     args = parser.parse_args(arguments)
-    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")  # TensorFlow raises its errors; notes are no output of ours
-    os.environ.setdefault("HF_HUB_VERBOSITY", "error")  # nor is the Hub's advice
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")  # TensorFlow raises its errors; its notes are noise
+    os.environ.setdefault("HF_HUB_VERBOSITY", "error")  # so is the Hub's advice
     if not sys.stderr.isatty():
         os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
     try:
@@ -99,35 +100,35 @@ def run(parser: Parser, arguments: Sequence[str] | None = None, tell: Callable[[
 
 
 def _open_standard_streams() -> None:
-    """Opens to nowhere what the caller has closed: else a file gets its number, and what is printed goes into it."""
+    """Opens standard streams that the caller has closed: a file would get their numbers, and what is printed."""
     if sys.stdout is None or sys.stderr is None:
         while (number := os.open(os.devnull, os.O_RDWR)) < 3:
             pass
         os.close(number)
-        nowhere = open(os.devnull, "w")  # noqa: SIM115 (open until the end)
-        sys.stdout, sys.stderr = sys.stdout or nowhere, sys.stderr or nowhere
+        devnull = open(os.devnull, "w")  # noqa: SIM115 (open until the end)
+        sys.stdout, sys.stderr = sys.stdout or devnull, sys.stderr or devnull
 
 
 @contextmanager
 def quiet_start() -> Iterator[None]:
-    """Drops what is written to stderr below Python: TensorFlow has notes on start-up that no setting turns off."""
+    """Drops what is written to stderr below Python: TensorFlow's notes at start-up, which no setting turns off."""
     if "tensorflow" in sys.modules:
         yield
         return
     sys.stderr.flush()
-    kept, nowhere = os.dup(2), os.open(os.devnull, os.O_WRONLY)
-    os.dup2(nowhere, 2)
+    stderr, devnull = os.dup(2), os.open(os.devnull, os.O_WRONLY)
+    os.dup2(devnull, 2)
     try:
         yield
     finally:
-        os.dup2(kept, 2)
-        os.close(kept)
-        os.close(nowhere)
+        os.dup2(stderr, 2)
+        os.close(stderr)
+        os.close(devnull)
 
 
 @contextmanager
-def printed_notes() -> Iterator[None]:
-    """Prints notes of the library, log records with the attribute `note`, each once to stderr."""
+def print_notes() -> Iterator[None]:
+    """Prints notes of the library, log records with the attribute `note`, to stderr, each once."""
     logger = logging.getLogger("lxmert_tf")
     level, threshold, seen = logger.level, logger.getEffectiveLevel(), set()
 
@@ -136,7 +137,7 @@ def printed_notes() -> Iterator[None]:
         if getattr(record, "note", False) and message not in seen:
             seen.add(message)
             print(f"note: {message}", file=sys.stderr)
-        return record.levelno >= threshold  # what was not logged before is not logged now
+        return record.levelno >= threshold  # others are logged as before
 
     logger.addFilter(show)
     logger.setLevel(min(threshold, logging.INFO))
@@ -148,8 +149,8 @@ def printed_notes() -> Iterator[None]:
 
 
 @contextmanager
-def stopped_by_sigterm() -> Iterator[None]:
-    """Lets SIGTERM end the program as an exception does, so that what is half written is removed; exit code 143."""
+def exit_on_sigterm() -> Iterator[None]:
+    """Lets SIGTERM raise SystemExit, so that unfinished files are removed; exit code 143."""
     if threading.current_thread() is not threading.main_thread():  # only it may set handlers
         yield
         return
@@ -161,7 +162,7 @@ def stopped_by_sigterm() -> Iterator[None]:
 
 
 def sentence(error: BaseException) -> str:
-    """What went wrong on one line, with the first details if there are many."""
+    """The message of an error on one line, with the first of its details."""
     if isinstance(error, OSError) and error.strerror and error.filename is not None:
         return f"{error.strerror}: {error.filename}"
     head, *details = str(error).splitlines() or [type(error).__name__]

@@ -1,17 +1,21 @@
-"""Files that appear whole or not at all, written beside their place, flushed to disk, then renamed; their content."""
+"""Files and directories that appear whole or not at all: written beside their place, then renamed; their content."""
 
 import hashlib
 import json
 import os
 import reprlib
+import shutil
 import tempfile
 from collections import Counter
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
-PARTIAL = ".partial-"  # what the names of unfinished files begin with
+from lxmert_tf.locks import locked
+
+PARTIAL = ".partial-"  # what the names of unfinished files and directories begin with
+LOCK, OLD = ".lock", ".old"  # in an unfinished directory: its lock, and the suffix of what is being replaced
 ENTRY_HEADER = 30  # bytes that every entry of a zip archive begins with
 
 
@@ -27,15 +31,14 @@ def replacing(path: str | os.PathLike) -> Iterator[Path]:
     path = Path(path)
     if path.exists() and not path.is_file():
         kind = "a directory" if path.is_dir() else "a device or a pipe"
-        raise FileExistsError(f"{path} is {kind}, which is not replaced by a file; name another file.")
+        raise FileExistsError(f"{path} is {kind}, which is not replaced by a file; choose another file.")
     path.parent.mkdir(parents=True, exist_ok=True)
     handle, name = tempfile.mkstemp(prefix=PARTIAL, suffix="-" + path.name, dir=path.parent)
     os.close(handle)
     temporary = Path(name)
     try:
         yield temporary
-        with open(temporary, "rb") as file:
-            os.fsync(file.fileno())
+        flush(temporary)
         os.chmod(temporary, 0o666 & ~_umask())  # mkstemp makes private files
         os.replace(temporary, path)
     finally:
@@ -43,9 +46,84 @@ def replacing(path: str | os.PathLike) -> Iterator[Path]:
 
 
 def remove_partial(directory: str | os.PathLike) -> None:
-    """Removes what processes that were killed have left of `replacing` below a directory."""
+    """Removes the unfinished files that killed processes have left below a directory, at any depth."""
     for path in Path(directory).glob(f"**/{PARTIAL}*"):
-        path.unlink(missing_ok=True)
+        if path.is_file():
+            path.unlink(missing_ok=True)
+
+
+@contextmanager
+def staged(destination: str | os.PathLike) -> Iterator[Path]:
+    """Yields a path on the same disk; the file or directory written there takes `destination`'s place on success.
+
+    On any error it is removed. A directory that is replaced is moved aside first, since that cannot be one step.
+    """
+    destination = Path(destination)
+    with staging(destination.parent) as folder:
+        new = folder / destination.name
+        yield new
+        if destination.is_dir():
+            _swap(new, destination, new.with_name(new.name + OLD))
+        else:
+            os.replace(new, destination)
+
+
+@contextmanager
+def staging(parent: str | os.PathLike) -> Iterator[Path]:
+    """Yields an empty directory in `parent`, to write something in and move it elsewhere; it is removed afterwards.
+
+    What killed processes have left of theirs is removed first, except for what they were replacing.
+    """
+    parent = Path(parent)
+    parent.mkdir(parents=True, exist_ok=True)
+    _remove_abandoned(parent)
+    with ExitStack() as stack:
+        folder = _lock_new_directory(parent, stack)
+        try:
+            yield folder
+        finally:
+            shutil.rmtree(folder, ignore_errors=True)
+
+
+def _lock_new_directory(parent: Path, stack: ExitStack) -> Path:
+    while True:
+        folder = Path(tempfile.mkdtemp(prefix=PARTIAL, dir=parent))
+        stack.callback(shutil.rmtree, folder, ignore_errors=True)  # once unlocked: Windows keeps files that are open
+        try:
+            stack.enter_context(locked(folder / LOCK))
+        except FileNotFoundError:  # another process took it for an abandoned one before it was locked
+            continue
+        except OSError:  # a file system without locks: the directory of a killed process then stays
+            pass
+        return folder
+
+
+def _remove_abandoned(parent: Path) -> None:
+    """Removes the unfinished directories whose lock nobody holds."""
+    for lock in parent.glob(f"{PARTIAL}*/{LOCK}"):
+        folder = lock.parent
+        with suppress(OSError):
+            with locked(lock, wait=False):
+                abandoned = not any(folder.glob(f"*{OLD}"))
+                if abandoned:
+                    shutil.rmtree(folder, ignore_errors=True)
+            if abandoned:  # Windows keeps files that are open
+                shutil.rmtree(folder, ignore_errors=True)
+
+
+def _swap(new: Path, place: Path, old: Path) -> None:
+    os.replace(place, old)
+    try:
+        os.replace(new, place)
+    except BaseException:  # an interrupt, too
+        os.replace(old, place)
+        raise
+
+
+def flush(path: str | os.PathLike) -> None:
+    """Waits until the content of a file is on disk."""
+    with open(path, "r+b") as file:
+        os.fsync(file.fileno())
 
 
 def write_text(path: str | os.PathLike, text: str) -> None:
@@ -59,8 +137,8 @@ def read_json(path: str | os.PathLike) -> Any:
 
     Raises:
         OSError: it cannot be opened.
-        ValueError: it is not JSON, or an object has a key twice, of which Python would drop one without a word. The
-            message does not name the file.
+        ValueError: it is not JSON, or an object has a key twice, of which Python would silently drop one. The message
+            does not name the file.
     """
     try:
         return json.loads(Path(path).read_text(encoding="utf-8"), object_pairs_hook=_object)
@@ -69,7 +147,7 @@ def read_json(path: str | os.PathLike) -> Any:
 
 
 def check_apart(output: str | os.PathLike, inputs: Iterable[str | os.PathLike | None]) -> None:
-    """Holds what is to be written apart from what is read; inputs that are None or not there are passed over.
+    """Checks that an output is none of the inputs; inputs that are None or do not exist are skipped.
 
     Raises:
         ValueError: `output` is one of `inputs`, by whatever name.
@@ -78,26 +156,28 @@ def check_apart(output: str | os.PathLike, inputs: Iterable[str | os.PathLike | 
         return
     for path in inputs:
         if path is not None and os.path.exists(path) and os.path.samefile(output, path):
-            raise ValueError(f"{os.fspath(output)} would be overwritten, but it is read, too; name another output.")
+            raise ValueError(
+                f"{os.fspath(output)} would be overwritten, but it is also an input; choose another output."
+            )
 
 
 def absent(path: str | os.PathLike) -> str:
-    """What to tell the user of a path at which there is nothing."""
+    """The message for a path at which there is nothing."""
     path = os.fspath(path)
     if os.path.islink(path):
         return f"{path!r} is a link to {os.readlink(path)!r}, where there is nothing."
     return f"There is no file or directory {path!r}."
 
 
-def content_of_entry(header: bytes, place: int) -> int:
-    """Where the content of an entry of a zip archive begins, to read it past the library if it is not compressed.
+def content_offset(header: bytes, offset: int) -> int:
+    """The offset of the content of an entry of a zip archive, to read it directly if it is not compressed.
 
     Args:
         header: the first `ENTRY_HEADER` bytes of the entry.
-        place: where the entry begins, `header_offset` of its `ZipInfo`.
+        offset: of the entry, `header_offset` of its `ZipInfo`.
     """
     name, extra = (int.from_bytes(header[at : at + 2], "little") for at in (26, 28))
-    return place + ENTRY_HEADER + name + extra
+    return offset + ENTRY_HEADER + name + extra
 
 
 def sha256(*paths: str | os.PathLike) -> str:

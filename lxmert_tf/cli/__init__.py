@@ -10,7 +10,7 @@ SUBCOMMANDS = ["demo", "demo_data", "features", "train", "evaluate", "predict", 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Runs one subcommand; arguments and exit codes are those of `command_line.run`."""
-    with command_line.printed_notes():
+    with command_line.print_notes():
         return command_line.run(make_parser(), arguments)
 
 

@@ -6,13 +6,13 @@ import json
 from lxmert_tf.command_line import quiet_start
 
 NAME = "ask"
-HELP = "ask a model that TensorFlow Serving serves about an image"
+HELP = "ask a model on TensorFlow Serving about an image"
 EPILOG = """\
 Prints the best answers, one a line, with their scores in 0..1. FEATURES is a file of `lxmert-tf features build`.
 Several questions share one pass over the image.
 
 The model answers strings if it was exported with --text; give --tokenizer, the model directory or its vocab.txt, for
-one that was not. HOST:PORT may be the server's REST or its gRPC port: it is tried out which (--protocol says it).
+one that was not. HOST:PORT may be the server's REST or gRPC port: the client tries both (--protocol skips that).
 
 examples:
   lxmert-tf ask --server localhost:8501 --name vqa --features valid.h5 --image 42 "what color is the square?"
@@ -49,7 +49,7 @@ def run(args: argparse.Namespace) -> int:
         except InvalidRequestError as error:
             if args.tokenizer is None and "answer_text" in str(error):
                 raise ValueError(
-                    f"{args.name} takes no questions as strings: give --tokenizer, or export it with --text. ({error})"
+                    f"{args.name} does not take strings: give --tokenizer, or export it with --text. ({error})"
                 ) from error
             raise
     if args.json:

@@ -3,7 +3,7 @@
 import argparse
 
 NAME = "demo"
-HELP = "train a small LXMERT on made-up pictures, check it, convert it, export it, and draw what it sees"
+HELP = "train a small LXMERT on made-up pictures, check it, convert it, export it, and draw what it looks at"
 EPILOG = """\
 examples:
   lxmert-tf demo

@@ -2,9 +2,13 @@
 
 import argparse
 import json
+from typing import TYPE_CHECKING
 
 from lxmert_tf.training.options import PRECISIONS
 from lxmert_tf.training.recipes import TASKS
+
+if TYPE_CHECKING:
+    from lxmert_tf.training.evaluation import Evaluator
 
 NAME = "evaluate"
 HELP = "measure a trained model: VQA and GQA accuracy, NLVR2 accuracy and consistency, pretraining losses"
@@ -24,11 +28,11 @@ def add_model_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--vocab", metavar="FILE", help="vocab.txt or directory (default: the model's)")
     parser.add_argument("--batch-size", type=int, default=256, help="(default: %(default)s)")
     parser.add_argument("--max-length", type=int, help="longest text in tokens (default: as in training)")
-    parser.add_argument("--limit", type=int, metavar="N", help="the first N images only")
+    parser.add_argument("--limit", type=int, metavar="N", help="only the first N images, in the order of the features")
     parser.add_argument("--precision", choices=PRECISIONS, default="float32", help="(default: %(default)s)")
 
 
-def make_evaluator(args: argparse.Namespace):
+def make_evaluator(args: argparse.Namespace) -> "Evaluator":
     """The `Evaluator` that the arguments of `add_model_arguments` describe."""
     from lxmert_tf.training.evaluation import Evaluator
 

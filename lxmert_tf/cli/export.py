@@ -4,7 +4,7 @@ import argparse
 import logging
 import sys
 
-from lxmert_tf.command_line import quiet_start, stopped_by_sigterm
+from lxmert_tf.command_line import exit_on_sigterm, quiet_start
 
 NAME = "export"
 HELP = "write a SavedModel with everything TensorFlow Serving needs beside it"
@@ -15,7 +15,7 @@ next free integer; it appears whole or not at all.
 
 The signatures are serving_default, and for models that answer questions encode_image and answer_encoded (an image once,
 any number of questions); --text adds answer_text, which takes questions as strings. Each exists a second time without
-masks, as NAME_unmasked. docs/serving.md tells more.
+masks, as NAME_unmasked. More in docs/serving.md.
 
 examples:
   lxmert-tf export checkpoint models --name vqa --text --check
@@ -30,8 +30,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("base", metavar="BASE", help="the server's folder of models; with --format, the file")
     parser.add_argument("--name", help="the model's name on the server")
     parser.add_argument("--text", action="store_true", help="add signatures that take questions as strings")
-    parser.add_argument("--check", action="store_true", help="then replay every version's warm-up requests and compare")
-    parser.add_argument("--check-only", action="store_true", help="check what is there, export nothing")
+    parser.add_argument("--check", action="store_true", help="then check every version: replay warm-up, compare")
+    parser.add_argument("--check-only", action="store_true", help="check existing versions, export nothing")
     parser.add_argument(
         "--precision", choices=["float32", "bfloat16", "float16"], default="float32", help="default: %(default)s"
     )
@@ -57,27 +57,27 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     if args.sizes is not None and args.format == "saved_model":
-        raise ValueError("--sizes is for --format litert or onnx: a SavedModel takes every size.")
+        raise ValueError("--sizes is for --format litert or onnx: a SavedModel takes any size.")
     if args.format != "saved_model":
-        _refuse_others(args, f"--format {args.format}", ("format", "sizes", "config"))
+        _reject_other_options(args, f"--format {args.format}", ("format", "sizes", "config"))
     elif args.check_only:
-        _refuse_others(args, "--check-only", ("name", "check", "check_only", "config"))
+        _reject_other_options(args, "--check-only", ("name", "check", "check_only", "config"))
     _start_tensorflow()
-    with stopped_by_sigterm():
+    with exit_on_sigterm():
         return _run(args)
 
 
-def _refuse_others(args: argparse.Namespace, what: str, allowed: tuple[str, ...]) -> None:
-    """ValueError for an option that `what` would ignore."""
+def _reject_other_options(args: argparse.Namespace, what: str, allowed: tuple[str, ...]) -> None:
+    """ValueError for an option that has no effect with `what`."""
     parser = argparse.ArgumentParser()
     add_arguments(parser)
     for option, default in vars(parser.parse_args([args.model, args.base])).items():
         if option not in allowed and getattr(args, option) != default:
-            raise ValueError(f"--{option.replace('_', '-')} does nothing with {what}: leave one of them out.")
+            raise ValueError(f"--{option.replace('_', '-')} has no effect with {what}: leave one of them out.")
 
 
 def _start_tensorflow() -> None:
-    """Imports TensorFlow without its notes on start-up and progress."""
+    """Imports TensorFlow without its messages at start-up."""
     with quiet_start():
         import tensorflow as tf
 
@@ -93,7 +93,7 @@ def _run(args: argparse.Namespace) -> int:
         print(export_file(args.model, args.base, args.format, sizes, args.config))
         return 0
     if not args.name:
-        raise ValueError("--name is missing: the model's name on the server.")
+        raise ValueError("Give the model's name on the server (--name).")
     if not args.check_only:
         from lxmert_tf.serving.export import export
 
@@ -113,7 +113,7 @@ def _run(args: argparse.Namespace) -> int:
             config=args.config,
         )
         print(written)
-        _tell_of_answers(written, args.top_k)
+        _print_notes(written, args.top_k)
     if not (args.check or args.check_only):
         return 0
     from lxmert_tf.serving.check import check_model
@@ -121,18 +121,21 @@ def _run(args: argparse.Namespace) -> int:
     return 0 if check_model(args.base, args.name, args.model, report=print, config=args.config) else 1
 
 
-def _tell_of_answers(version, top_k: int) -> None:
-    """Notes that a model answers with numbers, or with fewer answers than asked for."""
+def _print_notes(version, top_k: int) -> None:
+    """Prints a note if a model returns ids without answers, or fewer answers than asked for."""
     from lxmert_tf.serving.metadata import read_metadata
 
     outputs = read_metadata(version)["signatures"]["serving_default"]["outputs"]
     if "top_ids" not in outputs:
         return
     if "top_answers" not in outputs:
-        print("The model directory names no answers, so the model gives their ids: --labels FILE.", file=sys.stderr)
+        print(
+            "The model directory does not name the answers: only their ids are returned (--labels FILE names them).",
+            file=sys.stderr,
+        )
     answers = outputs["top_ids"]["shape"][-1]
     if answers < top_k:
-        print(f"--top-k {top_k}: the model knows {answers} answers, and gives them all.", file=sys.stderr)
+        print(f"--top-k {top_k}: the model has only {answers} answers, and returns all of them.", file=sys.stderr)
 
 
 def _items(text: str) -> list[str]:

@@ -16,10 +16,10 @@ examples:
   lxmert-tf features info coco.h5
   lxmert-tf features check coco.h5                                 also checks a TSV, before it is built
 
-A build that was interrupted goes on where it was when the same command is given again. The layout of the file is
-described in docs/data.md; HDF5 and npz files of that layout made by other programs can be used as they are.
+The same command resumes a build that was interrupted. The layout of the file is described in docs/data.md; HDF5 and npz
+files of that layout made by other programs can be used as they are.
 """
-SHOWN = 20  # bad lines that are told one by one
+SHOWN = 20  # bad lines that are printed
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -38,7 +38,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     info.add_argument("--json", action="store_true", help="as one JSON object")
     info.set_defaults(perform=run_info)
     check = actions.add_parser(
-        "check", help="read all of FILE", description="Read all of FILE; exit 1 if something is wrong."
+        "check", help="read all of FILE", description="Read all of FILE; exit 1 if there is a problem."
     )
     check.add_argument("file", metavar="FILE", help="TSV, HDF5 or npz file of region features")
     check.set_defaults(perform=run_check)
@@ -49,7 +49,7 @@ def run(args: argparse.Namespace) -> int:
 
 
 def run_build(args: argparse.Namespace) -> int:
-    from lxmert_tf.data.features.store import build_features
+    from lxmert_tf.data.features.build import build_features
 
     report = build_features(
         args.tsv,
@@ -66,7 +66,7 @@ def run_build(args: argparse.Namespace) -> int:
     if len(report.skipped) > SHOWN:
         print(f"skipped: {len(report.skipped) - SHOWN:,} more", file=sys.stderr)
     if report.resumed:
-        print(f"went on after {counted(report.resumed, 'image')} written before")
+        print(f"resumed after {counted(report.resumed, 'image')}")
     added = f", {report.added:,} of them new" if args.append else ""
     skipped = f"; {counted(len(report.skipped), 'bad line')} skipped" if args.skip_bad else ""
     print(f"{args.output}: {counted(report.images, 'image')}{added}, {counted(report.boxes, 'box', 'boxes')}{skipped}")
@@ -110,5 +110,5 @@ def run_check(args: argparse.Namespace) -> int:
     for problem in check_features(args.file, progress=sys.stderr.isatty()):
         print(problem)
         problems += 1
-    print(f"{args.file}: {counted(problems, 'problem') if problems else 'all is well'}")
+    print(f"{args.file}: {counted(problems, 'problem') if problems else 'no problems'}")
     return 1 if problems else 0

@@ -5,7 +5,7 @@ from pathlib import Path
 
 from conversion.report import counted
 from lxmert_tf.cli.evaluate import add_model_arguments, make_evaluator
-from lxmert_tf.command_line import stopped_by_sigterm
+from lxmert_tf.command_line import exit_on_sigterm
 from lxmert_tf.files import check_apart
 
 NAME = "predict"
@@ -27,7 +27,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     model = [args.model, *(Path(args.model).iterdir() if Path(args.model).is_dir() else [])]
     check_apart(args.output, [*args.data, args.features, args.answers, args.vocab, *model])
-    with stopped_by_sigterm():
+    with exit_on_sigterm():
         number = make_evaluator(args).write_predictions(args.data, args.output, args.limit)
     print(f"{counted(number, 'prediction')} in {args.output}")
     return 0

@@ -6,11 +6,11 @@ from lxmert_tf.training.options import PRECISIONS, SUBSETS, TrainOptions
 from lxmert_tf.training.recipes import LOSSES, OPTIMIZERS, RECIPES, TASKS
 
 NAME = "train"
-HELP = "train or fine-tune for VQA, GQA, NLVR2 or pretraining, with the published recipe unless told otherwise"
+HELP = "train or fine-tune for VQA, GQA, NLVR2 or pretraining, with the published recipes as defaults"
 EPILOG = """\
-The same command goes on where an interrupted run was, from its last backup (one after each epoch, and with
---backup-every N after every N steps). RUN/best and RUN/last are model directories for evaluate, predict and export.
-With TF_CONFIG set, several machines train together. docs/training.md tells more.
+The same command resumes an interrupted run from its last backup (one after each epoch, and with --backup-every N
+after every N steps). RUN/best and RUN/last are model directories for evaluate, predict and export.
+With TF_CONFIG set, several machines train together. More in docs/training.md.
 
 examples:
   lxmert-tf train vqa --train train.json --valid minival.json --features features.h5 \\
@@ -33,9 +33,15 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--max-length", type=int, help="longest text in tokens, at most what the config has positions for (default: 20)"
     )
     subset = data.add_mutually_exclusive_group()
-    subset.add_argument("--tiny", dest="limit", action="store_const", const=SUBSETS["tiny"], help="512 images only")
-    subset.add_argument("--fast", dest="limit", action="store_const", const=SUBSETS["fast"], help="5000 images only")
-    subset.add_argument("--limit", type=int, metavar="N", help="the first N images of each set only")
+    subset.add_argument(
+        "--limit",
+        type=int,
+        metavar="N",
+        help="only the first N images of each set (--train, --valid), in the order of the feature file",
+    )
+    for name, size in SUBSETS.items():
+        text = f"the same as --limit {size}, as in the original"
+        subset.add_argument(f"--{name}", dest="limit", action="store_const", const=size, help=text)
 
     start = parser.add_argument_group("model")
     start.add_argument(

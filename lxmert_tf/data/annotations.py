@@ -1,6 +1,6 @@
 """The json files of the original LXMERT: questions (VQA, GQA), pairs of images (NLVR2), pretraining, answer tables.
 
-Each reader has its writer, and each says which entry of which file it cannot take.
+Each reader has its writer; errors name the file and the entry.
 
 Shapes: A = answers in the table.
 """
@@ -140,7 +140,7 @@ def read_annotations(path: str | os.PathLike, answers: AnswerTable | None = None
     Args:
         path: a json list of {answer_type, img_id, label {answer: score}, question_id, question_type, sent}; label,
             answer_type and question_type may be absent, other keys are ignored.
-        answers: if given, every answer of every label must be in it; `unknown_answers` counts those that are not.
+        answers: if given, it must have the answers of all labels; `unknown_answers` counts those that it has not.
 
     Returns:
         The questions in the order of the file.
@@ -210,8 +210,8 @@ def read_pretraining(path: str | os.PathLike) -> list[PretrainingAnnotation]:
         (`conversion.answers.normalize_answer`) before it looks them up.
 
     Raises:
-        ValueError: the file is not such a list, an entry is wrong or repeats an img_id, or a source has not as many
-            labels as sentences. The message names the file, the entry (counted from 0) and the img_id.
+        ValueError: the file is not such a list, an entry is wrong or repeats an img_id, or a source has more or fewer
+            labels than sentences. The message names the file, the entry (counted from 0) and the img_id.
     """
     return _read_entries(path, "image", "img_id", _pretraining_annotation)
 
@@ -284,7 +284,7 @@ def _read_entries(path: str | os.PathLike, what: str, key: str, parse: Callable[
     entries = _read_json(path, list, f"a list of {what}s")
     check = _Check(path, what, key, parse)
     for number, entry in enumerate(entries):
-        entries[number] = check(number, entry)  # in place: the json objects of a large file take most of the memory
+        entries[number] = check(number, entry)  # in place: most of the memory is json objects
     return entries
 
 
@@ -319,7 +319,7 @@ class _Check:
             annotation = self.parse(entry)
             name = getattr(annotation, self.key)
             if name in self.seen:
-                raise ValueError(f"this {self.key} is in the file already; every {self.what} must be there once")
+                raise ValueError(f"this {self.key} is already in the file")
         except ValueError as error:
             name = entry.get(self.key) if isinstance(entry, dict) else None
             where = f"{self.path}, entry {number}" + ("" if name is None else f", {self.what} {name!r}")
@@ -361,12 +361,12 @@ def _pretraining_annotation(entry: dict) -> PretrainingAnnotation:
             raise ValueError(f"{key} must be an object of source: list, got {_short(value)}")
     for source, sentences in sentf.items():
         for sentence in sentences:
-            if not isinstance(sentence, str):  # an empty one is let pass: people wrote them
+            if not isinstance(sentence, str):  # empty ones are accepted: published files have them
                 raise ValueError(f"the sentences of {source} must be text, got {_short(sentence)}")
             _check_characters(f"a sentence of {source}", sentence)
     for source, labels in labelf.items():
         if source not in sentf:
-            raise ValueError(f"labelf has the source {source!r}, which sentf has not")
+            raise ValueError(f"labelf has the source {source!r}, but sentf does not")
         if len(labels) != len(sentf[source]):
             raise ValueError(
                 f"{source} must have a label for each of its {len(sentf[source])} sentences, got {len(labels)}"
@@ -388,7 +388,7 @@ def _check_texts(entry: dict, *keys: str) -> None:
     for key in keys:
         if not isinstance(entry.get(key), str) or not entry[key].strip():
             got = "nothing" if entry.get(key) is None else repr(entry[key])
-            raise ValueError(f"{key} must be text that is not empty, got {got}")
+            raise ValueError(f"{key} must be non-empty text, got {got}")
         _check_characters(key, entry[key])
 
 
@@ -405,7 +405,7 @@ def _check_characters(what: str, text: str) -> None:
     try:
         text.encode()
     except UnicodeEncodeError as error:
-        raise ValueError(f"{what} has half a surrogate pair, which is no character: {text!r}") from error
+        raise ValueError(f"{what} has an unpaired surrogate, which is not a character: {text!r}") from error
 
 
 def _check_label(label: Any) -> None:
@@ -447,7 +447,7 @@ def _read_json(path: str | os.PathLike, kind: type, what: str) -> Any:
 
 
 def _kind(value: Any) -> str:
-    """What JSON calls a value of this type."""
+    """JSON's name for the type of a value."""
     names = {bool: "true or false", int: "a number", float: "a number", str: "text", list: "a list", dict: "an object"}
     return names.get(type(value), "null")
 

@@ -1,6 +1,6 @@
-"""What the datasets of all tasks share: batches by step, text, images, soft scores.
+"""The base of the datasets of all tasks: batches by step, text, images, soft scores.
 
-Batch number s is a pure function of the seed and s, whichever step a run begins at and however many threads read.
+Batch number s is a pure function of the seed and s, whatever step a run begins at and however many threads read.
 
 Shapes: M examples, B examples of a batch, T tokens, N boxes of the image with the most.
 """
@@ -9,7 +9,8 @@ import logging
 import threading
 from collections import Counter
 from collections.abc import Iterable, Sequence
-from typing import Any
+from itertools import islice
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -19,9 +20,14 @@ from lxmert_tf.data.features.store import FeatureStore, UnknownImageError
 from lxmert_tf.data.sampling import Sampler
 from lxmert_tf.input_table import IMAGE_INPUTS, TEXT_INPUTS
 
+if TYPE_CHECKING:
+    import tensorflow as tf
+
+    from lxmert_tf.tokenization import LxmertTokenizer
+
 logger = logging.getLogger(__name__)
 
-READERS = 2  # batches that are read at once; each holds its features, so more would cost memory
+READERS = 2  # batches that are read at once; more would take more memory
 Batch = tuple[dict[str, np.ndarray], dict[str, Any]]
 
 
@@ -29,7 +35,7 @@ class TaskDataset:
     """Batches of one task.
 
     Attributes:
-        annotations: the examples' annotations, those of images beyond `limit` left out.
+        annotations: the examples' annotations, within `limit`.
         unknown_answers: how many labels name each answer that is not in the table.
         labelled: whether there are labels to train on.
     """
@@ -39,7 +45,7 @@ class TaskDataset:
         annotations: Sequence,
         images: np.ndarray,
         features: FeatureStore,
-        tokenizer,
+        tokenizer: "LxmertTokenizer",
         batch_size: int,
         seed: int | None = None,
         max_length: int = 20,
@@ -70,7 +76,7 @@ class TaskDataset:
         """How many examples there are, for all workers together."""
         return len(self._images)
 
-    def batches(self, first_step: int = 0, last_step: int | None = None):
+    def batches(self, first_step: int = 0, last_step: int | None = None) -> "tf.data.Dataset":
         """A tf.data.Dataset of the batches `first_step` to `last_step` - 1; endless if the latter is None.
 
         Steps are counted through all epochs. Elements are (x, y), or x alone where there are no labels.
@@ -98,7 +104,7 @@ class TaskDataset:
 
     def examples(self, step: int) -> list:
         """The annotations in the batch of this step, in its order."""
-        return [self.annotations[index] for index in self._mine(step)[0]]
+        return [self.annotations[index] for index in self._shard_of(step)[0]]
 
     def _spec(self):
         """The tf.TensorSpecs of an element."""
@@ -130,10 +136,10 @@ class TaskDataset:
         return tf.nest.flatten(self.batch(int(step)))
 
     def _epoch(self, epoch: int) -> tuple[np.ndarray, np.ndarray | None]:
-        """The order of an epoch, and whose sentence each example has; the last two epochs asked for are kept."""
+        """The order of an epoch, and the example whose sentence each has; cached for two epochs."""
         with self._lock:
             if epoch not in self._epochs:
-                whose = self._whose(epoch)
+                whose = self._sources_of_sentences(epoch)
                 lengths = None
                 if self.bucket is not None and self._sampler.seed is not None:
                     lengths = self._lengths if whose is None else self._lengths[whose]
@@ -142,12 +148,12 @@ class TaskDataset:
                     del self._epochs[old]
             return self._epochs[epoch]
 
-    def _whose(self, epoch: int) -> np.ndarray | None:
+    def _sources_of_sentences(self, epoch: int) -> np.ndarray | None:
         return None
 
     @property
     def _lengths(self) -> np.ndarray:
-        """About how long each sentence is: its spaces, which cost far less to count than word pieces."""
+        """The approximate length of each sentence: its spaces, which are much cheaper to count than word pieces."""
         if not hasattr(self, "_spaces"):
             spaces = (min(sentence.count(" "), self.max_length) for sentence in self._sentences())
             self._spaces = np.fromiter(spaces, np.int16, len(self._images))
@@ -156,12 +162,12 @@ class TaskDataset:
     def _sentences(self) -> Iterable[str]:
         return (annotation.sent for annotation in self.annotations)
 
-    def _mine(self, step: int) -> tuple[np.ndarray, np.ndarray | None, slice, int]:
-        """The examples of a step, whose sentences they have, and which part they are of how large a global batch."""
+    def _shard_of(self, step: int) -> tuple[np.ndarray, np.ndarray | None, slice, int]:
+        """The examples of a step, the examples with their sentences, and the part of a global batch of what size."""
         epoch, position = divmod(step, len(self))
         order, whose = self._epoch(epoch)
-        whole = self._sampler.whole(position, order)
-        part = self._sampler.mine(whole)
+        whole = self._sampler.batch(position, order)
+        part = self._sampler.shard_of(whole)
         mine = whole[part]
         return mine, None if whose is None else whose[mine], part, len(whole)
 
@@ -179,7 +185,7 @@ class TaskDataset:
 
 
 class Scores:
-    """The soft scores of all examples, those of answers outside the table left out; [example] gives (rows, scores)."""
+    """The soft scores of all examples, of answers in the table; [example] gives (rows, scores)."""
 
     def __init__(self, labels: Iterable[Label], answers: AnswerTable):
         rows, scores, ends = [], [], [0]
@@ -196,15 +202,18 @@ class Scores:
         return self._rows[part], self._scores[part]
 
 
-def with_images(
+def select_images(
     annotations: Sequence, features: FeatureStore, limit: int | None, names: tuple[str, ...]
 ) -> tuple[Sequence, np.ndarray]:
-    """The annotations of the first `limit` images, and the rows `int64[M, names]` of their images."""
+    """The annotations, if there is a limit those of the first images, and the rows `int64[M, names]` of their images.
+
+    The first images are the first `limit` of the feature file that the annotations name. The original has a feature
+    file for each set, and reads the first so many of its images; here one file may hold the images of several sets.
+    """
     if limit is not None:
-        first = set(features.img_ids[:limit])
-        annotations = [each for each in annotations if all(getattr(each, name) in first for name in names)]
+        annotations = _of_first_images(annotations, features, limit, names)
     if not annotations:
-        raise ValueError(f"there is no example to read{'' if limit is None else f' among the first {limit} images'}")
+        raise ValueError(f"no examples{'' if limit is None else f' of images in {features.path}'}")
     wanted = {getattr(each, name): None for each in annotations for name in names}
     missing = [img_id for img_id in wanted if img_id not in features]
     if missing:
@@ -216,7 +225,15 @@ def with_images(
     return annotations, np.stack(columns, axis=1)
 
 
-def labelled(annotations: Sequence[Annotation | NLVR2Annotation]) -> bool:
+def _of_first_images(annotations: Sequence, features: FeatureStore, limit: int, names: tuple[str, ...]) -> list:
+    if limit < 1:
+        raise ValueError(f"limit must be at least 1, got {limit}")
+    named = {getattr(each, name) for each in annotations for name in names}
+    first = set(islice((img_id for img_id in features.img_ids if img_id in named), limit))
+    return [each for each in annotations if all(getattr(each, name) in first for name in names)]
+
+
+def has_labels(annotations: Sequence[Annotation | NLVR2Annotation]) -> bool:
     with_label = sum(annotation.label is not None for annotation in annotations)
     if 0 < with_label < len(annotations):
         raise ValueError(
@@ -225,10 +242,10 @@ def labelled(annotations: Sequence[Annotation | NLVR2Annotation]) -> bool:
     return with_label > 0
 
 
-def report_unknown(unknown: Counter[str], answers: AnswerTable) -> None:
+def log_unknown_answers(unknown: Counter[str], answers: AnswerTable) -> None:
     if unknown:
         logger.warning(
-            "%s for %s that the answer table of %d does not hold, most often %r: left out.",
+            "%s for %s that are not in the answer table of %d, most often %r: ignored.",
             counted(unknown.total(), "label"),
             counted(len(unknown), "answer"),
             len(answers),

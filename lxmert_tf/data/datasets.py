@@ -4,6 +4,7 @@ Shapes: B examples, T tokens, N boxes of the image with the most, D feature dime
 """
 
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -15,17 +16,18 @@ from lxmert_tf.data.annotations import (
     PretrainingAnnotation,
     unknown_answers,
 )
-from lxmert_tf.data.batches import Batch, Scores, TaskDataset, labelled, report_unknown, with_images
+from lxmert_tf.data.batches import Batch, Scores, TaskDataset, has_labels, log_unknown_answers, select_images
 from lxmert_tf.data.features.store import FeatureStore
 from lxmert_tf.data.pretraining import PretrainingDataset, Sentences
 
-TINY, FAST = 512, 5000  # images: `limit` of the original's --tiny and --fast
+if TYPE_CHECKING:
+    from lxmert_tf.tokenization import LxmertTokenizer
 
 
 def vqa_dataset(
     annotations: Sequence[Annotation],
     features: FeatureStore,
-    tokenizer,
+    tokenizer: "LxmertTokenizer",
     answers: AnswerTable | None,
     batch_size: int,
     seed: int | None = None,
@@ -38,7 +40,7 @@ def vqa_dataset(
     """Questions about images, with soft scores: VQA and GQA.
 
     y is {"labels": `float32[B, A]`}; there is none if no question has a label, as in a test set. A question none of
-    whose answers is in the table stays, and is taught that every answer is wrong, as in the original.
+    whose answers is in the table stays, with every answer wrong, as in the original.
 
     Args:
         annotations: as from `read_annotations`.
@@ -53,14 +55,14 @@ def vqa_dataset(
         drop_remainder: leave out a last batch that is not full.
         shard: (index, count) of this worker: it gets its part of every global batch of `batch_size * count` examples,
             consecutive ones, so that all workers together see what one does with that batch size.
-        limit: only examples of the first so many images of the feature file: 512 is the original's --tiny, 5000 its
-            --fast.
+        limit: only examples of the first so many images that the annotations name, in the order of the feature file.
+            512 is the original's --tiny, 5000 its --fast.
 
     Raises:
         UnknownImageError: an image has no region features.
-        ValueError: there is no example, only some have labels, or an option is out of its range.
+        ValueError: there are no examples, only some have labels, or an option is out of its range.
     """
-    annotations, images = with_images(annotations, features, limit, ("img_id",))
+    annotations, images = select_images(annotations, features, limit, ("img_id",))
     options = (batch_size, seed, max_length, bucket, drop_remainder, shard)
     return QuestionDataset(annotations, images[:, 0], features, tokenizer, *options, answers=answers)
 
@@ -71,7 +73,7 @@ gqa_dataset = vqa_dataset  # the same files and targets
 def nlvr2_dataset(
     annotations: Sequence[NLVR2Annotation],
     features: FeatureStore,
-    tokenizer,
+    tokenizer: "LxmertTokenizer",
     batch_size: int,
     seed: int | None = None,
     max_length: int = 20,
@@ -86,7 +88,7 @@ def nlvr2_dataset(
 
     Args and errors: as `vqa_dataset`; annotations as from `read_nlvr2`.
     """
-    annotations, images = with_images(annotations, features, limit, ("img0", "img1"))
+    annotations, images = select_images(annotations, features, limit, ("img0", "img1"))
     options = (batch_size, seed, max_length, bucket, drop_remainder, shard)
     return PairDataset(annotations, images, features, tokenizer, *options)
 
@@ -94,7 +96,7 @@ def nlvr2_dataset(
 def pretraining_dataset(
     annotations: Sequence[PretrainingAnnotation],
     features: FeatureStore,
-    tokenizer,
+    tokenizer: "LxmertTokenizer",
     answers: AnswerTable,
     batch_size: int,
     seed: int | None = None,
@@ -135,7 +137,7 @@ def pretraining_dataset(
             f"pretraining predicts the detector's classes, but {features.path} has no objects_id, objects_conf, "
             "attrs_id and attrs_conf"
         )
-    annotations, images = with_images(annotations, features, limit, ("img_id",))
+    annotations, images = select_images(annotations, features, limit, ("img_id",))
     examples = Sentences(annotations, images[:, 0], answers, sources)
     options = (batch_size, seed, max_length, bucket, drop_remainder, shard)
     rates = {"words": word_mask_rate, "boxes": box_mask_rate, "mismatch": mismatch_rate}
@@ -147,15 +149,15 @@ class QuestionDataset(TaskDataset):
 
     def __init__(self, *arguments, answers: AnswerTable | None):
         super().__init__(*arguments)
-        self.labelled = answers is not None and labelled(self.annotations)
+        self.labelled = answers is not None and has_labels(self.annotations)
         self.num_answers = len(answers) if answers else None
         if self.labelled:
             self.unknown_answers = unknown_answers(self.annotations, answers)
-            report_unknown(self.unknown_answers, answers)
+            log_unknown_answers(self.unknown_answers, answers)
             self._scores = Scores((annotation.label for annotation in self.annotations), answers)
 
     def batch(self, step: int) -> Batch:
-        mine, *_ = self._mine(step)
+        mine, *_ = self._shard_of(step)
         x = self._text([self.annotations[index].sent for index in mine])
         x |= self.features.read_rows(self._images[mine], labels=False)
         if not self.labelled:
@@ -172,10 +174,10 @@ class PairDataset(TaskDataset):
 
     def __init__(self, *arguments):
         super().__init__(*arguments)
-        self.labelled = labelled(self.annotations)
+        self.labelled = has_labels(self.annotations)
 
     def batch(self, step: int) -> Batch:
-        mine, *_ = self._mine(step)
+        mine, *_ = self._shard_of(step)
         annotations = [self.annotations[index] for index in mine]
         x = self._text([annotation.sent for annotation in annotations])
         visual = self.features.read_rows(self._images[mine].reshape(-1), labels=False)

@@ -1,4 +1,4 @@
-"""What pretraining hides: words, boxes, and whether the sentence is the image's. Paper, section 3.1.
+"""Masking in pretraining: words, boxes, and exchanged sentences. Paper, section 3.1.
 
 Random numbers are drawn for a whole batch of fixed shape at once, so that they depend neither on how long its texts are
 nor on which workers share it.
@@ -21,7 +21,7 @@ class Draws:
     """The random numbers of a batch, all uniform in 0..1 unless said otherwise.
 
     Attributes:
-        words: `float[B, T]`; below the rate the word is chosen, and how far below says what is done with it.
+        words: `float[B, T]`; below the rate the word is chosen, and the value decides what is done with it.
         word_ids: `int[B, T]`, random ids of the vocabulary.
         boxes: `float[B, N]`, as `words`.
         box_examples: `int[B, N]`, random examples of the set, of whose images a random box is taken.
@@ -36,8 +36,8 @@ class Draws:
     box_places: np.ndarray
     answers: np.ndarray
 
-    def of(self, rows: slice) -> "Draws":
-        """Those of some examples."""
+    def select(self, rows: slice) -> "Draws":
+        """The draws of some examples."""
         return Draws(*(value[rows] for value in vars(self).values()))
 
 
@@ -92,7 +92,7 @@ def choose_boxes(present: np.ndarray, draws: Draws, rate: float = RATE) -> tuple
 
 
 def mismatch(rng: np.random.Generator, images: np.ndarray, rate: float = 0.5) -> np.ndarray:
-    """Whose sentence each example gets: its own, or that of a random example with another image.
+    """The example whose sentence each gets: itself, or a random example with another image.
 
     Args:
         rng: draws for all examples.
@@ -100,13 +100,13 @@ def mismatch(rng: np.random.Generator, images: np.ndarray, rate: float = 0.5) ->
         rate: share of the examples that get another's.
 
     Returns:
-        `int64[M]`, an example's own number where the sentence stays.
+        `int64[M]`, an example's own index where the sentence stays.
 
     Raises:
         ValueError: all examples are of one image.
     """
     if rate > 0 and (images == images[0]).all():
-        raise ValueError("pretraining needs sentences of at least two images: half are exchanged between images")
+        raise ValueError("pretraining needs sentences of at least two images, because half of them are exchanged")
     size = len(images)
     whose = np.arange(size)
     wrong = np.flatnonzero(rng.random(size) < rate)

@@ -9,11 +9,11 @@ import numpy as np
 from conversion.answers import normalize_answer
 from lxmert_tf.data import masking
 from lxmert_tf.data.annotations import AnswerTable, Label, PretrainingAnnotation
-from lxmert_tf.data.batches import Batch, Scores, TaskDataset, report_unknown
+from lxmert_tf.data.batches import Batch, Scores, TaskDataset, log_unknown_answers
 
 
 class PretrainingExample(NamedTuple):
-    """A sentence shown with an image; `matched` tells whether it is about it."""
+    """A sentence shown with an image, and whether it is about it."""
 
     img_id: str
     source: str
@@ -30,10 +30,10 @@ class PretrainingDataset(TaskDataset):
         self.unknown_answers = sentences.unknown
         if self.tokenizer.mask_token is None:
             raise ValueError("pretraining needs a tokenizer with a mask_token")
-        report_unknown(self.unknown_answers, sentences.answers)
+        log_unknown_answers(self.unknown_answers, sentences.answers)
 
     def examples(self, step: int) -> list[PretrainingExample]:
-        mine, whose, *_ = self._mine(step)
+        mine, whose, *_ = self._shard_of(step)
         return [
             PretrainingExample(
                 img_id=self.features.img_ids[self._images[index]],
@@ -45,8 +45,8 @@ class PretrainingDataset(TaskDataset):
         ]
 
     def batch(self, step: int) -> Batch:
-        mine, whose, part, size = self._mine(step)
-        draws = self._draws(step, size).of(part)
+        mine, whose, part, size = self._shard_of(step)
+        draws = self._draws(step, size).select(part)
         matched = mine == whose
         x = self._text([self._all.sent[index] for index in whose])
         lengths = x["attention_mask"].sum(axis=1, keepdims=True)
@@ -97,7 +97,7 @@ class PretrainingDataset(TaskDataset):
             self.num_examples,
         )
 
-    def _whose(self, epoch: int) -> np.ndarray:
+    def _sources_of_sentences(self, epoch: int) -> np.ndarray:
         seed = self._sampler.seed
         rng = np.random.default_rng([0, 0, 2] if seed is None else [seed, epoch, 2])
         return masking.mismatch(rng, self._images, self._rates["mismatch"])
@@ -127,7 +127,7 @@ class Sentences:
         self.annotations, self.answers = annotations, answers
         self.sources = sorted({source for annotation in annotations for source in annotation.sentf})
         if only is not None and (missing := sorted(set(only) - set(self.sources))):
-            raise ValueError(f"no sentence is of the source {missing[0]!r}; there are {', '.join(self.sources)}")
+            raise ValueError(f"no sentence has the source {missing[0]!r}; the sources are {', '.join(self.sources)}")
         number = {source: row for row, source in enumerate(self.sources)}
         self.sent: list[str] = []
         self.unknown: Counter[str] = Counter()

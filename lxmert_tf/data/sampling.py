@@ -1,4 +1,4 @@
-"""Which examples form which batch: a pure function of the seed and the step.
+"""The examples of each batch: a pure function of the seed and the step.
 
 Shapes: M examples, S steps per epoch.
 """
@@ -15,9 +15,9 @@ class Sampler:
         size: M.
         batch_size: examples per batch of one worker.
         seed: shuffle all examples anew in every epoch; None keeps their order.
-        drop_remainder: leave out the last batch of an epoch where it is not full; other examples every epoch.
+        drop_remainder: leave out the last batch of an epoch if it is not full; with a seed, other examples every epoch.
         shard: (index, count) of this worker. A global batch has `batch_size * count` examples, of which each worker
-            gets consecutive ones; the last batch is divided as evenly as can be.
+            gets consecutive ones; the last batch is divided as evenly as possible.
 
     Raises:
         ValueError: an argument is out of its range, or the last batch is too small for every worker to get a part.
@@ -42,7 +42,7 @@ class Sampler:
         self.steps = steps if drop_remainder or not left else steps + 1
         self.full = drop_remainder or not left
         if not self.steps:
-            raise ValueError(f"examples: {size}, too few for a batch of {self.global_batch}; use a smaller batch")
+            raise ValueError(f"{size} examples are too few for a batch of {self.global_batch}; use a smaller batch")
         if not self.full and left < count:
             raise ValueError(
                 f"the last batch has {left} examples for {count} workers; drop the remainder, or use another batch size"
@@ -76,12 +76,12 @@ class Sampler:
         batches = order.reshape(full, self.global_batch)
         return np.concatenate([rng.permutation(batches).reshape(-1), rest])
 
-    def whole(self, position: int, order: np.ndarray) -> np.ndarray:
+    def batch(self, position: int, order: np.ndarray) -> np.ndarray:
         """The examples of the global batch at this position in its epoch."""
         return order[position * self.global_batch : (position + 1) * self.global_batch]
 
-    def mine(self, batch: np.ndarray) -> slice:
-        """Which part of a global batch is this worker's."""
+    def shard_of(self, batch: np.ndarray) -> slice:
+        """This worker's part of a global batch."""
         index, count = self.shard
         least, more = divmod(len(batch), count)
         start = index * least + min(index, more)

@@ -2,7 +2,6 @@
 
 import json
 import os
-import tempfile
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
@@ -22,7 +21,7 @@ from lxmert_tf.demo.model import model_config, vocabulary
 from lxmert_tf.demo.pictures import detect, draw, pillow
 from lxmert_tf.demo.questions import ANSWERS
 from lxmert_tf.demo.scenes import MAX_SHAPES, SPLITS, make_scene, splits
-from lxmert_tf.files import write_text
+from lxmert_tf.files import staged, write_text
 
 SHARED_FILES = ("features.tsv", "label2ans.json", "ans2label.json", "all_ans.json", "vocab.txt", "config.json")
 SHOW_PROGRESS = 1000  # pictures; fewer take a few seconds
@@ -69,8 +68,8 @@ def write_dataset(
     tasks = TASKS if task == "all" else (task,)
     if "nlvr2" in tasks and 10 <= num_images < nlvr2.LEAST_IMAGES:
         raise ValueError(
-            f"num_images (--images) must be at least {nlvr2.LEAST_IMAGES} for nlvr2, whose pairs are formed among the "
-            f"pictures of one split, got {num_images}"
+            f"num_images (--images) must be at least {nlvr2.LEAST_IMAGES} for nlvr2, whose pairs are of pictures of "
+            f"one split, got {num_images}"
         )
     for name, option, value, least in (
         ("num_images", "--images", num_images, 10),
@@ -80,12 +79,10 @@ def write_dataset(
     ):
         if value < least:
             raise ValueError(f"{name} ({option}) must be at least {least}, got {value}")
-    pillow()  # says now if it is not there
+    pillow()  # fails early if it is not installed
     directory = Path(directory)
     _check_free(directory, overwrite)
-    directory.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=directory.parent, prefix=f".{directory.name}.") as folder:
-        part = Path(folder, "set")
+    with staged(directory) as part:
         part.mkdir()
         _write_shared(part, feat_dim)
         for each in tasks:
@@ -93,9 +90,6 @@ def write_dataset(
         images = part / "images" if pictures else None
         progress = tqdm(range(num_images), "pictures", unit="picture", disable=num_images < SHOW_PROGRESS)
         write_tsv(part / "features.tsv", _draw_all(images, progress, boxes, feat_dim, seed))
-        if directory.exists():
-            os.replace(directory, Path(folder, "replaced"))
-        os.replace(part, directory)
     return directory
 
 
@@ -104,17 +98,17 @@ def _check_free(directory: Path, overwrite: bool) -> None:
         return
     if not overwrite:
         raise FileExistsError(
-            f"{directory} is there already; name a new or an empty directory, or overwrite it (--overwrite)"
+            f"{directory} already exists; choose a new or an empty directory, or overwrite it (--overwrite)"
         )
     foreign = min((path for path in [directory, *directory.rglob("*")] if not _is_ours(path, directory)), default=None)
     if foreign is not None:
         raise FileExistsError(
-            f"{foreign} is of no synthetic set; only such a set, with nothing else in it, is overwritten"
+            f"{foreign} does not belong to a synthetic set; only a set with nothing else in it is overwritten"
         )
 
 
 def _is_ours(path: Path, directory: Path) -> bool:
-    """Whether `write_dataset` writes such a file or folder, or it is built from them; `directory` must be a folder."""
+    """Whether `write_dataset` writes such a file or directory, or `features build` does."""
     where = path.relative_to(directory)
     if path.is_dir():
         return str(where) in (".", "images", *TASKS)

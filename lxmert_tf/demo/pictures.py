@@ -5,6 +5,7 @@ Shapes: N = boxes per image, D = feature dimension.
 
 import functools
 from collections.abc import Iterable
+from types import ModuleType
 
 import numpy as np
 
@@ -147,7 +148,8 @@ def _projection(feat_dim: int) -> np.ndarray:
     return matrix.astype(np.float32)
 
 
-def pillow():
+def pillow() -> ModuleType:
+    """The module `PIL.Image`; ImportError with advice if Pillow is not installed."""
     try:
         from PIL import Image
     except ImportError as error:

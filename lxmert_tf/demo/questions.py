@@ -64,7 +64,7 @@ def existing_pairs(scene: Scene) -> tuple[set[tuple[str, str]], set[tuple[str, s
     return there, mixed or {(color, shape) for color in COLORS for shape in SHAPES} - there
 
 
-def yes(truth: bool) -> str:
+def yes_no(truth: bool) -> str:
     """The answer "yes" or "no"."""
     return "yes" if truth else "no"
 

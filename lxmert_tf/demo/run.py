@@ -6,17 +6,22 @@ import sys
 import time
 from collections import Counter, defaultdict
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from lxmert_tf.data.annotations import Annotation, AnswerTable, read_annotations, read_answers
-from lxmert_tf.data.features.store import build_features, open_features
+from lxmert_tf.data.features.build import build_features
+from lxmert_tf.data.features.store import open_features
 from lxmert_tf.demo.dataset import write_dataset
+
+if TYPE_CHECKING:
+    import keras
 
 SHOWN = 3  # questions that the reloaded SavedModel answers
 
-# Run in a process of its own, so that nothing of the model's Python is left: only the SavedModel.
-ANSWER_WITH_SAVED_MODEL = """
+# Runs in another process, which has the SavedModel but none of the model's Python code.
+SERVE = """
 import sys
 import numpy as np
 import tensorflow as tf
@@ -48,26 +53,26 @@ def run_demo(
     Raises:
         FileExistsError: `output` is not empty and `overwrite` is not given.
     """
-    output = _fresh(Path(output), overwrite)
-    say("1. Draw pictures and write them in the original's file formats")
+    output = _prepare_directory(Path(output), overwrite)
+    print_heading("1. Draw pictures and write them in the original's file formats")
     data = write_dataset(output / "data", "vqa", num_images=images, seed=seed)
 
-    say("2. Train a small LXMERT from scratch")
+    print_heading("2. Train a small LXMERT from scratch")
     task = _Task(data)
     model = train(task, epochs, batch_size, learning_rate, seed)
 
-    say("3. Answer held-out questions about held-out pictures")
+    print_heading("3. Answer held-out questions about held-out pictures")
     accuracy = report(task, model)
 
-    say("4. Save the checkpoint and load it in PyTorch")
+    print_heading("4. Save the checkpoint and load it in PyTorch")
     save(task, model, output / "checkpoint")
     compare_with_pytorch(task, model, output / "checkpoint")
 
-    say("5. Export a SavedModel and answer with it in a fresh process")
+    print_heading("5. Export a SavedModel and answer with it in a fresh process")
     chosen = task.interesting(SHOWN)
-    answer_elsewhere(task, model, chosen, output)
+    answer_with_saved_model(task, model, chosen, output)
 
-    say("6. Look at what the model looked at")
+    print_heading("6. Look at what the model looked at")
     picture = draw_answer(task, model, chosen[0], output / "answer.png")
     print(f"{picture}\n\nAll of it is in {output}.")
     return accuracy
@@ -104,7 +109,7 @@ class _Task:
         return [first[name] for name in sorted(first, reverse=True)][:number]
 
 
-def train(task: _Task, epochs: int, batch_size: int, learning_rate: float, seed: int):
+def train(task: _Task, epochs: int, batch_size: int, learning_rate: float, seed: int) -> "keras.Model":
     """A `TFLxmertForQuestionAnswering` fitted to the training questions."""
     import keras
 
@@ -127,7 +132,7 @@ def train(task: _Task, epochs: int, batch_size: int, learning_rate: float, seed:
     return model
 
 
-def report(task: _Task, model) -> dict[str, float]:
+def report(task: _Task, model: "keras.Model") -> dict[str, float]:
     """Prints held-out accuracy per question type beside the most frequent answer of that type; returns it."""
     dataset = task.dataset(task.valid, 256)
     scores = model.predict(dataset.batches(0, len(dataset)), verbose=0).question_answering_score
@@ -152,7 +157,7 @@ def report(task: _Task, model) -> dict[str, float]:
     return {name: float(np.mean(hits)) for name, hits in accuracy.items()}
 
 
-def save(task: _Task, model, checkpoint: Path) -> None:
+def save(task: _Task, model: "keras.Model", checkpoint: Path) -> None:
     """Writes a self-contained model directory: config with the answers, weights, vocabulary."""
     model.config.id2label = dict(enumerate(task.answers[i] for i in range(len(task.answers))))
     model.config.label2id = {label: index for index, label in model.config.id2label.items()}
@@ -161,12 +166,12 @@ def save(task: _Task, model, checkpoint: Path) -> None:
     print(checkpoint)
 
 
-def compare_with_pytorch(task: _Task, model, checkpoint: Path) -> None:
+def compare_with_pytorch(task: _Task, model: "keras.Model", checkpoint: Path) -> None:
     """Loads the checkpoint into lxmert_pt and prints the largest difference of each output."""
     try:
         import torch
     except ImportError:
-        print("PyTorch is not installed, so this step is left out; pip install 'lxmert-tf[pt]' brings it.")
+        print("PyTorch is not installed, so this step is skipped; install it with pip install 'lxmert-tf[pt]'.")
         return
     from lxmert_pt import LxmertForQuestionAnswering
 
@@ -182,13 +187,13 @@ def compare_with_pytorch(task: _Task, model, checkpoint: Path) -> None:
         print(f"{name:<28} largest difference {largest:.1e}")
 
 
-def answer_elsewhere(task: _Task, model, chosen: list[Annotation], output: Path) -> None:
-    """Exports the model, answers the chosen questions in a process that has only the SavedModel, and checks them."""
+def answer_with_saved_model(task: _Task, model: "keras.Model", chosen: list[Annotation], output: Path) -> None:
+    """Exports the model, and answers the chosen questions in another process with the SavedModel alone."""
     model.export(output / "saved_model", verbose=False)
     inputs = task.inputs(chosen)
     arrays, scores = output / "request.npz", output / "response.npy"
     np.savez(arrays, **inputs)
-    command = [sys.executable, "-c", ANSWER_WITH_SAVED_MODEL, str(output / "saved_model"), str(arrays), str(scores)]
+    command = [sys.executable, "-c", SERVE, str(output / "saved_model"), str(arrays), str(scores)]
     finished = subprocess.run(command, capture_output=True, text=True)
     if finished.returncode:
         raise RuntimeError(f"The exported model did not answer: {finished.stderr.strip().splitlines()[-1]}")
@@ -202,7 +207,7 @@ def answer_elsewhere(task: _Task, model, chosen: list[Annotation], output: Path)
     print(f"largest difference between the SavedModel and the model: {difference:.1e}")
 
 
-def draw_answer(task: _Task, model, annotation: Annotation, path: Path) -> Path:
+def draw_answer(task: _Task, model: "keras.Model", annotation: Annotation, path: Path) -> Path:
     """Draws the picture, its boxes, the question, the answer, and where the model looked, as a PNG."""
     from matplotlib.figure import Figure
     from matplotlib.patches import Rectangle
@@ -212,18 +217,18 @@ def draw_answer(task: _Task, model, annotation: Annotation, path: Path) -> Path:
     output = model(inputs, output_attentions=True)
     answer = task.answers[int(np.asarray(output.question_answering_score)[0].argmax())]
     words = int(inputs["attention_mask"].sum())
-    looked = np.asarray(output.cross_encoder_attentions[-1])[0, :, :words].mean((0, 1))  # over heads and words
-    looked = looked / looked.max()
+    attention = np.asarray(output.cross_encoder_attentions[-1])[0, :, :words].mean((0, 1))  # over heads and words
+    attention = attention / attention.max()
 
     with Image.open(task.data / "images" / f"{annotation.img_id}.png") as image:
         pixels = np.asarray(image)
     height, width = pixels.shape[:2]
     corners = inputs["visual_pos"][0] * [width, height, width, height]
     panels = {
-        "boxes": [{"edgecolor": "tab:blue", "linewidth": 1} for _ in looked],
+        "boxes": [{"edgecolor": "tab:blue", "linewidth": 1} for _ in attention],
         "where the model looked": [
             {"edgecolor": "tab:red", "linewidth": 1 + 3 * weight, "alpha": max(weight, 0.05)}
-            for weight in map(float, looked)
+            for weight in map(float, attention)
         ],
     }
     figure = Figure(figsize=(9, 4.2), layout="constrained")
@@ -238,7 +243,7 @@ def draw_answer(task: _Task, model, annotation: Annotation, path: Path) -> Path:
     return path
 
 
-def say(title: str) -> None:
+def print_heading(title: str) -> None:
     print(f"\n{title}\n{'-' * len(title)}", flush=True)
 
 
@@ -246,12 +251,12 @@ def _answer(annotation: Annotation) -> str:
     return max(annotation.label, key=annotation.label.get)
 
 
-def _fresh(output: Path, overwrite: bool) -> Path:
+def _prepare_directory(output: Path, overwrite: bool) -> Path:
     if output.exists() and (not output.is_dir() or any(output.iterdir())):
         if not overwrite:
-            raise FileExistsError(f"{output} is there already; give --overwrite to replace it, or another --output.")
+            raise FileExistsError(f"{output} already exists; give --overwrite to replace it, or another --output.")
         if not (output / "data" / "label2ans.json").exists():
-            raise FileExistsError(f"{output} is not of an earlier demo; --overwrite replaces only what a demo wrote.")
+            raise FileExistsError(f"{output} is not the output of a demo; --overwrite replaces nothing else.")
         shutil.rmtree(output)
     output.mkdir(parents=True, exist_ok=True)
     return output

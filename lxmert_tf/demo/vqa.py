@@ -4,7 +4,7 @@ from collections import Counter
 from collections.abc import Iterator
 
 from lxmert_tf.data.annotations import Annotation
-from lxmert_tf.demo.questions import SIDES, Question, Style, ask, existing_pairs, yes
+from lxmert_tf.demo.questions import SIDES, Question, Style, ask, existing_pairs, yes_no
 from lxmert_tf.demo.scenes import Scene, beside
 
 SENTENCES = {
@@ -49,7 +49,7 @@ def candidates(scene: Scene) -> Iterator[Question]:
     yield _question("count", str(len(scene.things)), things="objects")
     for pairs, there in zip(existing_pairs(scene), (True, False), strict=True):
         for color, shape in sorted(pairs):
-            yield _question("existence", yes(there), color=color, shape=shape)
+            yield _question("existence", yes_no(there), color=color, shape=shape)
     yield from _relations(scene)
 
 
@@ -59,7 +59,7 @@ def _relations(scene: Scene) -> Iterator[Question]:
             yield _question("position", half, name=name)
         for other, other_name in scene.named():
             if other is not thing and (there := beside(thing, other)):
-                yield _question("order", yes(there == "left"), name=name, other=other_name)
+                yield _question("order", yes_no(there == "left"), name=name, other=other_name)
         sides = [(beside(other, thing), other) for other in scene.others(thing)]
         if all(there for there, _ in sides):
             for side in SIDES:

@@ -1,4 +1,4 @@
-"""`lxmert-tf export --check`: what was exported loads, is whole, answers, and answers as the model does."""
+"""`lxmert-tf export --check`: exports are complete, load, answer, and agree with the checkpoint."""
 
 import functools
 import os
@@ -9,6 +9,7 @@ import numpy as np
 import tensorflow as tf
 
 from conversion.compare import error_between
+from lxmert_tf.configuration import LxmertConfig
 from lxmert_tf.input_table import SIGNATURE_INPUTS, TABLE
 from lxmert_tf.serving import server_files
 from lxmert_tf.serving.checkpoint import Source, load
@@ -27,7 +28,7 @@ def check_model(
     report: Callable[[str], None],
     config: str | os.PathLike | None = None,
 ) -> bool:
-    """Checks every version of a model; whether all are sound.
+    """Checks every version of a model; returns whether all are sound.
 
     Args:
         base, name: BASE/NAME holds the versions.
@@ -41,7 +42,7 @@ def check_model(
     folder = Path(base) / name
     numbers = versions(folder)
     if not numbers:
-        raise FileNotFoundError(f"{folder} holds no version to check.")
+        raise FileNotFoundError(f"{folder} has no version to check.")
     sound, loaded = True, functools.cache(lambda precision: load(source, precision, config))
     try:
         served = server_files.served(base, name, numbers)
@@ -68,18 +69,20 @@ def _check_version(folder: Path, source, loaded: Callable[[str], Source]) -> tup
         if missing:
             problems.append(f"no warm-up request for {', '.join(missing)}")
         difference = None if problems else _compare(signatures, metadata, loaded)
-    except Exception as error:  # damaged files make TensorFlow raise whatever it meets
+    except Exception as error:  # damaged files make TensorFlow raise anything
         return [reason(error)], ""
     if difference == np.inf:
-        problems.append(f"outputs of it or of {source} are not finite, which proves nothing")
+        problems.append(f"outputs of it or of {source} are not finite, so they cannot be compared")
     elif difference is not None and difference > TOLERANCES[metadata["precision"]]:
         problems.append(f"differs from {source} by {difference:.1e} of the largest value")
-    compared = "made from another checkpoint" if difference is None else f"as the checkpoint to {difference:.1e}"
+    compared = (
+        "made from another checkpoint" if difference is None else f"equal to the checkpoint within {difference:.1e}"
+    )
     requests = sum(map(len, seen.values()))
     return problems, f"sound: {len(signatures)} signatures, {requests} warm-up requests, {compared}"
 
 
-def run(signature, inputs: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+def run(signature: Callable, inputs: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
     """A loaded signature's outputs for arrays; strings may be arrays of objects."""
     specs = signature.structured_input_signature[1]
     outputs = signature(**{name: tf.constant(value, specs[name].dtype) for name, value in inputs.items()})
@@ -87,7 +90,7 @@ def run(signature, inputs: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
 
 
 def _compare(signatures, metadata: dict, loaded: Callable[[str], Source]) -> float | None:
-    """The largest relative difference between serving_default and the checkpoint in Keras; None for another's.
+    """The largest relative difference between serving_default and the checkpoint; None if made from another one.
 
     It is infinite where an output is not finite.
     """
@@ -108,7 +111,7 @@ def _compare(signatures, metadata: dict, loaded: Callable[[str], Source]) -> flo
     return largest
 
 
-def sample_inputs(config, num_images: int = 1, examples: int = 3, seed: int = 0) -> dict[str, np.ndarray]:
+def sample_inputs(config: LxmertConfig, num_images: int = 1, examples: int = 3, seed: int = 0) -> dict[str, np.ndarray]:
     """Random inputs of serving_default with padding in both masks."""
     rng = np.random.default_rng(seed)
     tokens, boxes = min(12, config.max_position_embeddings), 7

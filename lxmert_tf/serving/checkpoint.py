@@ -35,8 +35,8 @@ def load(source: str | os.PathLike, precision: str = "float32", config: str | os
         config: config.json in place of the checkpoint's own.
 
     Raises:
-        FileNotFoundError: no such path or repository.
-        ValueError: it is damaged, or lacks a head that would be served untrained.
+        FileNotFoundError: there is no such path or repository.
+        ValueError: it is damaged, or lacks a head, which would be served untrained.
     """
     import lxmert_tf
     from lxmert_tf import weights

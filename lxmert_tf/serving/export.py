@@ -20,7 +20,7 @@ from lxmert_tf.serving.warmup import write_warmup
 PRECISIONS = ("float32", "bfloat16", "float16")
 PROBABILITIES = ("sigmoid", "softmax")
 BATCH_SIZES = (1, 2, 4, 8, 16, 32)
-LARGEST_BATCH = 4096  # each size is warmed up with
+LARGEST_BATCH = 4096  # the server is warmed up with each size
 BERT_IDS = SpecialIds(cls=101, sep=102, pad=0)  # of the vocabulary that every published LXMERT uses
 
 
@@ -62,14 +62,14 @@ def export(
         The version folder. It appears whole or not at all.
 
     Raises:
-        FileNotFoundError, ValueError, ImportError: what was asked for cannot be exported or served; says why.
+        FileNotFoundError, ValueError, ImportError: the checkpoint cannot be exported or served that way.
     """
-    server_files.check_free(check_name(name))
+    server_files.check_model_name(check_name(name))
     check_name(label, "A version label")
     _require_serving_api()
     _check_choices(precision, outputs, top_k, probabilities, batch_sizes)
     if Path(base).exists() and not Path(base).is_dir():
-        raise NotADirectoryError(f"{base} is no folder: give the one that the server's models are to be in.")
+        raise NotADirectoryError(f"{base} is not a directory: give the server's directory of models.")
     server_files.read_config(base)
     next_version(Path(base) / name, version)
     loaded = load(source, precision, config)
@@ -80,7 +80,7 @@ def export(
         write_warmup(folder, name, servable.signatures, sorted(batch_sizes), loaded.model.config)
         server_files.write_batching(folder, list(batch_sizes))
         write_metadata(folder, _metadata(source, name, precision, loaded, options, servable))
-        with server_files.alone(base):
+        with server_files.locked_base(base):
             written = publish(folder, version)
             try:
                 server_files.update_config(base, name, int(written.name), label)
@@ -91,8 +91,15 @@ def export(
     return written
 
 
-def make_options(loaded: Source, text: bool, outputs, labels, top_k: int, probabilities: str | None) -> Options:
-    """How a loaded checkpoint is offered, with its tokenizer and answers."""
+def make_options(
+    loaded: Source,
+    text: bool,
+    outputs: Sequence[str],
+    labels: str | os.PathLike | None,
+    top_k: int,
+    probabilities: str | None,
+) -> Options:
+    """The options of the signatures, with the checkpoint's tokenizer and answers."""
     from lxmert_tf import LxmertTokenizer
 
     model, config = loaded.model, loaded.model.config
@@ -100,7 +107,7 @@ def make_options(loaded: Source, text: bool, outputs, labels, top_k: int, probab
         raise ValueError(f"--labels is for models that answer questions; {type(model).__name__} has no answers.")
     if text and not model.answers:
         raise ValueError(
-            f"--text is for models that answer; {type(model).__name__} gives a value per token: send it token ids."
+            f"--text is for models that answer; {type(model).__name__} returns a value per token: send it token ids."
         )
     try:
         tokenizer = LxmertTokenizer.from_pretrained(loaded.directory)
@@ -112,7 +119,7 @@ def make_options(loaded: Source, text: bool, outputs, labels, top_k: int, probab
         tokenizer = None
     if tokenizer is not None and text and len(tokenizer) > config.vocab_size:
         raise ValueError(
-            f"The tokenizer has {len(tokenizer)} tokens, the model {config.vocab_size}: they do not belong together."
+            f"The tokenizer has {len(tokenizer)} tokens, but the model's vocab_size is {config.vocab_size}."
         )
     special = BERT_IDS if config.vocab_size > max(BERT_IDS) else None
     if tokenizer is not None and tokenizer.pad_token_id is not None:
@@ -142,7 +149,7 @@ def _check_choices(precision, outputs, top_k, probabilities, batch_sizes) -> Non
         raise ValueError(f"top_k must be at least 1, got {top_k}.")
     sizes = set(batch_sizes)
     if not sizes or min(sizes) < 1 or max(sizes) > LARGEST_BATCH or len(sizes) != len(batch_sizes):
-        raise ValueError(f"batch_sizes must be different integers in 1..{LARGEST_BATCH}, got {list(batch_sizes)}.")
+        raise ValueError(f"batch_sizes must be distinct integers in 1..{LARGEST_BATCH}, got {list(batch_sizes)}.")
 
 
 def _require_serving_api() -> None:

@@ -134,7 +134,7 @@ def _conditions(inputs: Mapping[str, tf.Tensor], config: LxmertConfig, dtype: st
 
 
 def _within(values, low, high, message: str):
-    # NaN is told elsewhere: it is neither below nor above
+    # NaN is checked elsewhere: it is neither below nor above
     shown = [tf.reduce_min(values), tf.constant("and"), tf.reduce_max(values)]
     return ~tf.reduce_any((values < low) | (values > high)), f"{message}, got values between", shown
 

@@ -1,8 +1,9 @@
-"""serving_metadata.json: what an export was made from and with, and the hashes of its files."""
+"""serving_metadata.json: source and versions of an export, and the hashes of its files."""
 
 import datetime
 import json
 import os
+from collections.abc import Callable
 from pathlib import Path
 
 from lxmert_tf.files import sha256, write_text
@@ -25,29 +26,29 @@ def write_metadata(folder: Path, values: dict) -> None:
 
 
 def read_metadata(folder: str | os.PathLike) -> dict:
-    """The metadata of a version folder; ValueError if it is no such file."""
+    """The metadata of a version folder; ValueError if the file is damaged."""
     path = Path(folder) / METADATA_FILE
     try:
         values = json.loads(path.read_text(encoding="utf-8"))
     except ValueError as error:
-        raise ValueError(f"{path} is not a JSON file: {error}.") from error
+        raise ValueError(f"Cannot read {path} as JSON: {error}.") from error
     if not isinstance(values, dict) or not isinstance(values.get("files"), dict):
         raise ValueError(f"{path} is not the metadata of an export.")
     return values
 
 
 def changed_files(folder: str | os.PathLike) -> list[str]:
-    """The files of a version that are missing or not as they were written, with what is wrong."""
+    """Messages about files of a version that are missing or have changed."""
     folder, problems = Path(folder), []
     for name, digest in read_metadata(folder)["files"].items():
         if not (folder / name).is_file():
             problems.append(f"{name} is missing")
         elif sha256(folder / name) != digest:
-            problems.append(f"{name} is damaged: it is not as the export wrote it")
+            problems.append(f"{name} is damaged: its hash differs from the export's")
     return problems
 
 
-def describe(function) -> dict:
+def describe(function: Callable) -> dict:
     """A concrete function's inputs and outputs as JSON: dtype, and shape with null where it is free."""
     inputs = function.structured_input_signature[1]
     return {

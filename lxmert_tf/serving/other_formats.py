@@ -1,4 +1,4 @@
-"""LiteRT and ONNX files through Keras' own export; what its converters cannot do is told."""
+"""LiteRT and ONNX files through Keras' own export, with a plain error where its converters fail."""
 
 import os
 from collections.abc import Sequence
@@ -40,14 +40,14 @@ def export_file(
     if path.suffix != SUFFIXES[format]:
         raise ValueError(f"A file of format {format} must end in {SUFFIXES[format]}, got {path.name!r}.")
     if len(sizes) != 3 or min(sizes) < 1:
-        raise ValueError(f"--sizes must be examples, tokens and boxes, 1 at least each; got {list(sizes)}.")
+        raise ValueError(f"--sizes must be examples, tokens and boxes, each at least 1, got {list(sizes)}.")
     if format == "onnx":
         _require_onnx()
     model = load(source, config=config).model
     longest = model.config.max_position_embeddings
     if sizes[1] > longest:
         raise ValueError(
-            f"--sizes: the model takes {longest} tokens at most (max_position_embeddings), got {sizes[1]}."
+            f"--sizes: the model takes at most {longest} tokens (max_position_embeddings), got {sizes[1]}."
         )
     with replacing(path) as temporary:
         try:

@@ -14,6 +14,7 @@ from lxmert_tf.backend import require
 from lxmert_tf.serving.characters import classes
 from lxmert_tf.serving.graph_inputs import of_rank
 from lxmert_tf.serving.normalization import Normalizer
+from lxmert_tf.tokenization import LxmertTokenizer
 
 
 class QuestionTokenizer(tf.Module):
@@ -25,10 +26,10 @@ class QuestionTokenizer(tf.Module):
 
     Raises:
         ImportError: tensorflow-text is not installed.
-        ValueError: the tokenizer does something that the graph cannot.
+        ValueError: the graph cannot do what the tokenizer does.
     """
 
-    def __init__(self, tokenizer, longest: int):
+    def __init__(self, tokenizer: LxmertTokenizer, longest: int):
         super().__init__(name="tokenizer")
         text = _tensorflow_text()
         spec = _checked_spec(tokenizer)
@@ -92,7 +93,7 @@ class QuestionTokenizer(tf.Module):
 
     def _ids(self, texts: tf.Tensor) -> tf.RaggedTensor:
         """string[B] -> ragged int32[B, pieces], without [CLS] and [SEP] around."""
-        with tf.device("CPU:0"):  # where strings are anyway: their many small integers are not worth the way to a GPU
+        with tf.device("CPU:0"):  # where strings are anyway: a GPU gains nothing from many small integers
             parts = self._split(texts, self._any_added, self._any_added)  # around added tokens, which stay as they are
             same = parts.flat_values[:, None] == tf.constant(self._added)
             is_added = tf.reduce_any(same, axis=1)
@@ -119,7 +120,7 @@ def _tensorflow_text():
 
 
 def _checked_spec(tokenizer) -> dict:
-    """The contents of the tokenizer's tokenizer.json; ValueError if the graph cannot do what it says."""
+    """The content of the tokenizer's tokenizer.json; ValueError if the graph cannot do what it asks for."""
     instead = "export without it and tokenise in the client."
     if tokenizer.never_split:
         raise ValueError(f"--text cannot keep never_split words whole; {instead}")
@@ -133,9 +134,9 @@ def _checked_spec(tokenizer) -> dict:
     for part, wanted in (("normalizer", "BertNormalizer"), ("pre_tokenizer", "BertPreTokenizer")):
         kind = (spec[part] or {}).get("type")
         if kind != wanted:
-            raise ValueError(f"--text needs the {part} {wanted}, and tokenizer.json has {kind}; {instead}")
+            raise ValueError(f"--text needs the {part} {wanted}, but tokenizer.json has {kind}; {instead}")
     if sorted(spec["model"]["vocab"].values()) != list(range(len(spec["model"]["vocab"]))):
-        raise ValueError("The ids of the vocabulary have gaps; --text needs them to be 0, 1, 2, ...")
+        raise ValueError("The ids of the vocabulary have gaps; --text needs the ids 0, 1, 2, ...")
     prefix = spec["model"]["continuing_subword_prefix"]
     if not set(prefix) & set(string.punctuation):  # else words that begin with it are pieces that go on
         raise ValueError(f"--text needs a punctuation mark in wordpieces_prefix, such as ##, got {prefix!r}; {instead}")

@@ -1,14 +1,18 @@
-"""The files that a server wants beside a SavedModel: batching, which models and versions, and how to run it."""
+"""The server's files beside a SavedModel: batching parameters, models and versions, and how to run it."""
 
-import fcntl
 import os
 import re
 import string
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from lxmert_tf.files import write_text
+from lxmert_tf.files import LOCK, write_text
+from lxmert_tf.locks import locked
+
+if TYPE_CHECKING:
+    from tensorflow_serving.config.model_server_config_pb2 import ModelServerConfig
 
 BATCHING_FILE = "batching_params.pbtxt"
 CONFIG_FILE = "models.config"
@@ -32,7 +36,7 @@ def write_batching(folder: Path, batch_sizes: list[int]) -> None:
     write_text(folder / BATCHING_FILE, "\n".join(lines) + "\n")
 
 
-def read_config(base: str | os.PathLike):
+def read_config(base: str | os.PathLike) -> "ModelServerConfig":
     """BASE/models.config as a ModelServerConfig, an empty one where there is no file.
 
     Raises:
@@ -46,29 +50,26 @@ def read_config(base: str | os.PathLike):
         try:
             text_format.Parse(path.read_text(encoding="utf-8"), config)
         except (text_format.ParseError, UnicodeDecodeError) as error:
-            raise ValueError(f"{path} is not a model config file: {str(error).rstrip('.')}.") from error
+            raise ValueError(f"Cannot read {path} as a model config file: {str(error).rstrip('.')}.") from error
     return config
 
 
 @contextmanager
-def alone(folder: str | os.PathLike) -> Iterator[None]:
-    """Keeps other exports of this machine from changing what is in BASE until it is left."""
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        with suppress(OSError):  # shared folders may know no locks
-            fcntl.flock(descriptor, fcntl.LOCK_EX)
+def locked_base(base: str | os.PathLike) -> Iterator[None]:
+    """Makes other exports wait before they change what is in BASE."""
+    with ExitStack() as stack:
+        with suppress(OSError):  # a shared folder may not support locks
+            stack.enter_context(locked(Path(base) / LOCK))
         yield
-    finally:
-        os.close(descriptor)
 
 
 def update_config(base: str | os.PathLike, name: str, version: int, label: str) -> None:
-    """Writes BASE/models.config: the model is in it, `label` is on `version`, and every labelled version is served.
+    """Writes BASE/models.config with the model, `label` on `version`, and every labelled version served.
 
-    Of a model that serves `all` versions that stays, and so does whatever else the file says.
+    The policy `all` of a model is kept, and so is everything else in the file.
 
     Raises:
-        ValueError: there is such a file already that TF Serving could not read.
+        ValueError: there is a file that TF Serving could not read.
     """
     from google.protobuf import text_format
 
@@ -85,14 +86,14 @@ def update_config(base: str | os.PathLike, name: str, version: int, label: str) 
 
 
 def served(base: str | os.PathLike, name: str, existing: list[int]) -> list[int]:
-    """Which of a model's versions BASE/models.config serves.
+    """The versions of a model that BASE/models.config serves.
 
     Raises:
         ValueError: TF Serving could not read the file, or the model is not in it.
     """
     models = {model.name: model for model in read_config(base).model_config_list.config}
     if name not in models:
-        raise ValueError(f"{Path(base) / CONFIG_FILE} does not serve {name}: add it, or export again.")
+        raise ValueError(f"{Path(base) / CONFIG_FILE} has no model {name}: add it, or export again.")
     policy = models[name].model_version_policy
     choice = policy.WhichOneof("policy_choice")
     if choice == "specific":
@@ -100,14 +101,14 @@ def served(base: str | os.PathLike, name: str, existing: list[int]) -> list[int]
     return existing if choice == "all" else sorted(existing)[-max(policy.latest.num_versions, 1) :]
 
 
-def check_free(name: str) -> None:
-    """ValueError if a model of that name would stand in the place of one of the server's files."""
+def check_model_name(name: str) -> None:
+    """ValueError if a model's directory would have the name of one of the server's files."""
     if name in (CONFIG_FILE, *(template.name for template in TEMPLATES.iterdir())):
-        raise ValueError(f"{name} is the name of a file beside the models' folders: give the model another one.")
+        raise ValueError(f"{name} is the name of a file beside the models' directories: give the model another name.")
 
 
 def write_templates(base: str | os.PathLike, name: str, image_tag: str) -> list[Path]:
-    """Writes Dockerfile, compose.yaml and kubernetes.yaml into BASE, those that are not there; returns them."""
+    """Writes those of Dockerfile, compose.yaml, kubernetes.yaml, ... that BASE lacks; returns them."""
     written = []
     for template in sorted(TEMPLATES.iterdir()):
         path = Path(base) / template.name
@@ -119,6 +120,6 @@ def write_templates(base: str | os.PathLike, name: str, image_tag: str) -> list[
 
 
 def _dns_name(name: str) -> str:
-    """A name as Kubernetes takes it for a service: small letters, digits and '-', a letter first and no '-' last."""
+    """A valid Kubernetes service name: lower-case letters, digits and '-', a letter first and no '-' last."""
     plain = re.sub(r"[^a-z0-9]+", "-", name.lower())
     return (plain if plain[0].isalpha() else f"model-{plain}")[:63].rstrip("-")

@@ -1,4 +1,4 @@
-"""Warm-up requests, which TF Serving runs before it serves a version: written, read back, and replayed."""
+"""Warm-up requests, which TF Serving runs before it serves a version: writing, reading and replaying them."""
 
 import os
 import re
@@ -9,6 +9,7 @@ import numpy as np
 import tensorflow as tf
 from tensorflow.core.framework import tensor_pb2
 
+from lxmert_tf.configuration import LxmertConfig
 from lxmert_tf.input_table import TABLE, TEXT_INPUTS
 
 WARMUP_FILE = Path("assets.extra") / "tf_serving_warmup_requests"
@@ -17,7 +18,7 @@ TOKENS, BOXES = 20, 36  # the paper's text length and boxes per image
 QUESTION = "what is in the picture ?"
 
 
-def write_warmup(folder: Path, name: str, signatures: Mapping, batch_sizes: list[int], config) -> int:
+def write_warmup(folder: Path, name: str, signatures: Mapping, batch_sizes: list[int], config: LxmertConfig) -> int:
     """Writes a request for every signature and batch size; returns how many.
 
     Args:
@@ -31,8 +32,8 @@ def write_warmup(folder: Path, name: str, signatures: Mapping, batch_sizes: list
 
     if len(signatures) * len(batch_sizes) > MOST_RECORDS:
         raise ValueError(
-            f"{len(signatures)} signatures in {len(batch_sizes)} batch sizes make more than the {MOST_RECORDS} warm-up "
-            "requests that TF Serving takes: give fewer --batch-sizes."
+            f"{len(signatures)} signatures in {len(batch_sizes)} batch sizes are more than the {MOST_RECORDS} warm-up "
+            "requests that TF Serving accepts: give fewer --batch-sizes."
         )
     path = folder / WARMUP_FILE
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -48,7 +49,7 @@ def write_warmup(folder: Path, name: str, signatures: Mapping, batch_sizes: list
 
 
 def _filled(name: str, spec: tf.TensorSpec, batch_size: int, config):
-    """A TensorProto of one number throughout, which takes no room in the file."""
+    """A TensorProto that repeats one number, which takes little space in the file."""
     tokens = min(TOKENS, config.max_position_embeddings)
     free = iter((batch_size, tokens if name in TEXT_INPUTS else BOXES))
     proto = tensor_pb2.TensorProto(dtype=spec.dtype.as_datatype_enum)
@@ -67,30 +68,30 @@ def read_warmup(folder: str | os.PathLike) -> Iterator[tuple[str, dict[str, np.n
 
     Raises:
         FileNotFoundError: there is no file of requests.
-        ValueError: it is damaged, empty, or holds something else or too much.
+        ValueError: it is damaged, empty, too long, or has other requests.
     """
     from google.protobuf.message import DecodeError
     from tensorflow_serving.apis import prediction_log_pb2
 
     path = Path(folder) / WARMUP_FILE
     if not path.is_file():
-        raise FileNotFoundError(f"There are no warm-up requests at {path}.")
+        raise FileNotFoundError(f"No warm-up requests at {path}.")
     count = 0
     try:
         for record in tf.data.TFRecordDataset(os.fspath(path)).as_numpy_iterator():
             count += 1
             if count > MOST_RECORDS:
-                raise ValueError(f"{path} holds more than the {MOST_RECORDS} requests that TF Serving takes.")
+                raise ValueError(f"{path} has more than the {MOST_RECORDS} requests that TF Serving accepts.")
             log = prediction_log_pb2.PredictionLog.FromString(record)
             if log.WhichOneof("log_type") != "predict_log":
-                raise ValueError(f"Request {count} of {path} is no Predict request.")
+                raise ValueError(f"Request {count} of {path} is not a Predict request.")
             request = log.predict_log.request
             inputs = {key: tf.make_ndarray(proto) for key, proto in request.inputs.items()}
             yield request.model_spec.signature_name or "serving_default", inputs
     except (tf.errors.DataLossError, DecodeError) as error:
         raise ValueError(f"{path} is damaged after {count} requests: {str(error).splitlines()[0]}") from error
     if not count:
-        raise ValueError(f"{path} holds no requests.")
+        raise ValueError(f"{path} has no requests.")
 
 
 def replay(folder: str | os.PathLike, run: Callable[[str, dict], Mapping]) -> dict[str, list[int]]:
@@ -109,18 +110,22 @@ def replay(folder: str | os.PathLike, run: Callable[[str, dict], Mapping]) -> di
         try:
             outputs = run(signature, inputs)
         except Exception as error:
-            raise ValueError(f"The warm-up request of {size} to {signature} fails: {reason(error)}") from error
+            raise ValueError(f"The warm-up request of {size} to {signature} failed: {reason(error)}") from error
         for name, value in outputs.items():
             value = np.asarray(value)
             if len(value) != size:
-                raise ValueError(f"{signature} gives {name} for {len(value)} examples, asked for {size}.")
+                raise ValueError(f"{signature} returns {name} for {len(value)} examples instead of {size}.")
             if value.dtype.kind == "f" and not np.isfinite(value).all():
-                raise ValueError(f"{signature} gives {name} that is not finite for the warm-up request of {size}.")
+                raise ValueError(f"{signature} returns {name} that is not finite for the warm-up request of {size}.")
         seen.setdefault(signature, []).append(size)
     return seen
 
 
 def reason(error: Exception) -> str:
-    """The sentence in an error of TensorFlow's, which is long: what an assertion says, or the first line."""
-    said = re.search(r"assertion failed: (.*)", str(error))
-    return said[1] if said else next((line for line in str(error).splitlines() if line.strip()), type(error).__name__)
+    """The message in TensorFlow's long errors: that of an assertion, or the first line."""
+    assertion = re.search(r"assertion failed: (.*)", str(error))
+    return (
+        assertion[1]
+        if assertion
+        else next((line for line in str(error).splitlines() if line.strip()), type(error).__name__)
+    )

@@ -1,4 +1,4 @@
-"""Backups from which training goes on exactly where it was: one file, written beside its place and renamed.
+"""Backups from which training is resumed exactly: one file, written beside its place and renamed.
 
 Keras' `BackupAndRestore` knows the epoch but not the step within it, nor the means of the metrics, the state of other
 callbacks, or the order of the data; and it replaces its file in place, so that a kill may leave none.
@@ -8,11 +8,14 @@ import json
 import os
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from lxmert_tf.files import replacing
+
+if TYPE_CHECKING:
+    import keras
 
 FORMAT = 3  # 1: with the means of losses over batches; 2: with the optimizer's count of skipped updates twice
 
@@ -20,8 +23,8 @@ FORMAT = 3  # 1: with the means of losses over batches; 2: with the optimizer's 
 class Backup:
     """Everything that changes while a compiled model trains, in one `.safetensors` file.
 
-    Weights, seeds of dropout, moments and step count of the optimiser, and running metrics are tensors; whatever else
-    the caller has to remember is JSON in the file's metadata.
+    Weights, seeds of dropout, moments and step count of the optimiser, and running metrics are tensors; the rest of the
+    state is JSON in the file's metadata.
 
     Args:
         path: the file.
@@ -29,11 +32,11 @@ class Backup:
         write: whether this process writes (in a group of workers only the chief does; all read).
     """
 
-    def __init__(self, path: str | os.PathLike, model, write: bool = True):
+    def __init__(self, path: str | os.PathLike, model: "keras.Model", write: bool = True):
         self.path, self.model, self.write = Path(path), model, write
 
     def save(self, state: dict[str, Any]) -> None:
-        """Replaces the file; until that is done the earlier one stays.
+        """Replaces the file; until that is done the previous one stays.
 
         Args:
             state: JSON values.
@@ -50,7 +53,7 @@ class Backup:
             try:
                 save_file(arrays, temporary, metadata)
             except SafetensorError as error:
-                raise OSError(f"{self.path} cannot be written, the backup before it is intact: {error}") from error
+                raise OSError(f"Cannot write {self.path}; the previous backup is intact: {error}") from error
 
     def restore(self) -> dict[str, Any] | None:
         """Puts weights and optimiser back and returns the state, or None if there is no backup.
@@ -79,12 +82,12 @@ class Backup:
                 arrays = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
         except (SafetensorError, KeyError, ValueError, OSError) as error:
             raise ValueError(
-                f"{self.path} is not a readable backup ({error}); remove it to start this run anew."
+                f"Cannot read the backup {self.path} ({error}); remove it to start this run anew."
             ) from error
         if content["format"] != FORMAT:
             raise ValueError(
                 f"{self.path} was written by another version of lxmert-tf (format {content['format']}, not {FORMAT}): "
-                "go on with that version, or start the run anew in another directory."
+                "resume it with that version, or start the run anew in another directory."
             )
         variables = dict(self._variables())
         shapes = {name: tuple(variable.shape) for name, variable in variables.items()}
@@ -94,8 +97,8 @@ class Backup:
         )
         if differing:
             raise ValueError(
-                f"{self.path} is the backup of another model or optimiser: {differing[0]} differs, "
-                f"{len(differing)} tensors in all."
+                f"{self.path} is the backup of another model or optimiser: {len(differing)} tensors differ, "
+                f"such as {differing[0]}."
             )
         metrics = []
         for name, variable in variables.items():

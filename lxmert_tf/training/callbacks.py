@@ -1,6 +1,6 @@
-"""Keras callbacks of a training run: the log, the best checkpoint, backups, and what must stop it.
+"""Keras callbacks of a training run: the log, the best checkpoint, backups, and the guard against NaN.
 
-They share a `Progress`, which is what a backup remembers beside tensors.
+They share a `Progress`, which a backup keeps beside the tensors.
 """
 
 import csv
@@ -11,7 +11,7 @@ import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import keras
 import numpy as np
@@ -19,6 +19,9 @@ import numpy as np
 from lxmert_tf.files import replacing, write_text
 from lxmert_tf.keras_private import steps_of
 from lxmert_tf.training.backup import Backup
+
+if TYPE_CHECKING:
+    import tensorflow as tf
 
 logger = logging.getLogger("lxmert_tf")
 
@@ -53,7 +56,7 @@ class Progress:
 
 
 class Backups(keras.callbacks.Callback):
-    """Saves a backup every so many steps and after each epoch; put it last, so that it sees what the others did.
+    """Saves a backup every so many steps and after each epoch; the last callback, so that it has the others' effects.
 
     Args:
         backup: where to.
@@ -65,25 +68,25 @@ class Backups(keras.callbacks.Callback):
         super().__init__()
         self.backup, self.progress, self.every = backup, progress, every
 
-    def on_epoch_begin(self, epoch, logs=None):
+    def on_epoch_begin(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
         self.backup.restore_metrics()
 
-    def on_train_batch_end(self, batch, logs=None):
+    def on_train_batch_end(self, batch: int, logs: dict[str, Any] | None = None) -> None:
         self.progress.step += 1
         # The end of an epoch has its own, after validation.
         if self.every and self.progress.step % self.every == 0 and batch + 1 < self.params["steps"]:
             self.backup.save(self.progress.to_dict())
 
-    def on_epoch_end(self, epoch, logs=None):
+    def on_epoch_end(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
         self.model.reset_metrics()  # as they are when the next epoch begins
         self.backup.save(self.progress.to_dict())
 
 
 class NonFiniteGuard(keras.callbacks.Callback):
-    """Stops when the loss or a gradient is not finite, or notes the step where the optimiser skips such updates.
+    """Stops when the loss or a gradient is not finite, or records the step where the optimiser skips such updates.
 
     With float16 the loss scale may make gradients infinite: Keras then lowers the scale and skips the update, which is
-    noted, and only the loss stops training.
+    recorded, and only the loss stops training.
 
     Args:
         progress: where training is.
@@ -95,15 +98,15 @@ class NonFiniteGuard(keras.callbacks.Callback):
         super().__init__()
         self.progress, self.describe, self.skip = progress, describe, skip
 
-    def on_train_begin(self, logs=None):
+    def on_train_begin(self, logs: dict[str, Any] | None = None) -> None:
         self.seen, self.applied = self._count(), self._applied()
         self.before: list | None = None
 
-    def on_train_batch_begin(self, batch, logs=None):
+    def on_train_batch_begin(self, batch: int, logs: dict[str, Any] | None = None) -> None:
         if self.skip:
             self.before = [variable.numpy() for variable in self.model.metrics_variables]
 
-    def on_train_batch_end(self, batch, logs=None):
+    def on_train_batch_end(self, batch: int, logs: dict[str, Any] | None = None) -> None:
         applied, self.applied = self.applied, self._applied()
         if self._count() == self.seen and np.isfinite((logs or {}).get("loss", 0.0)).all():
             if self.applied == applied:
@@ -114,7 +117,7 @@ class NonFiniteGuard(keras.callbacks.Callback):
         if not self.skip:
             raise TrainingError(
                 f"The loss or a gradient of step {step + 1} is not finite; its batch is {self.describe(step)}. "
-                "Nothing of this step was saved. Lower the learning rate, mend the data (`lxmert-tf features check` "
+                "Nothing of this step was saved. Lower the learning rate, repair the data (`lxmert-tf features check` "
                 "finds features that are not finite), or skip such steps (--skip-nan)."
             )
         self.progress.skipped.append(step)
@@ -142,10 +145,10 @@ class EpochLog(keras.callbacks.Callback):
         super().__init__()
         self.progress, self.path = progress, path
 
-    def on_epoch_begin(self, epoch, logs=None):
+    def on_epoch_begin(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
         self.started = time.perf_counter()
 
-    def on_epoch_end(self, epoch, logs=None):
+    def on_epoch_end(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
         row = {
             "epoch": epoch + 1,
             "step": self.progress.step,
@@ -174,7 +177,7 @@ class BestCheckpoint(keras.callbacks.Callback):
         super().__init__()
         self.progress, self.monitor, self.save, self.patience = progress, monitor, save, patience
 
-    def on_epoch_end(self, epoch, logs=None):
+    def on_epoch_end(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
         value = (logs or {}).get(self.monitor)
         if value is not None and not self._is_better(float(value)):
             self.progress.waited += 1
@@ -202,48 +205,48 @@ class BestCheckpoint(keras.callbacks.Callback):
 class DataWait(keras.callbacks.Callback):
     """Adds to the logs the seconds per step in which training waited for data, as `data_wait`.
 
-    `watch` makes the dataset tell when a batch has come; what lies between that and the step's begin is waiting. The
-    first step after a start, in which the model is traced, does not count.
+    `observe` makes the dataset record when a batch arrives; the time from the beginning of the step until then is the
+    wait. The first step after a start, in which the model is traced, does not count.
     """
 
     def __init__(self):
         super().__init__()
-        self.came = 0.0
+        self.arrived = 0.0
 
-    def watch(self, dataset):
-        """The same dataset, telling."""
+    def observe(self, dataset: "tf.data.Dataset") -> "tf.data.Dataset":
+        """The same dataset, whose arrivals are recorded."""
         import tensorflow as tf
 
-        def tell(*batch):
-            told = tf.numpy_function(self._tell, [], tf.float64)
-            with tf.control_dependencies([told]):
+        def record(*batch):
+            time_of_arrival = tf.numpy_function(self._record, [], tf.float64)
+            with tf.control_dependencies([time_of_arrival]):
                 return tf.nest.map_structure(tf.identity, batch)
 
         options = tf.data.Options()
         options.experimental_optimization.inject_prefetch = False  # it would hide the wait
-        return dataset.map(tell).with_options(options)
+        return dataset.map(record).with_options(options)
 
-    def _tell(self) -> float:
-        self.came = time.perf_counter()
-        return self.came
+    def _record(self) -> float:
+        self.arrived = time.perf_counter()
+        return self.arrived
 
-    def on_train_begin(self, logs=None):
+    def on_train_begin(self, logs: dict[str, Any] | None = None) -> None:
         self.first = True
 
-    def on_epoch_begin(self, epoch, logs=None):
+    def on_epoch_begin(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
         self.waited, self.steps = 0.0, 0
 
-    def on_train_batch_begin(self, batch, logs=None):
+    def on_train_batch_begin(self, batch: int, logs: dict[str, Any] | None = None) -> None:
         self.began = time.perf_counter()
 
-    def on_train_batch_end(self, batch, logs=None):
+    def on_train_batch_end(self, batch: int, logs: dict[str, Any] | None = None) -> None:
         if not self.first:
-            self.waited += max(self.came - self.began, 0.0)
+            self.waited += max(self.arrived - self.began, 0.0)
             self.steps += 1
         self.first = False
         logs["data_wait"] = self.waited / max(self.steps, 1)
 
-    def on_epoch_end(self, epoch, logs=None):
+    def on_epoch_end(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
         logs["data_wait"] = self.waited / max(self.steps, 1)
 
 
@@ -261,19 +264,19 @@ class TensorBoardLog(keras.callbacks.Callback):
         super().__init__()
         self.directory, self.progress, self.every, self.writer = directory, progress, every, None
 
-    def on_train_begin(self, logs=None):
-        forget_events_after(self.directory, self.progress.step)
+    def on_train_begin(self, logs: dict[str, Any] | None = None) -> None:
+        remove_events_after(self.directory, self.progress.step)
 
-    def on_train_batch_end(self, batch, logs=None):
+    def on_train_batch_end(self, batch: int, logs: dict[str, Any] | None = None) -> None:
         step = self.progress.step + 1
         if step % self.every == 0:
             values = {f"train/{name}": value for name, value in (logs or {}).items()}
             self._write({**values, "train/learning_rate": float(self.model.optimizer.learning_rate)}, step)
 
-    def on_epoch_end(self, epoch, logs=None):
+    def on_epoch_end(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
         self._write({f"epoch/{name}": value for name, value in (logs or {}).items()}, self.progress.step)
 
-    def on_train_end(self, logs=None):
+    def on_train_end(self, logs: dict[str, Any] | None = None) -> None:
         if self.writer is not None:
             self.writer.close()
             self.writer = None
@@ -293,8 +296,8 @@ class TensorBoardLog(keras.callbacks.Callback):
         self.writer.flush()
 
 
-def forget_events_after(directory: Path, step: int) -> None:
-    """Rewrites TensorBoard's event files without what a killed run wrote after the backup that it goes on from."""
+def remove_events_after(directory: Path, step: int) -> None:
+    """Rewrites TensorBoard's event files without what a killed run wrote after the backup that it is resumed from."""
     import tensorflow as tf
 
     for path in sorted(directory.glob("events.out.tfevents.*")):
@@ -313,7 +316,7 @@ def forget_events_after(directory: Path, step: int) -> None:
                     file.write(record)
 
 
-def inner_optimizer(model) -> keras.optimizers.Optimizer:
+def inner_optimizer(model: keras.Model) -> keras.optimizers.Optimizer:
     """The optimiser that updates the weights, which in float16 Keras puts into one that scales the loss."""
     return getattr(model.optimizer, "inner_optimizer", model.optimizer)
 

@@ -1,7 +1,7 @@
 """Training on several devices of one machine, and on several machines.
 
 `fit` of Keras 3 fails under `MultiWorkerMirroredStrategy` (keras-team/keras issue 20585), for two reasons that
-`make_fit_work` mends:
+`prepare_for_fit` repairs:
 
 1. Before the first step `fit` builds the model from a batch that it averages over the replicas, which fails for batches
    of several workers (and under `MirroredStrategy` costs a batch of data). Our models exist when they are constructed,
@@ -12,13 +12,17 @@
 import json
 import os
 from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
 
 import keras
 
 from lxmert_tf.keras_private import build_compiled, skip_symbolic_build, workers_of
 
+if TYPE_CHECKING:
+    import tensorflow as tf
 
-def make_strategy(mirrored: bool = False):
+
+def make_strategy(mirrored: bool = False) -> "tf.distribute.Strategy | None":
     """The strategy for this process: by TF_CONFIG over several machines, over the devices of this one, or None.
 
     Args:
@@ -41,7 +45,7 @@ def make_strategy(mirrored: bool = False):
     return None
 
 
-def is_chief(strategy) -> bool:
+def is_chief(strategy: "tf.distribute.Strategy | None") -> bool:
     """Whether this process writes files: the only one, the one called chief, or else the first worker."""
     resolver = getattr(strategy, "cluster_resolver", None)
     if resolver is None or not resolver.cluster_spec().as_dict():
@@ -51,17 +55,14 @@ def is_chief(strategy) -> bool:
     return resolver.task_type == "worker" and resolver.task_id == 0
 
 
-def number_of_workers(strategy) -> int:
-    """Processes that train together."""
-    return 1 if strategy is None else workers_of(strategy)
+def is_multi_worker(strategy: "tf.distribute.Strategy | None") -> bool:
+    """Whether several processes train together."""
+    return strategy is not None and workers_of(strategy) > 1
 
 
-def is_multi_worker(strategy) -> bool:
-    """Whether there is more than one process."""
-    return number_of_workers(strategy) > 1
-
-
-def distribute(strategy, make_batches: Callable, batch_size: int):
+def distribute(
+    strategy: "tf.distribute.Strategy | None", make_batches: Callable[[int, int], "tf.data.Dataset"], batch_size: int
+) -> Any:
     """Batches for `fit` under a strategy.
 
     Args:
@@ -88,7 +89,7 @@ def distribute(strategy, make_batches: Callable, batch_size: int):
     return strategy.distribute_datasets_from_function(of_worker)
 
 
-def even_batch_size(batch_size: int, examples: int, strategy) -> int:
+def even_batch_size(batch_size: int, examples: int, strategy: "tf.distribute.Strategy | None") -> int:
     """The next larger batch size for validation of which every device gets a share, of the last batch too."""
     replicas = strategy.num_replicas_in_sync if strategy else 1
     size = -(-batch_size // replicas) * replicas
@@ -97,7 +98,7 @@ def even_batch_size(batch_size: int, examples: int, strategy) -> int:
     return size
 
 
-def check_agreement(strategy, step: int) -> None:
+def check_agreement(strategy: "tf.distribute.Strategy | None", step: int) -> None:
     """Holds all workers to the same step.
 
     Raises:
@@ -114,12 +115,12 @@ def check_agreement(strategy, step: int) -> None:
     sums = strategy.experimental_local_results(strategy.run(tf.function(total)))
     if int(sums[0].numpy()) != step * strategy.num_replicas_in_sync:
         raise ValueError(
-            f"This worker would go on after step {step}, another one elsewhere: all must see the same run directory."
+            f"This worker would resume after step {step}, another one elsewhere: all must see the same run directory."
         )
 
 
-def make_fit_work(model, batch) -> None:
-    """Prepares a compiled model of a strategy for `fit` and `evaluate`, as said above.
+def prepare_for_fit(model: keras.Model, batch: Any) -> None:
+    """Prepares a compiled model of a strategy for `fit` and `evaluate`, as explained above.
 
     Args:
         model: created and compiled in the strategy's scope.

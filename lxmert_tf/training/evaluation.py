@@ -12,16 +12,18 @@ from tqdm import tqdm
 
 from conversion.names import match, task_of
 from lxmert_tf import LxmertTokenizer, weights
+from lxmert_tf.data.batches import TaskDataset
 from lxmert_tf.data.features.store import open_features
 from lxmert_tf.files import replacing
 from lxmert_tf.input_table import of_image, of_text
 from lxmert_tf.losses import answer_loss
 from lxmert_tf.metrics import Consistency, sentence_groups
 from lxmert_tf.training import tasks
-from lxmert_tf.training.run import TRAINING, check_fits, read_tokenizer, verbosity
-from lxmert_tf.training.run_directory import RUN
+from lxmert_tf.training.inputs import check_compatible, read_tokenizer
+from lxmert_tf.training.options import verbosity
+from lxmert_tf.training.run_directory import RUN, TRAINING
 
-NOT_FINITE = "the region features or the weights hold values that are not (see `lxmert-tf features check`)"
+NOT_FINITE = "the region features or the weights hold NaN or infinity (see `lxmert-tf features check`)"
 
 
 class Evaluator:
@@ -37,7 +39,7 @@ class Evaluator:
         precision: Keras dtype policy.
 
     Raises:
-        FileNotFoundError, ValueError: a file is not there, or does not fit.
+        FileNotFoundError, ValueError: a file does not exist, or does not fit.
     """
 
     def __init__(
@@ -54,10 +56,10 @@ class Evaluator:
         self.task, self.batch_size = task, batch_size
         if (Path(model) / RUN).exists():
             raise ValueError(f"{model} is a run directory; give one of its models, such as {Path(model) / 'best'}.")
-        about = _read_about(Path(model) / TRAINING)
-        if about.get("task", task) not in (task, *({"vqa", "gqa"} if task in ("vqa", "gqa") else ())):
-            raise ValueError(f"{model} was trained for {about['task']}, not for {task}.")
-        self.max_length = about.get("max_length", 20) if max_length is None else max_length
+        training = _read_training(Path(model) / TRAINING)
+        if training.get("task", task) not in (task, *({"vqa", "gqa"} if task in ("vqa", "gqa") else ())):
+            raise ValueError(f"{model} was trained for {training['task']}, not for {task}.")
+        self.max_length = training.get("max_length", 20) if max_length is None else max_length
         self.tokenizer: LxmertTokenizer = read_tokenizer(vocab, model)
         self.model = _trained_model(task, model, precision)
         self.answers = None
@@ -70,18 +72,19 @@ class Evaluator:
                     f"got {'none' if self.answers is None else len(self.answers)}."
                 )
         self.features = open_features(features)
-        check_fits(self.model.config, self.tokenizer, self.features)
+        check_compatible(self.model.config, self.tokenizer, self.features)
 
-    def dataset(self, paths: Sequence[str], limit: int | None = None):
-        """The `TaskDataset` of some annotation files, in their order; with `limit`, of their first so many images."""
+    def dataset(self, paths: Sequence[str], limit: int | None = None) -> TaskDataset:
+        """The `TaskDataset` of some annotation files, in their order; for `limit` see `vqa_dataset`."""
         return tasks.dataset(
             self.task,
-            tasks.read(self.task, paths, limit),
+            tasks.read(self.task, paths),
             self.features,
             self.tokenizer,
             self.answers,
             batch_size=self.batch_size,
             max_length=min(self.max_length, self.model.config.max_position_embeddings),
+            limit=limit,
         )
 
     def evaluate(self, paths: Sequence[str], limit: int | None = None, verbose: int | str = "auto") -> dict[str, Any]:
@@ -103,8 +106,8 @@ class Evaluator:
         metrics = tasks.metrics(self.task)
         if self.task == "nlvr2":
             metrics.append(Consistency(sentence_groups([annotation.identifier for annotation in examples])))
-        measured = self._measured_by_image if self.task in ("vqa", "gqa") else self._measured
-        result = {name: float(value) for name, value in measured(dataset, metrics, verbosity(verbose)).items()}
+        measure = self._measure_by_image if self.task in ("vqa", "gqa") else self._measure
+        result = {name: float(value) for name, value in measure(dataset, metrics, verbosity(verbose)).items()}
         if not np.isfinite(result["loss"]):
             raise ValueError(f"The loss is not finite: {NOT_FINITE}.")
         if "accuracy" not in result:
@@ -114,15 +117,15 @@ class Evaluator:
             result["unknown_answers"] = sum(dataset.unknown_answers.values())
         return result
 
-    def _measured(self, dataset, metrics: list, verbose: int | str) -> dict[str, Any]:
+    def _measure(self, dataset, metrics: list, verbose: int | str) -> dict[str, Any]:
         """Loss and metrics, as Keras measures them."""
         # Without XLA, which would compile anew for each length of text.
         self.model.compile(metrics=metrics, jit_compile=False)
         return self.model.evaluate(dataset.batches(0, len(dataset)), verbose=verbose, return_dict=True)
 
-    def _measured_by_image(self, dataset, metrics: list, verbose: int | str) -> dict[str, Any]:
-        """What `_measured` returns of a model that answers questions; each image is encoded once."""
-        loss, answer = keras.metrics.Mean("loss"), answering_by_image(self.model)
+    def _measure_by_image(self, dataset, metrics: list, verbose: int | str) -> dict[str, Any]:
+        """What `_measure` returns of a model that answers questions; each image is encoded once."""
+        loss, answer = keras.metrics.Mean("loss"), make_answer_function(self.model)
         batches = tqdm(dataset.batches(0, len(dataset)), "batches", total=len(dataset), disable=not verbose)
         for step, (x, y) in enumerate(batches):
             examples = dataset.examples(step)
@@ -136,14 +139,14 @@ class Evaluator:
     def predictions(self, paths: Sequence[str], limit: int | None = None) -> Iterator[tuple[Any, int]]:
         """(annotation, class with the largest logit), in the order of the files, one batch in memory at a time."""
         dataset = self.dataset(paths, limit)
-        classify = self._classify_pairs if self.task == "nlvr2" else answering_by_image(self.model)
+        classify = self._classify_pairs if self.task == "nlvr2" else make_answer_function(self.model)
         batches = dataset.batches(0, len(dataset)).map(lambda x, *y: x)
         for step, x in enumerate(tqdm(batches, "batches", total=len(dataset))):
             examples = dataset.examples(step)
             scores = np.asarray(classify(x, examples))
             for annotation, row in zip(examples, scores, strict=True):
                 if not np.isfinite(row).all():
-                    raise ValueError(f"The scores of {tasks.identify(annotation)!r} are not finite: {NOT_FINITE}.")
+                    raise ValueError(f"The scores of {tasks.annotation_id(annotation)!r} are not finite: {NOT_FINITE}.")
                 yield annotation, int(row.argmax())
 
     def _classify_pairs(self, x: dict, examples: Sequence):
@@ -171,8 +174,8 @@ class Evaluator:
         return ("[\n" if first else ",\n") + json.dumps(entry, ensure_ascii=False)
 
 
-def answering_by_image(model) -> Callable:
-    """A function that answers a batch of questions and encodes each of its images once.
+def make_answer_function(model: keras.Model) -> Callable:
+    """Makes a function that answers a batch of questions and encodes each of its images once.
 
     Questions about one image, about five in VQA and more in GQA, stand together in the files.
 
@@ -205,18 +208,18 @@ def _trained_model(task: str, source: str, precision: str):
     model = weights.model_of(model_class, checkpoint, precision)
     missing = match(checkpoint.tensors.shapes, task_of(model_class.__name__), checkpoint.config).missing
     if missing:
-        raise ValueError(f"{source} is no trained model for {task}: it lacks {', '.join(sorted(missing)[:3])}.")
+        raise ValueError(f"{source} is not a trained model for {task}: it lacks {', '.join(sorted(missing)[:3])}.")
     return model
 
 
-def _read_about(path: Path) -> dict[str, Any]:
-    """What a training run notes beside its models; nothing where there is no such file."""
+def _read_training(path: Path) -> dict[str, Any]:
+    """What a training run records beside its models; nothing where there is no such file."""
     if not path.exists():
         return {}
     try:
-        about = json.loads(path.read_text(encoding="utf-8"))
-        if not isinstance(about["task"], str) or not isinstance(about["max_length"], int):
+        training = json.loads(path.read_text(encoding="utf-8"))
+        if not isinstance(training["task"], str) or not isinstance(training["max_length"], int):
             raise TypeError
     except (ValueError, KeyError, TypeError):
-        raise ValueError(f"{path} is damaged: it must name the task and max_length; mend or remove it.") from None
-    return about
+        raise ValueError(f"{path} is damaged: it must hold task and max_length; repair or remove it.") from None
+    return training

@@ -4,6 +4,7 @@ import logging
 import re
 from collections.abc import Sequence
 from dataclasses import replace
+from typing import TYPE_CHECKING
 
 from conversion.answers import KERNEL, match_answers, with_target_head
 from conversion.formats import Checkpoint
@@ -11,6 +12,9 @@ from conversion.tensors import Tensors
 from lxmert_tf import weights
 from lxmert_tf.configuration import LxmertConfig
 from lxmert_tf.labels import head_labels
+
+if TYPE_CHECKING:
+    import keras
 
 logger = logging.getLogger("lxmert_tf")
 
@@ -30,14 +34,14 @@ def with_answers(config: LxmertConfig, answers: Sequence[str] | None) -> LxmertC
 
 
 def from_checkpoint(
-    model_class,
+    model_class: type["keras.Model"],
     checkpoint: Checkpoint,
     config: LxmertConfig,
     answers: Sequence[str] | None,
     init_answers: Sequence[str] | None = None,
     load_answers: bool = True,
-    dtype=None,
-):
+    dtype: str | None = None,
+) -> "keras.Model":
     """A model of `model_class` with a checkpoint's weights.
 
     Args:
@@ -59,14 +63,14 @@ def from_checkpoint(
         if not (load_answers and checkpoint.task == "visual-reasoning"):
             tensors = _without_head(tensors)
     elif checkpoint.task == "visual-reasoning":
-        logger.warning("%s answers no questions: the answer head is initialised.", checkpoint.path)
+        logger.warning("%s has no answer head: it is initialised.", checkpoint.path)
         tensors = _without_head(tensors)
     elif KERNEL in tensors:
         tensors = _fitted_head(checkpoint, list(answers), init_answers, load_answers)
     return weights.model_of(model_class, replace(checkpoint, tensors=tensors, config=config), dtype)
 
 
-def freeze(model, patterns: Sequence[str]) -> int:
+def freeze(model: "keras.Model", patterns: Sequence[str]) -> int:
     """Excludes weights from training; before `compile`.
 
     Args:
@@ -78,14 +82,14 @@ def freeze(model, patterns: Sequence[str]) -> int:
         How many weights are frozen.
 
     Raises:
-        ValueError: a pattern is no regular expression, matches nothing, or nothing is left to train.
+        ValueError: a pattern is not a regular expression or matches nothing, or nothing is left to train.
     """
     frozen = set()
     for pattern in patterns:
         try:
             found = [v for v in model.weights if re.search(pattern, v.path.partition("/")[2])]
         except re.error as error:
-            raise ValueError(f"{pattern!r} is no regular expression: {error}.") from error
+            raise ValueError(f"{pattern!r} is not a regular expression: {error}.") from error
         if not found:
             raise ValueError(f"{pattern!r} matches none of the weights, such as {model.weights[0].path!r}.")
         frozen |= {id(variable) for variable in found}

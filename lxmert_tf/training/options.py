@@ -1,15 +1,16 @@
-"""What `lxmert-tf train` can be told, as data."""
+"""The options of `lxmert-tf train` as data."""
 
+import sys
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from lxmert_tf.training.recipes import FROM_SCRATCH, RECIPES, TASKS, Recipe
 
 PRECISIONS = ("float32", "mixed_bfloat16", "mixed_float16", "bfloat16", "float64")
-SUBSETS = {"tiny": 512, "fast": 5000}  # images of each set, as in the original
+SUBSETS = {"tiny": 512, "fast": 5000}  # values of `limit`, as in the original
 
-# What may change between a run and the same run resumed: it makes no difference to what is learned.
-FREE = ("output", "backup_every", "verbose", "profile")
+# Options that make no difference to what is learned: a run may be resumed with others.
+CHANGEABLE = ("output", "backup_every", "verbose")
 
 
 @dataclass(frozen=True)
@@ -40,7 +41,7 @@ class TrainOptions:
         jit: whether XLA compiles the steps: faster ones, after a minute for each length of text.
         gradient_checkpointing: whether layers are computed again for the gradient: less memory, more time.
         skip_nan: whether steps with a gradient that is not finite are skipped and counted instead of fatal.
-        limit: use only the first so many images of each set.
+        limit: use only the first so many images of each set, in the order of the feature file.
         dropout: rate of both kinds of dropout, in place of the config's.
         verbose: Keras' `verbose`.
     """
@@ -114,9 +115,14 @@ class TrainOptions:
             changes |= {name: value for name, value in FROM_SCRATCH.items() if changes[name] is None}
         if self.clip == 0:
             changes["clip"] = float("inf")
-        return RECIPES[self.task].but(**changes)
+        return RECIPES[self.task].replace(**changes)
 
     def fixed(self) -> dict[str, Any]:
         """The options that make a run what it is, as JSON values."""
-        values = {name: value for name, value in asdict(self).items() if name not in FREE}
+        values = {name: value for name, value in asdict(self).items() if name not in CHANGEABLE}
         return {name: list(value) if isinstance(value, tuple) else value for name, value in values.items()}
+
+
+def verbosity(verbose: int | str) -> int:
+    """Keras' `verbose`; "auto" is a progress bar on a terminal and a line per epoch elsewhere."""
+    return (1 if sys.stdout.isatty() else 2) if verbose == "auto" else verbose

@@ -1,11 +1,16 @@
-"""The published recipes as data: what each task trains with unless told otherwise.
+"""The published recipes as data: the defaults of each task.
 
 Source: Tan & Bansal 2019, sections 3.3 and 4; the original code's `run/*.bash`.
 """
 
-from dataclasses import dataclass, replace
+import dataclasses
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from lxmert_tf.configuration import MULTI_LABEL, SINGLE_LABEL
+
+if TYPE_CHECKING:
+    import keras
 
 TASKS = ("vqa", "gqa", "nlvr2", "pretrain")
 OPTIMIZERS = ("bertadam", "adamw")
@@ -73,9 +78,9 @@ class Recipe:
         _check("layer_decay", self.layer_decay, 0 < self.layer_decay <= 1, "above 0 and at most 1")
         _check("max_length", self.max_length, self.max_length >= 3, "at least 3")
 
-    def but(self, **changes) -> "Recipe":
-        """This recipe with changes; None leaves a value as it is."""
-        return replace(self, **{name: value for name, value in changes.items() if value is not None})
+    def replace(self, **changes) -> "Recipe":
+        """A copy with changes; None leaves a value as it is."""
+        return dataclasses.replace(self, **{name: value for name, value in changes.items() if value is not None})
 
 
 # What suits a model with random weights better: without bias correction the first updates are too large for it.
@@ -93,7 +98,7 @@ RECIPES = {
 
 def make_optimizer(
     recipe: Recipe, total_steps: int, rate_factors: dict[str, float] | None = None, skip_nonfinite: bool = False
-):
+) -> "keras.optimizers.Optimizer":
     """The recipe's optimizer, a `keras.optimizers.Optimizer`, with a linear warm-up and decay.
 
     Args:

@@ -2,7 +2,7 @@
 
 import os
 from collections.abc import Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from lxmert_tf.configuration import LxmertConfig
 from lxmert_tf.data.annotations import (
@@ -13,6 +13,11 @@ from lxmert_tf.data.annotations import (
     read_pretraining,
 )
 from lxmert_tf.labels import head_labels
+
+if TYPE_CHECKING:
+    from lxmert_tf.data.batches import TaskDataset
+    from lxmert_tf.data.features.store import FeatureStore
+    from lxmert_tf.tokenization import LxmertTokenizer
 
 MODELS = {
     "vqa": "TFLxmertForQuestionAnswering",
@@ -35,21 +40,17 @@ def has_answers(task: str) -> bool:
     return task != "nlvr2"
 
 
-def read(task: str, paths: Sequence[str | os.PathLike], limit: int | None = None, purpose: str | None = None) -> list:
+def read(task: str, paths: Sequence[str | os.PathLike], purpose: str | None = None) -> list:
     """The annotations of one or several files, in order.
 
     Args:
         task: whose files they are.
         paths: json files.
-        limit: only the annotations of so many images, the first that are named.
         purpose: "train" or "validate", for which there must be labels; None if they may be absent.
 
     Raises:
-        ValueError: a file cannot be read as one of the task, has no labels where it must, or two files share an id;
-            or `limit` is below 1.
+        ValueError: a file cannot be read as one of the task, has no labels where it must, or two files share an id.
     """
-    if limit is not None and limit < 1:
-        raise ValueError(f"limit must be at least 1, got {limit}.")
     annotations = []
     for path in paths:
         content = READERS[task](path)
@@ -57,23 +58,23 @@ def read(task: str, paths: Sequence[str | os.PathLike], limit: int | None = None
             _check_labelled(path, content, purpose)
         annotations += content
     if not annotations:
-        raise ValueError(f"{', '.join(map(os.fspath, paths))}: there is nothing in it.")
+        raise ValueError(f"{', '.join(map(os.fspath, paths))}: no annotations.")
     if len(paths) > 1:
         seen: set = set()
         for annotation in annotations:
-            name = identify(annotation)
+            name = annotation_id(annotation)
             if name in seen:
                 raise ValueError(f"{name!r} is in more than one of {', '.join(map(os.fspath, paths))}.")
             seen.add(name)
-    return annotations if limit is None else _of_first_images(annotations, limit)
+    return annotations
 
 
-def identify(annotation: Any) -> int | str:
-    """What names an annotation in its file: question_id, uid or img_id."""
+def annotation_id(annotation: Any) -> int | str:
+    """What identifies an annotation in its file: question_id, uid or img_id."""
     for name in ("question_id", "uid", "img_id"):
         if hasattr(annotation, name):
             return getattr(annotation, name)
-    raise TypeError(f"{type(annotation).__name__} has no id.")
+    raise TypeError(f"{type(annotation).__name__} has no question_id, uid or img_id.")
 
 
 def read_answer_table(path: str | os.PathLike) -> AnswerTable:
@@ -91,7 +92,14 @@ def config_answers(config: LxmertConfig) -> AnswerTable | None:
     return None if names is None else AnswerTable(names)
 
 
-def dataset(task: str, annotations: list, features, tokenizer, answers: AnswerTable | None, **options):
+def dataset(
+    task: str,
+    annotations: list,
+    features: "FeatureStore",
+    tokenizer: "LxmertTokenizer",
+    answers: AnswerTable | None,
+    **options: Any,
+) -> "TaskDataset":
     """The task's `TaskDataset`; see `lxmert_tf.data.datasets` for the options."""
     from lxmert_tf.data import datasets
 
@@ -99,7 +107,7 @@ def dataset(task: str, annotations: list, features, tokenizer, answers: AnswerTa
         labels = [annotation.label for annotation in annotations if annotation.label is not None]
         if labels and not any(answer in answers for label in labels for answer in label):
             raise ValueError(
-                "The answer table has none of the answers that the annotations give: it is of another set."
+                "The answer table has none of the answers in the annotations: it belongs to another data set."
             )
     make = getattr(datasets, {"pretrain": "pretraining_dataset"}.get(task, f"{task}_dataset"))
     given = () if task == "nlvr2" else (answers,)
@@ -120,10 +128,3 @@ def _check_labelled(path: str | os.PathLike, annotations: list, purpose: str) ->
     if bare:
         share = "there are no labels" if bare == len(annotations) else f"{bare:,} of {len(annotations):,} have no label"
         raise ValueError(f"{os.fspath(path)}: {share} to {purpose} on.")
-
-
-def _of_first_images(annotations: list, limit: int) -> list:
-    names = [name for name in ("img_id", "img0", "img1") if hasattr(annotations[0], name)]
-    images = dict.fromkeys(getattr(annotation, name) for annotation in annotations for name in names)
-    first = set(list(images)[:limit])
-    return [each for each in annotations if all(getattr(each, name) in first for name in names)]

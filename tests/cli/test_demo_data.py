@@ -55,7 +55,7 @@ def test_refuses_what_is_there_unless_told(tmp_path, capsys):
     before = (tmp_path / "set" / "features.tsv").read_bytes()
     assert run(tmp_path / "set", *small, "--seed", 1) == 2
     error = capsys.readouterr().err
-    assert error.startswith(f"lxmert-tf demo-data: error: {tmp_path / 'set'} is there already")
+    assert error.startswith(f"lxmert-tf demo-data: error: {tmp_path / 'set'} already exists")
     assert "--overwrite" in error
     assert (tmp_path / "set" / "features.tsv").read_bytes() == before
     assert run(tmp_path / "set", *small, "--seed", 1, "--overwrite") == 0
@@ -67,7 +67,7 @@ def test_refuses_what_is_there_unless_told(tmp_path, capsys):
     assert not (tmp_path / "set" / "features.h5").exists()
     (tmp_path / "set" / "notes.txt").write_text("mine")
     assert run(tmp_path / "set", *small, "--overwrite") == 2
-    assert "notes.txt is of no synthetic set" in capsys.readouterr().err
+    assert "notes.txt does not belong to a synthetic set" in capsys.readouterr().err
     assert (tmp_path / "set" / "notes.txt").exists()
 
 

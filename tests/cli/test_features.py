@@ -39,7 +39,7 @@ def test_build_info_check(tsv, tmp_path, capsys):
         assert word in text
     for file in (out, tsv):
         assert run("check", file) == 0
-        assert capsys.readouterr().out == f"{file}: all is well\n"
+        assert capsys.readouterr().out == f"{file}: no problems\n"
 
 
 def test_several_files_and_append(tsv, tmp_path, capsys):
@@ -76,7 +76,7 @@ def test_bad_lines(tsv, tmp_path, capsys):
     printed = capsys.readouterr()
     assert printed.out == f"{tmp_path / 'bad.h5'}: 5 images, 25 boxes; 2 bad lines skipped\n"
     assert printed.err.count("skipped: ") == 2
-    assert "line 7, image 'image_2': this img_id is in the file already" in printed.err
+    assert "line 7, image 'image_2': this img_id is already in the file" in printed.err
 
 
 def test_a_side_beyond_int32_is_a_bad_line(tsv, tmp_path, capsys):
@@ -105,7 +105,7 @@ def test_no_build_onto_its_own_source(tsv, tmp_path, capsys, option):
     (tmp_path / "link.tsv").symlink_to(tsv)
     for out in (tsv, tmp_path / "link.tsv"):
         assert run("build", tsv, out, option) == 2
-        assert f"{out} would be overwritten, but it is read, too" in capsys.readouterr().err
+        assert f"{out} would be overwritten, but it is also an input" in capsys.readouterr().err
     assert tsv.read_bytes() == before
     assert {path.name for path in tmp_path.iterdir()} == {"a.tsv", "link.tsv"}
 
@@ -131,12 +131,12 @@ def test_a_bug_leaves_nothing_behind(tsv, tmp_path, monkeypatch):
     ("arguments", "complaint"),
     [
         (("info", "nothing.h5"), "No such file or directory: nothing.h5"),
-        (("info", "a.tsv"), "make a file for random access first: lxmert-tf features build a.tsv a.h5"),
+        (("info", "a.tsv"), "build a file that has: lxmert-tf features build a.tsv a.h5"),
         (("check", "text.h5"), "text.h5 is neither an HDF5 nor an npz file"),
         (("build", "nothing.tsv", "a.h5"), "No such file or directory: nothing.tsv"),
-        (("build", "empty.tsv", "a.h5"), "there is not one image in empty.tsv"),
-        (("build", "a.tsv", "new.h5", "--append"), "there is no new.h5 to append to"),
-        (("build", "text.h5", "a.h5"), "text.h5 is no TSV file"),
+        (("build", "empty.tsv", "a.h5"), "no images in empty.tsv"),
+        (("build", "a.tsv", "new.h5", "--append"), "new.h5 does not exist, so nothing can be appended"),
+        (("build", "text.h5", "a.h5"), "text.h5 is not a TSV file"),
     ],
 )
 def test_refusals_are_one_sentence(tsv, tmp_path, monkeypatch, capsys, arguments, complaint):

@@ -8,7 +8,7 @@ import pytest
 from support.models import tiny_model
 
 from lxmert_tf.cli import main
-from lxmert_tf.command_line import printed_notes
+from lxmert_tf.command_line import print_notes
 
 logger = logging.getLogger("lxmert_tf")
 
@@ -16,7 +16,7 @@ logger = logging.getLogger("lxmert_tf")
 def test_notes_are_printed_once_and_nothing_else_changes(capsys, caplog):
     before = logger.level, list(logger.filters)
     logger.info("a note before", extra={"note": True})
-    with printed_notes():
+    with print_notes():
         for _ in range(2):
             logger.info("100%% of %s", "it", extra={"note": True})
         logger.info("not a note")

@@ -9,7 +9,7 @@ from support.data import files_of
 
 from lxmert_tf import LxmertConfig, LxmertTokenizer, TFLxmertForQuestionAnswering
 from lxmert_tf.cli import main
-from lxmert_tf.data.features.store import build_features
+from lxmert_tf.data.features.build import build_features
 from lxmert_tf.demo.dataset import write_dataset
 from lxmert_tf.training import tasks
 from lxmert_tf.training.evaluation import Evaluator
@@ -80,9 +80,18 @@ def test_evaluate_prints_one_object_that_agrees_with_training(data, run, capsys)
 def test_evaluation_that_encodes_each_image_once_measures_what_keras_does(data, run):
     evaluator = Evaluator("vqa", str(run / "best"), str(data / "features.h5"), batch_size=7)
     dataset = evaluator.dataset([str(data / "valid.json")])
-    found = evaluator._measured_by_image(dataset, tasks.metrics("vqa"), 0)
-    expected = evaluator._measured(dataset, tasks.metrics("vqa"), 0)
+    found = evaluator._measure_by_image(dataset, tasks.metrics("vqa"), 0)
+    expected = evaluator._measure(dataset, tasks.metrics("vqa"), 0)
     assert {name: float(value) for name, value in found.items()} == pytest.approx(expected, rel=1e-5)
+
+
+def test_limit_is_the_first_images_of_the_set_in_the_order_of_the_feature_file(data, run, tmp_path):
+    """The feature file begins with the images of the training set."""
+    questions = json.loads((data / "valid.json").read_text())
+    (tmp_path / "valid.json").write_text(json.dumps(questions[::-1]))
+    evaluator = Evaluator("vqa", str(run / "best"), str(data / "features.h5"))
+    found = evaluator.dataset([str(tmp_path / "valid.json")], limit=1).annotations
+    assert {annotation.img_id for annotation in found} == {questions[0]["img_id"]}
 
 
 def test_predict_writes_the_submission_of_every_question(data, run, tmp_path):
@@ -123,7 +132,7 @@ def test_a_training_of_which_every_step_is_skipped_fails(data, tmp_path, capsys)
 
 def test_a_rerun_with_other_options_names_the_difference(data, run, capsys):
     assert main(command(data, run, "--seed", "5")) == 2
-    assert "seed was 0 there and is 5 now" in capsys.readouterr().err
+    assert "with seed 0 instead of 5" in capsys.readouterr().err
 
 
 def test_what_does_not_fit_is_told_in_a_sentence(data, tmp_path, capsys):
@@ -170,7 +179,7 @@ def test_sets_without_labels_are_refused_before_anything_is_written(data, tmp_pa
         (["--accumulate", "5"], "accumulate is 5, but an epoch has only 4 steps of 32"),
         (["--vocab", "none"], "No such file or directory: none"),
         (["--vocab", "no/such/vocab.txt"], "No such file or directory: no/such/vocab.txt"),
-        (["--features", "."], ". is a directory; region features are a file"),
+        (["--features", "."], ". is a directory; expected an HDF5 or npz file of region features"),
     ],
     ids=lambda value: value[0] if isinstance(value, list) else "",
 )
@@ -184,12 +193,12 @@ def test_bad_options_are_refused_before_anything_is_written(data, tmp_path, caps
 
 def test_an_output_that_is_an_input_is_refused(data, run, tmp_path, capsys):
     assert main(command(data, data / "vocab.txt")) == 2
-    assert "would be overwritten, but it is read" in capsys.readouterr().err
+    assert "would be overwritten, but it is also an input" in capsys.readouterr().err
     arguments = ["--model", run / "best", "--data", data / "test.json", "--features", data / "features.h5"]
     for file in (data / "test.json", data / "features.h5", run / "best" / "config.json"):
         before = file.read_bytes()
         assert main(["predict", "vqa", *map(str, arguments), "--output", str(file)]) == 2
-        assert f"{file} would be overwritten, but it is read" in capsys.readouterr().err
+        assert f"{file} would be overwritten, but it is also an input" in capsys.readouterr().err
         assert file.read_bytes() == before
 
 
@@ -203,7 +212,7 @@ def test_what_is_not_as_the_config_or_the_options_say_is_told(data, tmp_path, ca
     assert main(arguments) == 2
     told = capsys.readouterr()
     assert "Texts are cut to 9 tokens, the config's max_position_embeddings." in told.out
-    assert "The model has 3 answers, those of the answer table, in place of the config's 7." in told.out
+    assert "The model has 3 answers, those of the answer table, instead of the config's 7." in told.out
     assert not (tmp_path / "run").exists()
 
 
@@ -212,7 +221,7 @@ def test_unknown_answers_are_told_once_for_each_set(data, tmp_path, caplog):
     arguments = command(data, tmp_path / "run", "--freeze", "nothing")
     arguments[arguments.index("--answers") + 1] = str(tmp_path / "answers.json")
     assert main(arguments) == 2
-    assert caplog.text.count("left out") == 2
+    assert caplog.text.count("not in the answer table of 3") == 2
 
 
 def test_an_answer_table_of_another_set_is_refused(data, tmp_path, capsys):
@@ -220,7 +229,7 @@ def test_an_answer_table_of_another_set_is_refused(data, tmp_path, capsys):
     arguments = command(data, tmp_path / "run")
     arguments[arguments.index("--answers") + 1] = str(tmp_path / "answers.json")
     assert main(arguments) == 2
-    assert "The answer table has none of the answers that the annotations give" in capsys.readouterr().err
+    assert "The answer table has none of the answers in the annotations" in capsys.readouterr().err
     assert not (tmp_path / "run").exists()
 
 
@@ -270,7 +279,7 @@ def test_a_model_without_the_head_of_the_task_is_not_measured(data, run, tmp_pat
     (model / "training.json").unlink()
     arguments = ["--model", model, "--data", data / "valid.json", "--features", data / "features.h5"]
     assert main(["evaluate", "nlvr2", *map(str, arguments)]) == 2
-    assert "is no trained model for nlvr2: it lacks" in capsys.readouterr().err
+    assert "is not a trained model for nlvr2: it lacks" in capsys.readouterr().err
 
 
 def test_a_run_directory_points_to_its_models(data, run, capsys):
@@ -297,5 +306,5 @@ def test_features_that_cannot_be_read_stop_training_with_the_cause(data, tmp_pat
     assert main(arguments) == 2
     told = capsys.readouterr().err
     assert "Traceback" not in told
-    assert f"Training stopped in step 5 of 8: ValueError: {features}, image '{last}': a box is not within" in told
+    assert f"Training stopped in step 5 of 8: ValueError: {features}, image '{last}': a box is outside" in told
     assert (tmp_path / "run" / "run.json").exists()

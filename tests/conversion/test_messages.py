@@ -14,8 +14,8 @@ import torch
 from support.checkpoints import BIAS, CONFIG, KERNEL, PRETRAINED, SOURCES, converted, golden, refusal, run, same, saved
 
 from conversion.convert import convert
-from conversion.destination import staged
 from conversion.tensors import to_torch
+from lxmert_tf.files import staged
 
 pytestmark = pytest.mark.filterwarnings("ignore::UserWarning:torch")
 TABLE = "lxmert.embeddings.word_embeddings.weight"

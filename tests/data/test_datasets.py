@@ -184,12 +184,22 @@ def test_limit_keeps_the_first_images(make, store):
     assert make("pretrain", limit=2).num_examples == 16
 
 
+def test_the_first_images_are_those_of_the_set_in_the_order_of_the_feature_file(store, tokenizer):
+    """One file holds the images of several sets, and the annotations' order does not matter."""
+    names = [name for name in reversed(store.img_ids) if name not in store.img_ids[:3]]
+    questions = [Annotation(n, name, "word1") for n, name in enumerate([*names, "not in the file"])]
+    dataset = vqa_dataset(questions, store, tokenizer, TABLE, 1, limit=2)
+    assert [each.img_id for each in dataset.annotations] == [store.img_ids[4], store.img_ids[3]]
+    with pytest.raises(ValueError, match=r"no examples of images in .*\.h5"):
+        vqa_dataset(questions[-1:], store, tokenizer, TABLE, 1, limit=2)
+
+
 def test_answers_outside_the_table_are_counted_and_told(store, tokenizer, caplog):
     labels = [{"yes": 0.9, "perhaps": 1}, {"perhaps": 0.3}, {}, {"si": 1, "no": 0.6}]
     questions = [Annotation(n, "image_0", "word1", label) for n, label in enumerate(labels)]
     dataset = gqa_dataset(questions, store, tokenizer, TABLE, 4)
     assert dataset.unknown_answers == Counter(perhaps=2, si=1)
-    assert "3 labels for 2 answers that the answer table of 3 does not hold, most often 'perhaps'" in caplog.text
+    assert "3 labels for 2 answers that are not in the answer table of 3, most often 'perhaps'" in caplog.text
     expected = np.float32([[0, 0.9, 0], [0, 0, 0], [0, 0, 0], [0, 0, 0.6]])
     np.testing.assert_array_equal(dataset.batch(0)[1]["labels"], expected)
 
@@ -201,7 +211,7 @@ def test_answers_outside_the_table_are_counted_and_told(store, tokenizer, caplog
         ({"max_length": 2}, "max_length must be at least 3"),
         ({"bucket": 0}, "bucket must be at least 1"),
         ({"shard": (2, 2)}, "shard must be"),
-        ({"limit": 0}, "no example to read among the first 0 images"),
+        ({"limit": 0}, "limit must be at least 1, got 0"),
         ({"batch_size": 51, "drop_remainder": True}, "too few for a batch of 51"),
         ({"batch_size": 7, "shard": (0, 7)}, "the last batch has 1 examples for 7 workers"),
     ],

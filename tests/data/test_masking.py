@@ -168,7 +168,7 @@ def test_validation_hides_the_same_parts_in_every_epoch_and_training_others(make
 
 def test_sources(make):
     assert {example.source for example in make(sources=["vqa"]).examples(0)} == {"vqa"}
-    with pytest.raises(ValueError, match="no sentence is of the source 'gqa'; there are mscoco, vqa"):
+    with pytest.raises(ValueError, match="no sentence has the source 'gqa'; the sources are mscoco, vqa"):
         make(sources=["gqa"])
 
 

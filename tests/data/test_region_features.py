@@ -65,7 +65,7 @@ def test_windows_line_ends_and_no_last_line_end(tmp_path):
             {"boxes": encode(np.random.default_rng(0).random((3, 4)), "<f8")},
             "boxes must hold 12 values of 4 bytes, got 96",
         ),
-        ({"boxes": encode([[0, 0.2, 0.9, 1.0]] * 3, "<f4")}, "are divided by the width"),
+        ({"boxes": encode([[0, 0.2, 0.9, 1.0]] * 3, "<f4")}, "not divided by width"),
         ({"features": encode([np.nan] * 12, "<f4")}, "features must be finite"),
         ({"objects_id": encode([1, 2, 3], "<i4")}, "objects_id must hold 3 values of 8 bytes, got 12 bytes"),
         ({"attrs_id": encode([1, 2], "<i8")}, "attrs_id must hold 3 values"),
@@ -75,15 +75,15 @@ def test_windows_line_ends_and_no_last_line_end(tmp_path):
         ({"attrs_conf": encode([0.5, -0.5, 0], "<f4")}, "attrs_conf must lie in 0..1, got -0.5 to 0.5"),
         (
             {"objects_id": encode([1, 2**31, 3], "<i8")},
-            "objects_id must be whole numbers in 0..2147483647, got 2147483648",
+            "objects_id must be integers in 0..2147483647, got 2147483648",
         ),
-        ({"attrs_id": encode([1, 2, -1], "<i8")}, "attrs_id must be whole numbers in 0..2147483647, got -1"),
+        ({"attrs_id": encode([1, 2, -1], "<i8")}, "attrs_id must be integers in 0..2147483647, got -1"),
         ({"num_boxes": b"2"}, "boxes must hold 8 values"),
-        ({"num_boxes": b"0"}, "num_boxes must be a whole number above 0"),
-        ({"num_boxes": b"1_0"}, "num_boxes must be a whole number above 0"),
-        ({"img_h": b"-480"}, "img_h must be a whole number above 0"),
+        ({"num_boxes": b"0"}, "num_boxes must be an integer above 0"),
+        ({"num_boxes": b"1_0"}, "num_boxes must be an integer above 0"),
+        ({"img_h": b"-480"}, "img_h must be an integer above 0"),
         ({"img_h": b"2147483648"}, "img_h must be above 0 and at most 2147483647, got 2147483648"),
-        ({"img_w": b"wide"}, "img_w must be a whole number above 0, got 'wide'"),
+        ({"img_w": b"wide"}, "img_w must be an integer above 0, got 'wide'"),
         ({"img_w": b"100"}, "within width 100"),
         ({"boxes": encode([[0, 0, 1, 1]] * 2 + [[0, 0, 641, 1]], "<f4")}, "box 2 must be x1 y1 x2 y2"),
         ({"boxes": encode([[-1, 0, 1, 1]] * 3, "<f4")}, "box 0 must be"),
@@ -121,14 +121,14 @@ def test_file_cut_off_in_the_middle(tmp_path):
 def test_repeated_image(tmp_path):
     line = line_of(tmp_path, make_regions())
     write_lines(tmp_path / "bad.tsv", line, line)
-    with pytest.raises(ValueError, match="line 2, image 'image_0': this img_id is in the file already"):
+    with pytest.raises(ValueError, match="line 2, image 'image_0': this img_id is already in the file"):
         list(read_tsv(tmp_path / "bad.tsv"))
 
 
 def test_changed_feature_dimension(tmp_path):
     lines = line_of(tmp_path, make_regions("a", feat_dim=4)), line_of(tmp_path, make_regions("b", feat_dim=5))
     write_lines(tmp_path / "bad.tsv", *lines)
-    with pytest.raises(ValueError, match="features must have 4 values per box as before, got 5"):
+    with pytest.raises(ValueError, match="features must have 4 values per box, as before, got 5"):
         list(read_tsv(tmp_path / "bad.tsv"))
 
 
@@ -137,7 +137,7 @@ def test_changed_feature_dimension(tmp_path):
     [
         ({"img_id": "a\tb"}, "img_id must be a name"),
         ({"img_w": 0}, "img_w must be above 0"),
-        ({"objects_id": np.array([0, 2.5, 1])}, "objects_id must be whole numbers in 0..2147483647, got 2.5"),
+        ({"objects_id": np.array([0, 2.5, 1])}, "objects_id must be integers in 0..2147483647, got 2.5"),
         ({"objects_id": np.zeros(2, np.int64)}, r"objects_id must have the shape \(3,\)"),
         ({"boxes": np.zeros((3, 5), np.float32)}, r"boxes must have the shape \(3, 4\)"),
         ({"boxes": np.full((3, 4), 1e4, np.float32)}, "box 0 must be"),
@@ -191,7 +191,7 @@ def test_normalize_boxes_puts_rounding_on_the_edge():
     ("boxes", "width", "height", "complaint"),
     [
         ([[0, 0, 641, 480]], 640, 480, "within width 640 and height 480"),
-        ([[0, 0, 480, 640]], 640, 480, "exchanged"),
+        ([[0, 0, 480, 640]], 640, 480, "swapped"),
         ([[-1, 0, 1, 1]], 640, 480, "box 0"),
         ([[0, 0, 1, 1], [5, 0, 4, 1]], 640, 480, "box 1"),
         ([[0, 0, float("nan"), 1]], 640, 480, "box 0"),

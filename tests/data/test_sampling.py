@@ -51,5 +51,5 @@ def test_workers_share_the_same_global_batches(workers):
         order = one.order(epoch, lengths)
         for part in parts:
             np.testing.assert_array_equal(part.order(epoch, lengths), order)
-        last = one.whole(len(one) - 1, order)
-        np.testing.assert_array_equal(np.concatenate([last[part.mine(last)] for part in parts]), last)
+        last = one.batch(len(one) - 1, order)
+        np.testing.assert_array_equal(np.concatenate([last[part.shard_of(last)] for part in parts]), last)

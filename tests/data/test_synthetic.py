@@ -503,7 +503,9 @@ def test_bad_arguments(tmp_path, arguments, complaint):
 @pytest.mark.parametrize("overwrite", [False, True])
 def test_what_is_there_is_kept(tmp_path, overwrite):
     (tmp_path / "mine.txt").write_text("mine")
-    with pytest.raises(FileExistsError, match="mine.txt is of no" if overwrite else "name a new or an empty directory"):
+    with pytest.raises(
+        FileExistsError, match="mine.txt does not belong to" if overwrite else "choose a new or an empty directory"
+    ):
         write_dataset(tmp_path, num_images=10, overwrite=overwrite)
     with pytest.raises(FileExistsError):
         write_dataset(tmp_path / "mine.txt", num_images=10, overwrite=overwrite)
@@ -524,7 +526,7 @@ def test_a_set_with_something_else_in_it_is_not_overwritten(tmp_path, name):
     (tmp_path / "set" / name).parent.mkdir(exist_ok=True)
     (tmp_path / "set" / name).write_text("mine")
     before = contents(tmp_path / "set")
-    with pytest.raises(FileExistsError, match="is of no synthetic set"):
+    with pytest.raises(FileExistsError, match="does not belong to a synthetic set"):
         write_dataset(tmp_path / "set", num_images=10, overwrite=True)
     assert contents(tmp_path / "set") == before
 

@@ -33,5 +33,5 @@ def test_an_output_is_none_of_the_inputs(tmp_path):
     (tmp_path / "link").symlink_to(tmp_path / "one")
     check_apart(tmp_path / "other", [tmp_path / "one", None, tmp_path / "missing"])
     check_apart(tmp_path / "missing", [tmp_path / "missing"])
-    with pytest.raises(ValueError, match="link would be overwritten, but it is read"):
+    with pytest.raises(ValueError, match="link would be overwritten, but it is also an input"):
         check_apart(tmp_path / "link", [tmp_path / "other", tmp_path / "one"])

@@ -24,6 +24,9 @@ LAZY = {  # may import PyTorch or TensorFlow inside a function, because it
 }
 
 
+LATER = ast.FunctionDef | ast.Lambda | ast.AsyncFunctionDef  # what runs when it is called
+
+
 def module_name(file: Path) -> str:
     return ".".join(file.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__")
 
@@ -42,8 +45,12 @@ def imports(file: Path, only_at_import: bool = False) -> Iterator[str]:
             assert node.level == 0, f"{file}: imports are absolute"
             yield node.module
             yield from (f"{node.module}.{alias.name}" for alias in node.names)
-        if not (only_at_import and isinstance(node, ast.FunctionDef | ast.Lambda | ast.AsyncFunctionDef)):
+        if not (only_at_import and (isinstance(node, LATER) or is_for_type_checkers(node))):
             nodes.extend(ast.iter_child_nodes(node))
+
+
+def is_for_type_checkers(node: ast.AST) -> bool:
+    return isinstance(node, ast.If) and ast.unparse(node.test) == "TYPE_CHECKING"
 
 
 def imports_any(file: Path, packages: tuple[str, ...], **options) -> list[str]:

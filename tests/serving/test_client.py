@@ -147,7 +147,7 @@ def test_connect_finds_out_the_protocol(server):
 
 
 def test_http_to_the_grpc_port_is_told_as_such(server):
-    with pytest.raises(ServingError, match="speaks no HTTP") as caught:
+    with pytest.raises(ServingError, match="does not speak HTTP") as caught:
         RestClient(server["grpc"], "qa", retries=0).versions()
     assert str(caught.value).isprintable()
 

@@ -46,7 +46,7 @@ def best(exports, store, image, question):
 def test_export_check_and_ask(exports, store, tmp_path):
     base = tmp_path / "models"
     printed, said = command("export", exports / "qa", base, "--name", "vqa", "--text", "--check", "--top-k", "9")
-    assert said == "--top-k 9: the model knows 5 answers, and gives them all.\n"
+    assert said == "--top-k 9: the model has only 5 answers, and returns all of them.\n"
     assert printed.splitlines()[0] == str(base / "vqa" / "1") and "sound" in printed
     with serving(f"vqa={base / 'vqa'}") as running:
         options = ("--name", "vqa", "--features", store.path, "--image", "image_1")

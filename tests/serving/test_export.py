@@ -116,7 +116,7 @@ def check(base, source):
 def test_check_passes_a_sound_version(copy, capsys):
     base, source = copy
     assert check(base, source) == 0
-    assert "sound: 2 signatures, 4 warm-up requests, as the checkpoint to" in capsys.readouterr().out
+    assert "sound: 2 signatures, 4 warm-up requests, equal to the checkpoint within" in capsys.readouterr().out
 
 
 def flip(path: Path, at: int) -> None:
@@ -157,7 +157,7 @@ def test_check_proves_nothing_by_outputs_that_are_not_finite(copy, capsys, monke
 
     monkeypatch.setattr("lxmert_tf.serving.check.run", run_or_spoil)
     assert check(base, source) == 1
-    assert "are not finite, which proves nothing" in capsys.readouterr().out
+    assert "are not finite, so they cannot be compared" in capsys.readouterr().out
 
 
 def test_check_tells_of_versions_that_no_server_would_serve(copy, capsys):
@@ -166,7 +166,7 @@ def test_check_tells_of_versions_that_no_server_would_serve(copy, capsys):
     assert check(base, source) == 0
     lines = capsys.readouterr().out.splitlines()
     assert "serve" not in lines[0] and lines[1].endswith("(models.config does not serve it)")
-    for text, said in (("", "models.config does not serve model"), ("garbage {{", "is not a model config file")):
+    for text, said in (("", "models.config has no model model"), ("garbage {{", "as a model config file")):
         (base / "models.config").write_text(text)
         assert check(base, source) == 1
         assert said in capsys.readouterr().out
@@ -230,14 +230,14 @@ def test_a_models_config_that_cannot_be_read_is_told_before_any_work(tmp_path, c
         (tmp_path / "base" / "models.config").write_bytes(content)
         assert main(["export", str(tmp_path / "nothing"), str(tmp_path / "base"), "--name", "m"]) == 2
         said = capsys.readouterr().err
-        assert "models.config is not a model config file" in said and ".." not in said
+        assert "models.config as a model config file" in said and ".." not in said
         assert [path.name for path in (tmp_path / "base").iterdir()] == ["models.config"]
 
 
 def test_a_base_that_cannot_be_is_told_plainly(tmp_path, capsys):
     (tmp_path / "file").touch()
     assert main(["export", str(tmp_path / "nothing"), str(tmp_path / "file"), "--name", "m"]) == 2
-    assert f"{tmp_path / 'file'} is no folder" in capsys.readouterr().err
+    assert f"{tmp_path / 'file'} is not a directory" in capsys.readouterr().err
     with (
         pytest.raises(OSError, match=r"Cannot write to .*file/m: Not a directory\."),
         versions.staged(tmp_path / "file" / "m"),
@@ -255,7 +255,7 @@ def test_names_that_no_url_could_hold_are_refused(name):
 
 @pytest.mark.parametrize("name", ["models.config", "Dockerfile", "compose.yaml", "kubernetes.yaml"])
 def test_names_of_the_server_s_files_are_refused(name, tmp_path):
-    with pytest.raises(ValueError, match="the name of a file beside the models' folders"):
+    with pytest.raises(ValueError, match="the name of a file beside the models' directories"):
         export("nothing", tmp_path, name)
 
 
@@ -281,7 +281,7 @@ def test_an_export_that_cannot_enter_models_config_leaves_no_version(copy, monke
 
 def test_there_is_no_version_after_the_largest(tmp_path):
     (tmp_path / str(2**63 - 1)).mkdir()
-    with pytest.raises(ValueError, match="after which TF Serving knows none"):
+    with pytest.raises(ValueError, match="the highest that TF Serving allows"):
         versions.next_version(tmp_path)
 
 
@@ -312,9 +312,9 @@ def test_a_failed_export_leaves_nothing_and_a_running_one_no_version(tmp_path):
 
 STAGING = """
 import sys, time
-from lxmert_tf.command_line import stopped_by_sigterm
+from lxmert_tf.command_line import exit_on_sigterm
 from lxmert_tf.serving.version_folders import staged
-with stopped_by_sigterm(), staged(sys.argv[1]):
+with exit_on_sigterm(), staged(sys.argv[1]):
     print("staged", flush=True)
     time.sleep(60)
 """
@@ -336,7 +336,7 @@ def test_what_a_killed_export_leaves_is_removed(tmp_path):
     other = tmp_path / ".partial-elsewhere-1-x"  # of another machine, which may be at work
     other.mkdir()
     with versions.staged(tmp_path) as running, versions.staged(tmp_path) as second:
-        assert set(tmp_path.iterdir()) == {other, running, second}
+        assert set(tmp_path.iterdir()) == {other, running.parent, second.parent}
 
 
 def test_two_exports_at_once_get_two_versions(tmp_path):
@@ -350,7 +350,7 @@ def test_two_exports_at_once_get_two_versions(tmp_path):
 
 def test_exports_at_once_all_enter_models_config(tmp_path):
     def enter(number):
-        with server_files.alone(tmp_path):
+        with server_files.locked_base(tmp_path):
             server_files.update_config(tmp_path, f"m{number}", 1, "stable")
 
     with ThreadPoolExecutor(8) as pool:
@@ -395,13 +395,13 @@ def test_a_config_may_be_given_in_place_of_the_checkpoints_own(exports, tmp_path
 
 
 def test_fewer_answers_than_were_asked_for_are_told(exports, capsys):
-    from lxmert_tf.cli.export import _tell_of_answers
+    from lxmert_tf.cli.export import _print_notes
 
-    _tell_of_answers(exports / "models" / "qa" / "1", 5)
-    _tell_of_answers(exports / "models" / "model" / "1", 5)
+    _print_notes(exports / "models" / "qa" / "1", 5)
+    _print_notes(exports / "models" / "model" / "1", 5)
     assert not capsys.readouterr().err
-    _tell_of_answers(exports / "models" / "qa" / "1", 6)
-    assert "the model knows 5 answers" in capsys.readouterr().err
+    _print_notes(exports / "models" / "qa" / "1", 6)
+    assert "the model has only 5 answers" in capsys.readouterr().err
 
 
 @pytest.mark.slow
@@ -469,9 +469,9 @@ def test_a_litert_file_computes_what_keras_computes(tmp_path):
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
-        (["--format", "litert", "--check-only"], "--check-only does nothing with --format litert"),
-        (["--format", "litert", "--precision", "float16"], "--precision does nothing with --format litert"),
-        (["--name", "m", "--check-only", "--label", "canary"], "--label does nothing with --check-only"),
+        (["--format", "litert", "--check-only"], "--check-only has no effect with --format litert"),
+        (["--format", "litert", "--precision", "float16"], "--precision has no effect with --format litert"),
+        (["--name", "m", "--check-only", "--label", "canary"], "--label has no effect with --check-only"),
     ],
 )
 def test_options_that_would_be_ignored_are_refused(arguments, said, tmp_path, capsys):
@@ -488,7 +488,7 @@ def test_files_of_other_formats_that_cannot_be_are_refused(exports, tmp_path, ca
     for path, options, said in (
         ("a.onnx", ["--format", "litert"], "must end in .tflite"),
         ("a.tflite", ["--format", "litert", "--sizes", "1,0,3"], "examples, tokens and boxes"),
-        ("a.tflite", ["--format", "litert", "--sizes", "1,65,3"], "takes 64 tokens at most"),
+        ("a.tflite", ["--format", "litert", "--sizes", "1,65,3"], "takes at most 64 tokens"),
     ):
         assert main(["export", str(exports / "qa"), str(tmp_path / path), *options]) != 0
         assert said in capsys.readouterr().err

@@ -65,9 +65,9 @@ def test_questions_that_are_no_list_of_texts_are_refused():
         lambda questions: client.answer(questions, FEATURES, BOXES),
         lambda questions: client.answer_encoded(questions, {"visual_attention_mask": np.ones((1, 3))}),
     ):
-        with pytest.raises(TypeError, match=r"must be a list of texts, got one text: give \['what\?'\]"):
+        with pytest.raises(TypeError, match=r"must be a list of texts, got one text: pass \['what\?'\]"):
             ask("what?")
-        with pytest.raises(TypeError, match="question 1 must be a text, got NoneType"):
+        with pytest.raises(TypeError, match="question 1 must be text, got NoneType"):
             ask(["what?", None])
     with pytest.raises(TypeError, match="questions must hold numbers or texts, got NoneType"):
         client.predict({"questions": ["what?", None]})

@@ -13,7 +13,7 @@ import tensorflow as tf
 from support.models import batch, labels, tiny_model
 
 from lxmert_tf import TFLxmertForPreTraining
-from lxmert_tf.training.distribution import make_fit_work, make_strategy
+from lxmert_tf.training.distribution import make_strategy, prepare_for_fit
 
 EXAMPLES = 8
 
@@ -34,7 +34,7 @@ def main(devices: str, dropout: float = 0.0) -> None:
         x, y = keras.tree.map_structure(lambda a: np.repeat(a[-1:], 2 if strategy else 1, 0), (x, y))
     data = tf.data.Dataset.from_tensor_slices((x, y)).batch(EXAMPLES)
     if strategy:
-        make_fit_work(model, next(iter(data)))
+        prepare_for_fit(model, next(iter(data)))
     history = model.fit(data.repeat(), steps_per_epoch=1, epochs=3, verbose=0, shuffle=False).history
     evaluated = model.evaluate(data, verbose=0, return_dict=True)
     weights = [float(np.abs(weight).sum()) for weight in model.get_weights()]

@@ -1,7 +1,6 @@
 """What the serving tests share: exports of tiny models of every task, and the loopback server in front of them."""
 
 import contextlib
-import fcntl
 import json
 import os
 import shutil
@@ -18,6 +17,7 @@ from support.models import tiny_model
 
 import lxmert_pt
 import lxmert_tf
+from lxmert_tf.locks import locked
 from lxmert_tf.serving.client import RestClient, ServingError
 
 SERVER = Path(__file__).parent / "model_server.py"
@@ -67,8 +67,7 @@ def build_exports(folder: Path) -> Path:
     from lxmert_tf.serving.export import export
 
     folder.mkdir(exist_ok=True)
-    with open(folder / "lock", "w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
+    with locked(folder / ".lock"):
         if not (folder / "done").exists():
             for task in TASKS:
                 write_checkpoint(task, folder / task)

@@ -83,7 +83,7 @@ def small_config(**changes):
 
 def compiled(config, data, epochs: int = 3, dtype=None, skip_nan: bool = False, eager: bool = False, **changes):
     """A question answering model with the VQA recipe's optimiser and metrics, all of it built."""
-    recipe = RECIPES["vqa"].but(**{"learning_rate": 1e-2, **changes})
+    recipe = RECIPES["vqa"].replace(**{"learning_rate": 1e-2, **changes})
     keras.utils.set_random_seed(3)
     model = TFLxmertForQuestionAnswering(config, dtype=dtype)
     optimizer = make_optimizer(recipe, epochs * len(data), layer_rate_factors(model, recipe.layer_decay), skip_nan)

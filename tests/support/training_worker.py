@@ -20,8 +20,8 @@ from support.training import MemoryDataset, compiled, small_config
 from lxmert_tf.backend import replica_id
 from lxmert_tf.training.backup import Backup
 from lxmert_tf.training.callbacks import Backups, NonFiniteGuard, Progress
-from lxmert_tf.training.distribution import check_agreement, distribute, is_chief, make_fit_work, make_strategy
-from lxmert_tf.training.fitting import fit
+from lxmert_tf.training.distribution import check_agreement, distribute, is_chief, make_strategy, prepare_for_fit
+from lxmert_tf.training.run import fit
 
 EPOCHS, BATCH = 3, 8
 
@@ -74,7 +74,7 @@ def main() -> None:
     with strategy.scope() if strategy else nullcontext():
         model = compiled(config, train, EPOCHS, clip=0.5)  # low, so that it is at work in every step
         if strategy:
-            make_fit_work(model, next(iter(train.batches(0, 1))))
+            prepare_for_fit(model, next(iter(train.batches(0, 1))))
     backup = Backup(args.output / "backup.safetensors", model, write=chief)
     progress = Progress(**(backup.restore() or {}))
     check_agreement(strategy, progress.step + args.ahead)

@@ -9,7 +9,7 @@ from support.training import MemoryDataset
 
 from lxmert_tf import TFLxmertForQuestionAnswering
 from lxmert_tf.input_table import IMAGE_INPUTS
-from lxmert_tf.training.evaluation import answering_by_image
+from lxmert_tf.training.evaluation import make_answer_function
 
 
 def test_questions_about_one_image_share_its_encoding(monkeypatch):
@@ -17,7 +17,7 @@ def test_questions_about_one_image_share_its_encoding(monkeypatch):
     encoded = []
     encode_image = model.encode_image
     monkeypatch.setattr(model, "encode_image", lambda **images: encoded.append(images) or encode_image(**images))
-    answer = answering_by_image(model)
+    answer = make_answer_function(model)
     for images in ("bcbaacb", "aaaacc", "d"):
         x = MemoryDataset(tiny_config()).batch(0)[0]
         rows = np.array(["abcd".index(image) for image in images])

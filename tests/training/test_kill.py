@@ -15,7 +15,7 @@ from support.data import files_of
 from support.golden import ROOT
 
 from conversion.formats import open_checkpoint
-from lxmert_tf.data.features.store import build_features
+from lxmert_tf.data.features.build import build_features
 from lxmert_tf.demo.dataset import write_dataset
 
 KILLS = 10
@@ -111,6 +111,6 @@ def test_a_full_disk_is_told_and_the_last_backup_goes_on(data, tmp_path):
     )
     assert run.returncode == 2, run.stderr[-2000:]
     assert "Traceback" not in run.stderr
-    assert "cannot be written" in run.stderr or "too large" in run.stderr
+    assert "Cannot write" in run.stderr or "too large" in run.stderr
     assert (tmp_path / "run" / "backup.safetensors").read_bytes() == before
     assert "resumed after step" in finish(start(data, tmp_path / "run"))

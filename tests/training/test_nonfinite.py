@@ -7,7 +7,7 @@ from support.training import MemoryDataset, compiled, plain_batches, small_confi
 
 from lxmert_tf.training.backup import Backup
 from lxmert_tf.training.callbacks import Backups, EpochLog, NonFiniteGuard, Progress, TrainingError
-from lxmert_tf.training.fitting import fit
+from lxmert_tf.training.run import fit
 
 CONFIG = small_config()
 BAD = 2  # the step with a bad example

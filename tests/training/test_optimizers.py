@@ -9,7 +9,7 @@ from lxmert_tf import AdamW, BertAdam, LinearWarmup
 from lxmert_tf.optimizers import global_norm, layer_rate_factors
 from lxmert_tf.training.recipes import RECIPES, make_optimizer
 
-RECIPE = RECIPES["vqa"].but(learning_rate=2.0**-6)
+RECIPE = RECIPES["vqa"].replace(learning_rate=2.0**-6)
 OPTIMIZERS = ("bertadam", "adamw")
 
 
@@ -47,7 +47,7 @@ def trained(optimizer, steps) -> list[np.ndarray]:
 def test_the_default_is_the_bert_adam_of_the_package(clip):
     plain = BertAdam(LinearWarmup(RECIPE.learning_rate, 10, 0.1), global_clipnorm=clip)
     for one, other in zip(
-        trained(make_optimizer(RECIPE.but(clip=clip), 10), range(6)), trained(plain, range(6)), strict=True
+        trained(make_optimizer(RECIPE.replace(clip=clip), 10), range(6)), trained(plain, range(6)), strict=True
     ):
         np.testing.assert_allclose(one, other, rtol=2e-6, atol=1e-7)
 
@@ -69,12 +69,12 @@ def test_a_single_update_cannot_be_one_of_warm_up():
     with pytest.raises(ValueError, match=r"total_steps=1 with warmup=0\.1 trains nothing"):
         LinearWarmup(1e-3, 1)
     with pytest.raises(ValueError, match="total_steps=1"):
-        make_optimizer(RECIPE.but(accumulate=4), 7)
+        make_optimizer(RECIPE.replace(accumulate=4), 7)
     assert float(LinearWarmup(1e-3, 1, warmup=0)(0)) == pytest.approx(1e-3)
 
 
 def test_adamw_is_keras_adamw():
-    recipe = RECIPE.but(optimizer="adamw")
+    recipe = RECIPE.replace(optimizer="adamw")
     plain = keras.optimizers.AdamW(
         LinearWarmup(RECIPE.learning_rate, 10, 0.1), weight_decay=0.01, epsilon=1e-6, global_clipnorm=5.0
     )
@@ -105,10 +105,10 @@ def test_other_clipping_is_left_to_keras():
 
 @pytest.mark.parametrize("name", OPTIMIZERS)
 def test_biases_and_normalisation_can_be_left_undecayed(name):
-    recipe = RECIPE.but(optimizer=name, weight_decay=0.5)
+    recipe = RECIPE.replace(optimizer=name, weight_decay=0.5)
     all_decay = trained(make_optimizer(recipe, 10), range(4))
-    excluded = trained(make_optimizer(recipe.but(exclude_from_decay=True), 10), range(4))
-    none = trained(make_optimizer(recipe.but(weight_decay=0.0), 10), range(4))
+    excluded = trained(make_optimizer(recipe.replace(exclude_from_decay=True), 10), range(4))
+    none = trained(make_optimizer(recipe.replace(weight_decay=0.0), 10), range(4))
     np.testing.assert_array_equal(excluded[0], all_decay[0])
     for place in (1, 2):
         np.testing.assert_array_equal(excluded[place], none[place])
@@ -117,7 +117,7 @@ def test_biases_and_normalisation_can_be_left_undecayed(name):
 
 @pytest.mark.parametrize("name", OPTIMIZERS)
 def test_a_skipped_update_leaves_weights_and_moments(name):
-    recipe = RECIPE.but(optimizer=name, warmup=0.0)
+    recipe = RECIPE.replace(optimizer=name, warmup=0.0)
     optimizer = make_optimizer(recipe, 10, skip_nonfinite=True)
     weights = variables()
     optimizer.apply(gradients(0), weights)
@@ -135,15 +135,15 @@ def test_a_skipped_update_leaves_weights_and_moments(name):
 
 @pytest.mark.parametrize("clip", [5.0, float("inf")])
 def test_without_skipping_it_is_counted(clip):
-    optimizer = make_optimizer(RECIPE.but(clip=clip), 10)
+    optimizer = make_optimizer(RECIPE.replace(clip=clip), 10)
     trained(optimizer, [0, (1, True)])
     assert int(optimizer.nonfinite.numpy()) == 1
 
 
 @pytest.mark.parametrize("name", OPTIMIZERS)
 def test_accumulated_batches_are_one_batch_of_their_mean(name):
-    recipe = RECIPE.but(optimizer=name, clip=0.7)
-    accumulating = make_optimizer(recipe.but(accumulate=2), 12)
+    recipe = RECIPE.replace(optimizer=name, clip=0.7)
+    accumulating = make_optimizer(recipe.replace(accumulate=2), 12)
     got = trained(accumulating, range(6))
     whole, weights = make_optimizer(recipe, 6), variables()
     for step in (0, 2, 4):
@@ -155,7 +155,7 @@ def test_accumulated_batches_are_one_batch_of_their_mean(name):
 
 def test_skipping_does_not_go_with_accumulation():
     with pytest.raises(ValueError, match="cannot go with gradient accumulation"):
-        make_optimizer(RECIPE.but(accumulate=2), 10, skip_nonfinite=True)
+        make_optimizer(RECIPE.replace(accumulate=2), 10, skip_nonfinite=True)
 
 
 def test_layers_further_from_the_heads_learn_more_slowly():
@@ -177,7 +177,7 @@ def test_layers_further_from_the_heads_learn_more_slowly():
 
 @pytest.mark.parametrize("name", OPTIMIZERS)
 def test_a_rate_factor_scales_step_and_decay(name):
-    recipe = RECIPE.but(optimizer=name, weight_decay=0.5, warmup=0.0)
+    recipe = RECIPE.replace(optimizer=name, weight_decay=0.5, warmup=0.0)
     start = [v.numpy() for v in variables()]
     path = variables()[0].path.partition("/")[2]
     halved = trained(make_optimizer(recipe, 10, {path: 0.5}), [0])
@@ -188,7 +188,7 @@ def test_a_rate_factor_scales_step_and_decay(name):
 
 @pytest.mark.parametrize("name", OPTIMIZERS)
 def test_survives_its_config(name):
-    optimizer = make_optimizer(RECIPE.but(optimizer=name, exclude_from_decay=True), 10, {"kernel": 0.5})
+    optimizer = make_optimizer(RECIPE.replace(optimizer=name, exclude_from_decay=True), 10, {"kernel": 0.5})
     again = keras.optimizers.deserialize(keras.optimizers.serialize(optimizer))
     for one, other in zip(trained(again, range(3)), trained(optimizer, range(3)), strict=True):
         np.testing.assert_array_equal(one, other)

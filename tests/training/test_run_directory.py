@@ -18,7 +18,7 @@ def data(tmp_path):
 
 def begin(tmp_path, data, **changes):
     run = RunDirectory.open(tmp_path / "run", {**OPTIONS, **changes}, ["lxmert-tf", "train"], [data])
-    run.begin()
+    run.start()
     return run
 
 
@@ -44,9 +44,9 @@ def test_the_same_options_go_on_and_know_the_result(tmp_path, data):
 def test_other_options_are_refused_by_name(tmp_path, data):
     begin(tmp_path, data)
     back_up(tmp_path)
-    with pytest.raises(ValueError, match=r"another run: epochs was 2 there and is 3 now; give the same options"):
+    with pytest.raises(ValueError, match=r"another run, with epochs 2 instead of 3; give the same options"):
         begin(tmp_path, data, epochs=3)
-    with pytest.raises(ValueError, match=r"2 differ in all: epochs, seed"):
+    with pytest.raises(ValueError, match=r"2 differ: epochs, seed"):
         begin(tmp_path, data, epochs=3, seed=1)
 
 
@@ -54,7 +54,9 @@ def test_changed_input_files_are_refused(tmp_path, data):
     begin(tmp_path, data)
     back_up(tmp_path)
     data.write_text("[2]")
-    with pytest.raises(ValueError, match=r"another run: .*a\.json was .* the files that it began with"):
+    with pytest.raises(
+        ValueError, match=r"another run, with .*a\.json .* instead of .* the files that it started with"
+    ):
         begin(tmp_path, data)
 
 
@@ -69,15 +71,16 @@ def test_a_directory_with_something_else_is_left_alone(tmp_path, data):
 def test_a_damaged_record_is_named(tmp_path, data):
     begin(tmp_path, data)
     (tmp_path / "run" / "run.json").write_text("[]")
-    with pytest.raises(ValueError, match=r"run\.json cannot be read"):
+    with pytest.raises(ValueError, match=r"Cannot read .*run\.json"):
         begin(tmp_path, data)
 
 
 def test_two_processes_do_not_write_to_the_same_run(tmp_path, data):
     run = begin(tmp_path, data)
-    with run.lock(), pytest.raises(FileExistsError, match="Another process"):
-        run.lock()
-    run.lock().close()
+    with run.lock(), pytest.raises(FileExistsError, match="Another process is using"), run.lock():
+        pytest.fail("it was locked twice")
+    with run.lock():
+        pass
 
 
 def test_what_ended_before_its_first_backup_may_be_begun_otherwise(tmp_path, data):
@@ -92,9 +95,11 @@ def test_a_run_that_never_began_leaves_no_trace(tmp_path, data, there):
         (tmp_path / "run").mkdir()
     run = RunDirectory.open(tmp_path / "run", OPTIONS, [], [data])
     with run.lock():
-        run.forget_unless_begun()
+        assert [path.name for path in (tmp_path / "run").iterdir()] == [".lock"]
     assert not list((tmp_path / "run").glob("*"))
     assert (tmp_path / "run").exists() == there
-    RunDirectory.open(tmp_path / "run", {**OPTIONS, "epochs": 3}, [], [data]).begin()
-    RunDirectory.open(tmp_path / "run", OPTIONS, [], [data]).forget_unless_begun()
-    assert (tmp_path / "run" / "run.json").exists()
+    with (run := RunDirectory.open(tmp_path / "run", {**OPTIONS, "epochs": 3}, [], [data])).lock():
+        run.start()
+    with RunDirectory.open(tmp_path / "run", OPTIONS, [], [data]).lock():
+        pass
+    assert [path.name for path in (tmp_path / "run").iterdir()] == ["run.json"]

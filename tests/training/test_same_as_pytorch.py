@@ -11,7 +11,7 @@ from lxmert_pt import LxmertForQuestionAnswering  # noqa: E402
 from lxmert_pt.optimizers import BertAdam, linear_warmup_schedule  # noqa: E402
 from lxmert_tf import weights  # noqa: E402
 from lxmert_tf.training.callbacks import Progress  # noqa: E402
-from lxmert_tf.training.fitting import fit  # noqa: E402
+from lxmert_tf.training.run import fit  # noqa: E402
 
 STEPS = 20
 RATE = 2.0**-10

@@ -1,4 +1,4 @@
-"""The arrays of a feature file by what they are for, each held to the shape in which its rows are those of its image.
+"""The arrays of a feature file by purpose, each checked to have the shape that matches its boxes to images.
 
 Shapes: M images. The features say how boxes are laid out: `[R, D]`, the R boxes of all images one after the other, or
 `[M, N, D]`, N places for each image. Every other array of boxes has the same axes before its last, or R = M * N rows.
@@ -12,7 +12,7 @@ import numpy as np
 
 from lxmert_tf.data.features.rows import ArrayRows, Rows
 
-# The first name is what we write.
+# The first name is the one that we write.
 NAMES = {
     "features": ("image_features", "features"),
     "boxes": ("image_bb", "boxes"),
@@ -27,7 +27,7 @@ NAMES = {
     "attrs_id": ("attrs_id", "attr_id"),
     "attrs_conf": ("attrs_conf", "attr_conf"),
 }
-PER_IMAGE = ("spans", "num_boxes", "img_ids", "img_w", "img_h")  # small enough to be held in memory
+PER_IMAGE = ("spans", "num_boxes", "img_ids", "img_w", "img_h")  # small enough for memory
 
 
 class Arrays:
@@ -37,7 +37,7 @@ class Arrays:
         path: of the file, for errors.
         stored: name in the file -> rows, or an array in memory.
 
-    Every method raises ValueError, with the array's name in the file, where an array is not as it must be.
+    Every method raises ValueError, with the array's name in the file, where an array has a wrong shape or type.
     """
 
     def __init__(self, path: str, stored: Mapping[str, Rows | np.ndarray]):
@@ -48,11 +48,11 @@ class Arrays:
         return next((alias for alias in NAMES[what] if alias in self._stored), None)
 
     def names(self) -> list[str]:
-        """The images' names, of which no two are equal."""
-        name = self._need("img_ids", "names of images")
+        """The images' names, all different."""
+        name = self._require("img_ids", "names of images")
         array = self._stored[name]
         if len(array.shape) != 1:
-            raise self._misshapen(name, "[M]")
+            raise self._shape_error(name, "[M]")
         if array.dtype.kind not in "SUOiu":
             raise ValueError(f"{self.path}: {name} must hold text or whole numbers, got {array.dtype}")
         try:
@@ -61,29 +61,29 @@ class Arrays:
             raise ValueError(f"{self.path}: {name} is not UTF-8: {error}") from error
         if len(set(texts)) < len(texts):
             twice = Counter(texts).most_common(1)[0][0]
-            raise ValueError(f"{self.path} names an image twice, {twice!r}; every image must be there once")
+            raise ValueError(f"{self.path} has the image {twice!r} twice")
         return texts
 
     def features(self) -> Rows:
         """`[R, D]` or `[M, N, D]`."""
-        name = self._need("features", "features")
+        name = self._require("features", "features")
         array = self._stored[name]
         if array.dtype.kind != "f":
             raise ValueError(f"{self.path}: features must be float32 or float16, got {array.dtype} in {name}")
         if len(array.shape) not in (2, 3) or 0 in array.shape[1:]:
-            raise self._misshapen(name, "[R, D] or [M, N, D], N and D above 0")
+            raise self._shape_error(name, "[R, D] or [M, N, D], N and D above 0")
         return _rows(array)
 
     def boxes(self, what: str, axes: tuple[int, ...]) -> Rows:
         """`[*axes, 4 or more]` or `[R, 4 or more]`, x1 y1 x2 y2; `axes` are those of the features."""
-        name = self._need(what, "boxes")
+        name = self._require(what, "boxes")
         array = self._numbers(name)
         expected = f"[{', '.join(map(str, axes))}, 4]"
         if len(array.shape) > 1 and array.shape[-1] < 4:
             complaint = f"{name} must have 4 values x1 y1 x2 y2, got {array.shape[-1]}"
             raise ValueError(f"{self.path}: {complaint}: expected the shape {expected}, got {list(array.shape)}")
         if array.shape[:-1] not in (axes, (math.prod(axes),)):
-            raise self._unlike_features(name, axes, expected)
+            raise self._layout_error(name, axes, expected)
         return _rows(array)
 
     def labels(self, what: str, axes: tuple[int, ...]) -> Rows | None:
@@ -92,8 +92,8 @@ class Arrays:
             return None
         array = self._numbers(name)
         if not {array.shape, (*array.shape, 1)} & {(*axes, 1), (math.prod(axes), 1)}:
-            raise self._unlike_features(name, axes, f"{list(axes)} or {[*axes, 1]}")
-        return _rows(array).singly()
+            raise self._layout_error(name, axes, f"{list(axes)} or {[*axes, 1]}")
+        return _rows(array).flattened()
 
     def column(self, what: str, images: int) -> np.ndarray | None:
         """Numbers `[M]` or `[M, 1]`, or one for all images, as `[M]`; or None."""
@@ -101,8 +101,8 @@ class Arrays:
             return None
         array = self._numbers(name)
         if array.shape not in ((images,), (images, 1), ()):
-            raise self._misshapen(name, f"[{images}]")
-        return np.broadcast_to(_whole(array).reshape(-1), images)
+            raise self._shape_error(name, f"[{images}]")
+        return np.broadcast_to(_in_memory(array).reshape(-1), images)
 
     def counts(self, images: int) -> np.ndarray | None:
         """`int64[M]`, the boxes of each image, or None."""
@@ -111,18 +111,18 @@ class Arrays:
 
     def spans(self, images: int) -> np.ndarray:
         """`int64[M, 2]`, the first row of each image and the row after its last."""
-        name = self._need("spans", "places of images")
+        name = self._require("spans", "rows of images")
         array = self._numbers(name)
         if array.shape != (images, 2):
-            raise self._misshapen(name, f"[{images}, 2]")
-        return self._integers("spans", _whole(array))
+            raise self._shape_error(name, f"[{images}, 2]")
+        return self._integers("spans", _in_memory(array))
 
     def _integers(self, what: str, array: np.ndarray) -> np.ndarray:
         if array.dtype.kind == "f":
             raise ValueError(f"{self.path}: {self.name(what)} must hold integers, got {array.dtype}")
         return array.astype(np.int64)
 
-    def _need(self, what: str, noun: str) -> str:
+    def _require(self, what: str, noun: str) -> str:
         if (name := self.name(what)) is None:
             raise ValueError(f"{self.path} has no {noun}: expected an array named {' or '.join(NAMES[what])}")
         return name
@@ -133,23 +133,25 @@ class Arrays:
             raise ValueError(f"{self.path}: {name} must hold numbers, got {array.dtype}")
         return array
 
-    def _misshapen(self, name: str, expected: str) -> ValueError:
+    def _shape_error(self, name: str, expected: str) -> ValueError:
         got = list(self._stored[name].shape)
         return ValueError(f"{self.path}: {name} must have the shape {expected}, got {got}")
 
-    def _unlike_features(self, name: str, axes: tuple[int, ...], expected: str) -> ValueError:
+    def _layout_error(self, name: str, axes: tuple[int, ...], expected: str) -> ValueError:
         shape, features = self._stored[name].shape, self.name("features")
         got, wanted = math.prod(shape[: len(axes)]), math.prod(axes)
-        differ = f"has {got} rows, but features has {wanted}" if got != wanted else f"does not lie as {features} does"
-        return ValueError(f"{self.path}: {name} {differ}: expected the shape {expected}, got {list(shape)}")
+        difference = (
+            f"has {got} rows, but features has {wanted}" if got != wanted else f"has other axes than {features}"
+        )
+        return ValueError(f"{self.path}: {name} {difference}: expected the shape {expected}, got {list(shape)}")
 
 
 def _rows(array: Rows | np.ndarray) -> Rows:
     return ArrayRows(array) if isinstance(array, np.ndarray) else array
 
 
-def _whole(array: Rows | np.ndarray) -> np.ndarray:
-    """The array in memory."""
+def _in_memory(array: Rows | np.ndarray) -> np.ndarray:
+    """The whole array."""
     if isinstance(array, np.ndarray):
         return array
     out = np.empty((array.count, array.width), array.dtype)

@@ -1,18 +1,17 @@
 """Building a file of region features for random access out of the original's TSV files.
 
-All of the file's room is set aside first, with HDF5's library. The rows are then written straight to their places, and
-a journal beside them tells how far they are written, so that a build that was killed goes on where it was. Only at the
-end does the library write again: the images' names and places.
+The space of the whole file is allocated first, by the HDF5 library. Then the rows are written directly to their
+offsets, and a journal beside the file records the progress, so that a build that was killed can be resumed. Only at the
+end does the library write again: the images' names and rows.
 """
 
 import errno
-import fcntl
 import hashlib
 import json
 import os
 import shutil
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -21,16 +20,17 @@ import numpy as np
 from tqdm import tqdm
 
 from lxmert_tf.data.features.layout import LABELS, PIXELS, read_layout
-from lxmert_tf.data.features.rows import FileRows, hdf5_rows
+from lxmert_tf.data.features.rows import BINARY, FileRows, hdf5_rows
 from lxmert_tf.data.features.tsv import RegionFeatures, numbered_lines, parse_line
-from lxmert_tf.files import check_apart
+from lxmert_tf.files import check_apart, flush
+from lxmert_tf.locks import locked
 
 FORMAT = "lxmert-tf region features 1"
 BLOCK = 512  # boxes that lie together in the file: 4 MB of float32[2048]
-CHECKPOINT = 256_000_000  # bytes of TSV after which the journal is written; about a second's work is lost at most
+CHECKPOINT = 256_000_000  # bytes of TSV between entries of the journal: about a second of work
 DTYPES = ("float32", "float16")
 
-# After these a build may go on from what it has written; after any other Exception, which is a bug, nothing is kept.
+# After these a build may be resumed; after any other Exception, which is a bug, nothing is kept.
 EXPECTED = (ValueError, OSError, MemoryError)
 
 
@@ -41,8 +41,8 @@ class BuildReport:
     Attributes:
         images, boxes: in the whole file.
         added: images that this build added.
-        skipped: a sentence for each bad line, which names the file, the line and the image.
-        resumed: images that an earlier, interrupted build had already written.
+        skipped: a message for each bad line, with the file, the line and the image.
+        resumed: images that an interrupted build had already written.
     """
 
     images: int = 0
@@ -65,8 +65,8 @@ def build_features(
 ) -> BuildReport:
     """Builds `out` from TSV files of region features.
 
-    It is written beside `out`, as `OUT.partial`, and renamed at the end. After an interruption the same call goes on
-    from there. Memory does not grow with the features.
+    It is written beside `out`, as `OUT.partial`, and renamed at the end. After an interruption the same call resumes.
+    Memory does not grow with the features.
 
     Args:
         sources: TSV files of the original's format.
@@ -81,10 +81,10 @@ def build_features(
 
     Raises:
         ValueError: a line is bad and not to be skipped, `out` is one of the sources, or an option is bad.
-        FileExistsError: `out` is there, and neither to be replaced nor to be added to.
-        FileNotFoundError: a source is not there, or nothing to append to.
+        FileExistsError: `out` exists, and is neither to be replaced nor to be appended to.
+        FileNotFoundError: a source does not exist, or `out` when appending.
         OSError: `out` cannot be written.
-        BlockingIOError: another process builds the same file.
+        BlockingIOError: another process is building the same file.
     """
     paths = [Path(source) for source in ([sources] if isinstance(sources, str | os.PathLike) else sources)]
     out = Path(out)
@@ -94,12 +94,12 @@ def build_features(
         raise ValueError(f"dtype must be one of {', '.join(DTYPES)}, got {dtype!r}")
     for path in paths:
         if path.suffix in (".h5", ".hdf5", ".npz"):
-            raise ValueError(f"{path} is no TSV file; HDF5 and npz files are read as they are")
+            raise ValueError(f"{path} is not a TSV file; HDF5 and npz files need no building")
     check_apart(out, paths)
     if append and not out.exists():
-        raise FileNotFoundError(f"there is no {out} to append to; leave --append out to build it")
+        raise FileNotFoundError(f"{out} does not exist, so nothing can be appended to it; build it without --append")
     if out.exists() and not (append or overwrite):
-        raise FileExistsError(f"{out} is there already; append to it (--append) or overwrite it (--overwrite)")
+        raise FileExistsError(f"{out} already exists; append to it (--append) or overwrite it (--overwrite)")
     plan = {
         "format": FORMAT,
         "sources": [_fingerprint(path) for path in paths],
@@ -114,7 +114,7 @@ def build_features(
             if isinstance(error, Exception) and not isinstance(error, EXPECTED):
                 build.discard()
             else:
-                build.keep_if_worth_it()
+                build.keep_progress()
             raise
         finally:
             build.close()
@@ -123,26 +123,27 @@ def build_features(
 
 @contextmanager
 def _locked(out: Path) -> Iterator[Any]:
-    """The journal beside `out`, which no other process writes to meanwhile."""
+    """Yields the journal beside `out`, which no other process writes to meanwhile."""
     path = out.with_name(out.name + ".partial.journal")
     if out.exists() and not out.is_file():
-        raise FileExistsError(f"{out} is no regular file, and none takes its place; name another file")
-    try:
-        out.parent.mkdir(parents=True, exist_ok=True)
-        opened = open(path, "a+b")  # noqa: SIM115 (closed below)
-    except OSError as error:
-        code = errno.ENOTDIR if error.errno == errno.EEXIST else error.errno  # mkdir's, of a file among the parents
-        raise OSError(code, f"Cannot be written ({os.strerror(code)})", os.fspath(out)) from error
-    with opened as file:
+        raise FileExistsError(f"{out} is not a regular file, so it cannot be replaced; choose another file")
+    with ExitStack() as stack:
         try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            out.parent.mkdir(parents=True, exist_ok=True)
+            stack.enter_context(locked(out.with_name(out.name + ".partial.lock"), wait=False))
+            stack.callback(_remove_if_empty, path)
+            journal = stack.enter_context(open(path, "a+b"))
         except BlockingIOError:
             raise BlockingIOError(f"another process is building {out.name}") from None
-        try:
-            yield file
-        finally:
-            if path.exists() and not path.stat().st_size:
-                path.unlink()
+        except OSError as error:
+            code = errno.ENOTDIR if error.errno == errno.EEXIST else error.errno  # mkdir met a file
+            raise OSError(code, f"Cannot write this file ({os.strerror(code)})", os.fspath(out)) from error
+        yield journal
+
+
+def _remove_if_empty(path: Path) -> None:
+    if path.exists() and not path.stat().st_size:
+        path.unlink()
 
 
 def _fingerprint(path: Path) -> list:
@@ -151,8 +152,8 @@ def _fingerprint(path: Path) -> list:
 
 
 @dataclass
-class _Place:
-    """How far the sources are read."""
+class _Position:
+    """How far the sources have been read."""
 
     source: int = 0
     offset: int = 0
@@ -160,29 +161,29 @@ class _Place:
 
 
 class _Build:
-    """One build, from its journal on."""
+    """One build, new or resumed from its journal."""
 
     def __init__(self, out: Path, journal, plan: dict, skip_bad: bool):
         self.out, self.journal, self.plan, self.skip_bad = out, journal, plan, skip_bad
         self.partial = out.with_name(out.name + ".partial")
         self.report = BuildReport()
-        self.place = _Place()
+        self.position = _Position()
         self.images: list[tuple[str, int, int, int]] = []  # img_id, img_h, img_w, boxes
         self.seen: set[str] = set()
-        self.noted = 0, 0  # images and skipped lines that the journal has
-        self.file: _Room | None = None
+        self.recorded = 0, 0  # images and skipped lines in the journal
+        self.file: _FeatureFile | None = None
         self.base_provenance: dict[str, Any] = {}
         self.bounds = [size for _, size, _ in plan["sources"]]
         if plan["base"]:
-            self._take_base()
-        self.base_images, self.base_boxes = len(self.images), self.report.boxes
+            self._read_base()
+        self.base_images = len(self.images)
         if not self._resume():
             self._start()
 
     def run(self, paths: list[Path], extractor: str | None, progress: bool) -> None:
         bar = tqdm(
             total=sum(self.bounds),
-            initial=sum(self.bounds[: self.place.source]) + self.place.offset,
+            initial=sum(self.bounds[: self.position.source]) + self.position.offset,
             desc=self.out.name,
             unit="B",
             unit_scale=True,
@@ -193,33 +194,37 @@ class _Build:
             for index, path in enumerate(paths):
                 digests.append(self._read(index, path, bar))
         if not self.images:
-            raise ValueError(f"there is not one image in {', '.join(map(str, paths))}")
+            raise ValueError(f"no images in {', '.join(map(str, paths))}")
         self._checkpoint()
         self._finish(paths, digests, extractor)
 
     def close(self) -> None:
+        """Closes the file that is being built."""
         if self.file:
             os.close(self.file.descriptor)
+            self.file = None
 
-    def keep_if_worth_it(self) -> None:
-        """After an error: what was written stays only if it is worth going on from."""
+    def keep_progress(self) -> None:
+        """After an error: keeps what was written if resuming from it saves work, and removes it otherwise."""
         try:
-            if self.file and self.place.offset + sum(self.bounds[: self.place.source]) >= CHECKPOINT:
+            if self.file and self.position.offset + sum(self.bounds[: self.position.source]) >= CHECKPOINT:
                 self._checkpoint()
                 return
-        except OSError:  # a full disk: the last checkpoint counts
+        except OSError:  # a full disk: the last checkpoint stays
             return
-        if self.noted == (self.base_images, 0):
+        if self.recorded == (self.base_images, 0):
             self.discard()
 
-    def _take_base(self) -> None:
-        descriptor = os.open(self.out, os.O_RDONLY)
+    def _read_base(self) -> None:
+        descriptor = os.open(self.out, os.O_RDONLY | BINARY)
         try:
             layout = read_layout(os.fspath(self.out), descriptor)
         finally:
             os.close(descriptor)
         if layout.provenance.get("format") != FORMAT:
-            raise ValueError(f"{self.out} was not made by lxmert-tf features build; only such a file can be added to")
+            raise ValueError(
+                f"{self.out} was not written by lxmert-tf features build; only such a file can be appended to"
+            )
         counts = (layout.ends - layout.starts).tolist()
         sizes = layout.sizes.astype(int).tolist()
         self.images = [(name, h, w, n) for name, (w, h), n in zip(layout.img_ids, sizes, counts, strict=True)]
@@ -228,27 +233,27 @@ class _Build:
         self.report.boxes = sum(counts)
 
     def _resume(self) -> bool:
-        """Takes up what an interrupted build of the same plan left; False if there is nothing of that kind."""
+        """Resumes an interrupted build of the same plan; False if there is none."""
         entries = self._journal_entries()
         if not entries or entries[0] != self.plan or not self.partial.exists():
             return False
         try:
-            self.file = _Room.open(self.partial)
+            self.file = _FeatureFile.open(self.partial)
         except OSError:  # killed while the library was writing
             return False
         for entry in entries[1:]:
-            self.place = _Place(**entry["place"])
+            self.position = _Position(**entry["place"])
             self.images += [tuple(image) for image in entry["images"]]
             self.report.skipped += entry["skipped"]
         added = self.images[self.base_images :]
         self.seen |= {image[0] for image in added}
         self.report.boxes += sum(image[3] for image in added)
         self.report.resumed = len(added)
-        self.noted = len(self.images), len(self.report.skipped)
+        self.recorded = len(self.images), len(self.report.skipped)
         return True
 
     def _journal_entries(self) -> list[dict]:
-        """What the journal says, and a journal without its last line where that was not written to its end."""
+        """The entries of the journal; a last line that is cut short is removed."""
         self.journal.seek(0)
         entries, size = [], 0
         for line in self.journal:
@@ -265,38 +270,38 @@ class _Build:
         self.journal.truncate(0)
         if self.plan["base"]:
             shutil.copyfile(self.out, self.partial)
-            self.file = _Room.extend(self.partial, self.report.boxes, sum(self.bounds))
-        self.noted = len(self.images), 0
-        self._note(self.plan)
+            self.file = _FeatureFile.extend(self.partial, self.report.boxes, sum(self.bounds))
+        self.recorded = len(self.images), 0
+        self._record(self.plan)
 
     def _read(self, index: int, path: Path, bar: tqdm) -> str:
-        """Writes what one source still holds; returns its sha256."""
+        """Writes the rest of one source; returns the SHA-256 of all of it."""
         digest = hashlib.sha256()
         with open(path, "rb", buffering=1 << 20) as file:
-            if index < self.place.source:
+            if index < self.position.source:
                 _skip(file, digest, self.bounds[index])
                 return digest.hexdigest()
-            if index > self.place.source:
-                self.place = _Place(index)
-            _skip(file, digest, self.place.offset)
-            last = self.place.offset
-            for number, line in numbered_lines(_digested(file, digest), self.place.line + 1):
-                self.place.line = number
-                self._take(line, path)
-                self.place.offset += len(line)
+            if index > self.position.source:
+                self.position = _Position(index)
+            _skip(file, digest, self.position.offset)
+            last = self.position.offset
+            for number, line in numbered_lines(_digested(file, digest), self.position.line + 1):
+                self.position.line = number
+                self._add(line, path)
+                self.position.offset += len(line)
                 bar.update(len(line))
-                if self.place.offset - last >= CHECKPOINT:
+                if self.position.offset - last >= CHECKPOINT:
                     self._checkpoint()
-                    last = self.place.offset
+                    last = self.position.offset
         return digest.hexdigest()
 
-    def _take(self, line: bytes, path: Path) -> None:
+    def _add(self, line: bytes, path: Path) -> None:
         feat_dim = self.file.features.width if self.file else None
         try:
-            regions = parse_line(line, os.fspath(path), self.place.line, self.seen, feat_dim)
+            regions = parse_line(line, os.fspath(path), self.position.line, self.seen, feat_dim)
             if self.file is None:
-                room = sum(self.bounds)
-                self.file = _Room.create(self.partial, regions.features.shape[1], self.plan["dtype"], room)
+                size = sum(self.bounds)
+                self.file = _FeatureFile.create(self.partial, regions.features.shape[1], self.plan["dtype"], size)
             self.file.write(self.report.boxes, regions)
         except ValueError as error:
             if not self.skip_bad:
@@ -308,15 +313,15 @@ class _Build:
         self.report.boxes += len(regions.boxes)
 
     def _checkpoint(self) -> None:
-        """What is written so far is on disk, and the journal says so."""
+        """Flushes what is written so far, and records it in the journal."""
         if self.file:
-            os.fdatasync(self.file.descriptor)
-        images, skipped = self.noted
-        entry = {"images": self.images[images:], "skipped": self.report.skipped[skipped:], "place": vars(self.place)}
-        self._note(entry)
-        self.noted = len(self.images), len(self.report.skipped)
+            os.fsync(self.file.descriptor)
+        images, skipped = self.recorded
+        entry = {"images": self.images[images:], "skipped": self.report.skipped[skipped:], "place": vars(self.position)}
+        self._record(entry)
+        self.recorded = len(self.images), len(self.report.skipped)
 
-    def _note(self, entry: dict) -> None:
+    def _record(self, entry: dict) -> None:
         self.journal.write(json.dumps(entry).encode() + b"\n")
         self.journal.flush()
         os.fsync(self.journal.fileno())
@@ -333,22 +338,24 @@ class _Build:
             "sources": [*self.base_provenance.get("sources", []), *sources],
             "skipped": self.base_provenance.get("skipped", 0) + len(self.report.skipped),
         }
+        self.close()
         _write_index(self.partial, self.images, provenance)
-        with open(self.partial, "rb") as file:
-            os.fsync(file.fileno())
+        flush(self.partial)
         os.replace(self.partial, self.out)
         self.report.images = len(self.images)
         self.report.added = len(self.images) - self.base_images
         self.discard()
 
     def discard(self) -> None:
-        """Removes what lies beside the finished file."""
+        """Removes the unfinished file and the journal."""
+        self.close()
         self.partial.unlink(missing_ok=True)
+        self.journal.close()
         Path(self.journal.name).unlink(missing_ok=True)
 
 
-class _Room:
-    """An HDF5 file with room for more boxes than it will have, and the places of its rows."""
+class _FeatureFile:
+    """An HDF5 file with space for more boxes than it will have, written at the offsets of its rows."""
 
     def __init__(self, path: Path, rows: dict[str, FileRows], descriptor: int):
         self.path, self.descriptor = path, descriptor
@@ -356,32 +363,32 @@ class _Room:
         self.labels = rows
 
     @classmethod
-    def create(cls, path: Path, feat_dim: int, dtype: str, tsv_bytes: int) -> "_Room":
+    def create(cls, path: Path, feat_dim: int, dtype: str, tsv_bytes: int) -> "_FeatureFile":
         import h5py
 
         with h5py.File(path, "w") as file:
-            boxes = _bound(tsv_bytes, feat_dim)
-            _set_aside(file, "image_features", (boxes, feat_dim), dtype)
-            _set_aside(file, "image_bb", (boxes, 4), "float32")
+            boxes = _most_boxes(tsv_bytes, feat_dim)
+            _allocate(file, "image_features", (boxes, feat_dim), dtype)
+            _allocate(file, "image_bb", (boxes, 4), "float32")
             for name, kind in LABELS.items():
-                _set_aside(file, name, (boxes,), kind)
+                _allocate(file, name, (boxes,), kind)
         return cls.open(path)
 
     @classmethod
-    def extend(cls, path: Path, boxes: int, tsv_bytes: int) -> "_Room":
+    def extend(cls, path: Path, boxes: int, tsv_bytes: int) -> "_FeatureFile":
         import h5py
 
         with h5py.File(path, "r+") as file:
-            size = boxes + _bound(tsv_bytes, file["image_features"].shape[1])
+            size = boxes + _most_boxes(tsv_bytes, file["image_features"].shape[1])
             for name in ("image_features", "image_bb", *LABELS):
                 file[name].resize(size, axis=0)
         return cls.open(path)
 
     @classmethod
-    def open(cls, path: Path) -> "_Room":
+    def open(cls, path: Path) -> "_FeatureFile":
         import h5py
 
-        descriptor = os.open(path, os.O_RDWR)
+        descriptor = os.open(path, os.O_RDWR | BINARY)
         with h5py.File(path, "r") as file:
             rows = {name: hdf5_rows(file[name], descriptor) for name in ("image_features", "image_bb", *LABELS)}
         return cls(path, rows, descriptor)
@@ -391,20 +398,20 @@ class _Room:
         with np.errstate(over="ignore"):
             features = regions.features.astype(self.features.dtype, copy=False)
         if features is not regions.features and not np.isfinite(features).all():
-            raise ValueError(f"image {regions.img_id!r}: its features are too large for float16; use float32")
+            raise ValueError(f"image {regions.img_id!r}: features are too large for float16; use float32")
         self.features.write(start, features)
         self.boxes.write(start, regions.boxes)
         for name, rows in self.labels.items():
             rows.write(start, getattr(regions, name))
 
 
-def _bound(tsv_bytes: int, feat_dim: int) -> int:
+def _most_boxes(tsv_bytes: int, feat_dim: int) -> int:
     """The most boxes that so many bytes of TSV can hold: base64 writes 3 bytes as 4."""
     return tsv_bytes * 3 // (4 * 4 * feat_dim) + 1
 
 
-def _set_aside(file, name: str, shape: tuple[int, ...], dtype: str) -> None:
-    """Makes a dataset whose blocks all have their place in the file, without writing them."""
+def _allocate(file, name: str, shape: tuple[int, ...], dtype: str) -> None:
+    """Creates a dataset whose blocks are all allocated, without writing them."""
     import h5py
 
     plist = h5py.h5p.create(h5py.h5p.DATASET_CREATE)
@@ -416,7 +423,7 @@ def _set_aside(file, name: str, shape: tuple[int, ...], dtype: str) -> None:
 
 
 def _write_index(path: Path, images: list[tuple[str, int, int, int]], provenance: dict) -> None:
-    """Gives back what room is left over, and writes the images' names, sizes and places."""
+    """Frees the space that is left over, and writes the images' names, sizes and rows."""
     import h5py
 
     img_ids, heights, widths, counts = zip(*images, strict=True)
@@ -440,10 +447,10 @@ def _digested(file, digest) -> Iterator[bytes]:
 
 
 def _skip(file, digest, size: int) -> None:
-    """Reads `size` bytes for their digest alone."""
+    """Reads `size` bytes for their digest only."""
     while size:
         piece = file.read(min(size, 1 << 20))
         if not piece:
-            raise ValueError(f"{file.name} has become shorter while it was read")
+            raise ValueError(f"{file.name} became shorter while it was being read")
         digest.update(piece)
         size -= len(piece)

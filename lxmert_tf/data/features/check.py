@@ -1,4 +1,4 @@
-"""Reading a whole file of region features to find what is wrong with it."""
+"""Checking a whole file of region features."""
 
 import os
 from collections.abc import Iterator
@@ -9,11 +9,11 @@ from tqdm import tqdm
 from lxmert_tf.data.features.store import FeatureStore, open_features
 from lxmert_tf.data.features.tsv import numbered_lines, parse_line
 
-TOGETHER = 64  # images read at once
+BATCH = 64  # images read at once
 
 
 def check_features(path: str | os.PathLike, progress: bool = False) -> Iterator[str]:
-    """Yields a sentence for everything that is wrong with a file of region features, TSV, HDF5 or npz.
+    """Yields a message for each problem of a file of region features, TSV, HDF5 or npz.
 
     Of a TSV every line is parsed. Of the others every image is read: boxes within the image and in order, features and
     confidences finite, classes not negative.
@@ -27,11 +27,11 @@ def check_features(path: str | os.PathLike, progress: bool = False) -> Iterator[
         return
     store = open_features(path)
     with tqdm(total=len(store), unit=" images", disable=not progress) as bar:
-        for start in range(0, len(store), TOGETHER):
-            rows = np.arange(start, min(start + TOGETHER, len(store)))
+        for start in range(0, len(store), BATCH):
+            rows = np.arange(start, min(start + BATCH, len(store)))
             try:
                 yield from _check_images(store, rows)
-            except ValueError:  # one of them; which, and of what else is wrong with the others
+            except ValueError:  # one of them: find out which, and check the others
                 for row in rows:
                     try:
                         yield from _check_images(store, rows=np.array([row]))
@@ -63,18 +63,18 @@ def _check_tsv(path: str, progress: bool) -> Iterator[str]:
 
 def _check_images(store: FeatureStore, rows: np.ndarray) -> Iterator[str]:
     arrays = store.read_rows(rows)
-    there = arrays["visual_attention_mask"] == 1
+    present = arrays["visual_attention_mask"] == 1
     boxes = arrays["visual_pos"]
-    wrong = {
+    problems = {
         "features must be finite": ~np.isfinite(arrays["visual_feats"]).all(axis=2),
         "boxes must be x1 y1 x2 y2 with x1 <= x2 and y1 <= y2": (boxes[..., :2] > boxes[..., 2:]).any(axis=2),
     }
     for name in ("objects", "attrs"):
         if f"{name}_id" in arrays:
-            wrong[f"{name}_id must not be negative"] = arrays[f"{name}_id"] < 0
+            problems[f"{name}_id must not be negative"] = arrays[f"{name}_id"] < 0
         if f"{name}_conf" in arrays:
             conf = arrays[f"{name}_conf"]
-            wrong[f"{name}_conf must lie in 0..1"] = ~((conf >= 0) & (conf <= 1 + 1e-5))
-    for complaint, where in wrong.items():
-        for index in np.flatnonzero((where & there).any(axis=1)):
-            yield f"{store.path}, image {store.img_ids[rows[index]]!r}: {complaint}"
+            problems[f"{name}_conf must lie in 0..1"] = ~((conf >= 0) & (conf <= 1 + 1e-5))
+    for problem, where in problems.items():
+        for index in np.flatnonzero((where & present).any(axis=1)):
+            yield f"{store.path}, image {store.img_ids[rows[index]]!r}: {problem}"

@@ -1,14 +1,13 @@
-"""Where region features lie inside HDF5 and npz files: our own, and those of other projects.
+"""The layout of region features in HDF5 and npz files: our own, and those of other projects.
 
 A file holds the boxes of all images one after the other, with the rows of each image in `pos_boxes`, as the adaptive
-(10 to 100 boxes) files of bottom-up attention do; or, where every image has as many, a third axis. docs/data.md has the
-whole layout.
+(10 to 100 boxes) files of bottom-up attention do; or, where every image has equally many, a third axis. docs/data.md
+has the whole layout.
 
 Shapes: M images, R boxes of all images, N boxes of one image, D feature dimension.
 """
 
 import json
-import os
 import zipfile
 import zlib
 from collections.abc import Mapping
@@ -18,7 +17,7 @@ from typing import Any
 import numpy as np
 
 from lxmert_tf.data.features.arrays import NAMES, PER_IMAGE, Arrays
-from lxmert_tf.data.features.rows import Rows, hdf5_rows, npz_rows
+from lxmert_tf.data.features.rows import Rows, hdf5_rows, npz_rows, read_at
 
 LABELS = {"objects_id": "int64", "objects_conf": "float32", "attrs_id": "int64", "attrs_conf": "float32"}
 PIXELS, NORMALIZED = "x1 y1 x2 y2 in pixels", "x1 y1 x2 y2 in 0..1"
@@ -26,7 +25,7 @@ PIXELS, NORMALIZED = "x1 y1 x2 y2 in pixels", "x1 y1 x2 y2 in 0..1"
 
 @dataclass
 class Layout:
-    """What a feature file holds, and where.
+    """The content of a feature file.
 
     Attributes:
         img_ids: of the M images.
@@ -35,7 +34,7 @@ class Layout:
         boxes: R rows of at least 4 values, x1 y1 x2 y2.
         sizes: `float64[M, 2]`, width and height in pixels, or None where the boxes are in 0..1 already.
         labels: "objects_id", "objects_conf", "attrs_id", "attrs_conf" -> R rows of 1 value; may lack some.
-        provenance: what is known of where the features come from.
+        provenance: extractor and sources, as far as the file has them.
     """
 
     img_ids: list[str]
@@ -56,21 +55,22 @@ def read_layout(path: str, descriptor: int) -> Layout:
         descriptor: of the same file, to read rows from; it must stay open.
 
     Raises:
-        ValueError: the file is neither, lacks an array, or its arrays do not fit together.
+        ValueError: the file is neither, lacks an array, or its arrays disagree.
     """
-    start = os.pread(descriptor, 8, 0)
+    start = bytearray(8)
+    read_at(descriptor, start, 0)
     if start[:4] == b"PK\x03\x04":
         try:
             stored = npz_rows(path, descriptor)
         except (zipfile.BadZipFile, zlib.error, ValueError, EOFError, RuntimeError) as error:
-            raise ValueError(f"{path} is no readable npz file: {error}") from error
+            raise ValueError(f"cannot read {path} as npz: {error}") from error
         return _layout(Arrays(path, stored), {})
     if start == b"\x89HDF\r\n\x1a\n":
         return _hdf5_layout(path, descriptor)
     if start.count(b"\t") or path.endswith(".tsv"):
         raise ValueError(
-            f"{path} is a TSV file, which can only be read from its beginning; "
-            f"make a file for random access first: lxmert-tf features build {path} {path.removesuffix('.tsv')}.h5"
+            f"{path} is a TSV file, which has no random access; "
+            f"build a file that has: lxmert-tf features build {path} {path.removesuffix('.tsv')}.h5"
         )
     raise ValueError(f"{path} is neither an HDF5 nor an npz file of region features")
 
@@ -81,7 +81,7 @@ def _hdf5_layout(path: str, descriptor: int) -> Layout:
     try:
         file = h5py.File(path, "r")
     except OSError as error:
-        raise ValueError(f"{path} is no readable HDF5 file: {error}") from error
+        raise ValueError(f"cannot read {path} as HDF5: {error}") from error
     with file:
         stored: dict[str, Any] = {}
         for what, aliases in NAMES.items():
@@ -115,12 +115,12 @@ def _layout(arrays: Arrays, attributes: Mapping[str, Any]) -> Layout:
 
 
 def _even_spans(arrays: Arrays, img_ids: list[str], features: Rows) -> np.ndarray:
-    """The rows of each image, `int64[M, 2]`, in a file of so many places for every image."""
+    """The rows of each image, `int64[M, 2]`, where every image has equally many."""
     images, name, shape = len(img_ids), arrays.name("features"), list(features.shape)
     if len(shape) != 3:
         raise ValueError(
-            f"{arrays.path}: {name} of the shape {shape} need pos_boxes [M, 2], the first row of each image and the "
-            "row after its last"
+            f"{arrays.path}: {name} of shape {shape} needs pos_boxes [M, 2], the first row of each image and the row "
+            "after its last"
         )
     if shape[0] != images:
         raise ValueError(f"{arrays.path}: {name} must have the shape [{images}, N, D], one for each image, got {shape}")
@@ -129,15 +129,15 @@ def _even_spans(arrays: Arrays, img_ids: list[str], features: Rows) -> np.ndarra
         counts = np.full(images, shape[1])
     if (row := _first((counts < 1) | (counts > shape[1]))) is not None:
         raise ValueError(
-            f"{arrays.path}: {arrays.name('num_boxes')} must lie in 1..{shape[1]}, the places that {name} of the shape "
-            f"{shape} has for each image, got {counts[row]} for {img_ids[row]!r}"
+            f"{arrays.path}: {arrays.name('num_boxes')} must lie in 1..{shape[1]}, since {name} has the shape "
+            f"{shape}, got {counts[row]} for {img_ids[row]!r}"
         )
     starts = np.arange(images) * shape[1]
     return np.stack([starts, starts + counts], axis=1)
 
 
 def _stored_spans(arrays: Arrays, img_ids: list[str], features: Rows) -> np.ndarray:
-    """The rows of each image, `int64[M, 2]`, as `pos_boxes` has them: no row is of two images."""
+    """The rows of each image, `int64[M, 2]`, from `pos_boxes`; none is shared."""
     images, name, shape = len(img_ids), arrays.name("features"), list(features.shape)
     spans = arrays.spans(images)
     if len(shape) != 2:
@@ -148,22 +148,22 @@ def _stored_spans(arrays: Arrays, img_ids: list[str], features: Rows) -> np.ndar
     starts, ends = spans.T
     if (row := _first((starts < 0) | (ends <= starts))) is not None:
         raise ValueError(
-            f"{arrays.path}: every one of the {images} images must have at least one box, but pos_boxes has the rows "
+            f"{arrays.path}: every one of the {images} images must have at least one box, but pos_boxes has rows "
             f"{starts[row]} to {ends[row]} for {img_ids[row]!r}"
         )
     if images and ends.max() > shape[0]:
         raise ValueError(
             f"{arrays.path}: the images have boxes up to row {ends.max()}, but features has {shape[0]} rows: pos_boxes "
-            f"does not fit to {name} of the shape {shape}"
+            f"does not fit {name} of shape {shape}"
         )
     order = np.argsort(starts)
     if (place := _first(starts[order][1:] < ends[order][:-1])) is not None:
         one, other = (img_ids[row] for row in order[place : place + 2])
-        raise ValueError(f"{arrays.path}: pos_boxes has some of the same rows for {one!r} and {other!r}")
+        raise ValueError(f"{arrays.path}: the rows of {one!r} and {other!r} in pos_boxes overlap")
     counts = arrays.counts(images)
     if counts is not None and (row := _first(counts != ends - starts)) is not None:
         raise ValueError(
-            f"{arrays.path}: {arrays.name('num_boxes')} must say what pos_boxes does, {ends[row] - starts[row]} for "
+            f"{arrays.path}: {arrays.name('num_boxes')} must agree with pos_boxes, {ends[row] - starts[row]} boxes for "
             f"{img_ids[row]!r}, got {counts[row]}"
         )
     return spans
@@ -187,7 +187,7 @@ def _sizes(arrays: Arrays, img_ids: list[str]) -> np.ndarray | None:
 
 
 def _first(wrong: np.ndarray) -> int | None:
-    """The first place of a True, or None."""
+    """The index of the first True, or None."""
     return int(np.argmax(wrong)) if wrong.any() else None
 
 

@@ -1,17 +1,44 @@
 """Arrays inside HDF5 and npz files, read a few rows at a time by several threads and processes at once.
 
-HDF5's library lets one thread in at a time. What is stored plainly is therefore read past it, by its place in the file.
+The HDF5 library admits one thread at a time, so what is stored uncompressed is read past it, by its offset in the file.
 """
 
 import math
 import os
 import threading
 import zipfile
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
+from numpy.typing import DTypeLike
 
-from lxmert_tf.files import ENTRY_HEADER, content_of_entry
+from lxmert_tf.files import ENTRY_HEADER, content_offset
+
+if TYPE_CHECKING:
+    import h5py
+
+BINARY = getattr(os, "O_BINARY", 0)  # Windows translates line ends otherwise
+_position = threading.Lock()  # of open files, where reading and writing move it
+
+
+def read_at(descriptor: int, buffer: bytearray | memoryview, offset: int) -> int:
+    """Fills a buffer from `offset` on; returns the number of bytes, less than asked for at the end of the file."""
+    if hasattr(os, "preadv"):
+        return os.preadv(descriptor, [buffer], offset)
+    with _position:  # Windows
+        os.lseek(descriptor, offset, os.SEEK_SET)
+        data = os.read(descriptor, len(buffer))
+    buffer[: len(data)] = data
+    return len(data)
+
+
+def write_at(descriptor: int, data: memoryview, offset: int) -> int:
+    """Writes at `offset`; returns the number of bytes written."""
+    if hasattr(os, "pwrite"):
+        return os.pwrite(descriptor, data, offset)
+    with _position:  # Windows
+        os.lseek(descriptor, offset, os.SEEK_SET)
+        return os.write(descriptor, data)
 
 
 class Rows(Protocol):
@@ -32,12 +59,12 @@ class Rows(Protocol):
     def read(self, start: int, out: np.ndarray) -> None:
         """Fills `out`, `[rows, width]` of any dtype, with the rows from `start` on."""
 
-    def singly(self) -> "Rows":
+    def flattened(self) -> "Rows":
         """The same values as rows of one: `[M, N]` is then M * N rows, not M."""
 
 
 class FileRows:
-    """Rows that lie plainly in a file: in blocks of a fixed number of rows, at known places.
+    """Rows that are stored uncompressed: in blocks of a fixed number of rows, at known offsets.
 
     Args:
         descriptor: of the open file; positions are never moved, so threads and forked processes may share it.
@@ -47,7 +74,9 @@ class FileRows:
         shape, dtype: of the array.
     """
 
-    def __init__(self, descriptor: int, name: str, offsets: np.ndarray, block: int, shape: tuple[int, ...], dtype):
+    def __init__(
+        self, descriptor: int, name: str, offsets: np.ndarray, block: int, shape: tuple[int, ...], dtype: DTypeLike
+    ):
         self.descriptor, self.name, self.offsets, self.block = descriptor, name, offsets, block
         self.shape, self.dtype = shape, np.dtype(dtype)
         self.count, self.width = _rows_and_width(shape)
@@ -60,7 +89,7 @@ class FileRows:
             self._read(start, plain)
             out[...] = plain
 
-    def singly(self) -> "FileRows":
+    def flattened(self) -> "FileRows":
         block, shape = self.block * self.width, (self.count * self.width,)
         return FileRows(self.descriptor, self.name, self.offsets, block, shape, self.dtype)
 
@@ -69,19 +98,19 @@ class FileRows:
         data = memoryview(np.ascontiguousarray(rows, self.dtype)).cast("B")
         for offset, piece in self._pieces(start, len(rows), data):
             while piece:
-                written = os.pwrite(self.descriptor, piece, offset)
+                written = write_at(self.descriptor, piece, offset)
                 piece, offset = piece[written:], offset + written
 
     def _read(self, start: int, out: np.ndarray) -> None:
         for offset, piece in self._pieces(start, len(out), memoryview(out).cast("B")):
             while piece:
-                got = os.preadv(self.descriptor, [piece], offset)
+                got = read_at(self.descriptor, piece, offset)
                 if not got:
-                    raise OSError(f"{self.name} ends too early: it was cut off, or is being written")
+                    raise OSError(f"{self.name} is cut short, or still being written")
                 piece, offset = piece[got:], offset + got
 
     def _pieces(self, start: int, rows: int, data: memoryview):
-        """(place in the file, bytes) of each block that the rows touch."""
+        """(offset in the file, bytes) of each block that the rows touch."""
         size = self.width * self.dtype.itemsize
         done = 0
         while done < rows:
@@ -102,16 +131,16 @@ class ArrayRows:
     def read(self, start: int, out: np.ndarray) -> None:
         out[...] = self.array[start : start + len(out)]
 
-    def singly(self) -> "ArrayRows":
+    def flattened(self) -> "ArrayRows":
         return ArrayRows(self.array.reshape(-1))
 
 
 class LibraryRows:
-    """Rows that only HDF5's library can read, because they are compressed, for example: one thread at a time."""
+    """Rows that only the HDF5 library can read, such as compressed ones: one thread at a time."""
 
-    lock = threading.Lock()  # one for all files: so is HDF5's own
+    lock = threading.Lock()  # one for all files, as the library's own
 
-    def __init__(self, path: str, name: str, shape: tuple[int, ...], dtype, width: int | None = None):
+    def __init__(self, path: str, name: str, shape: tuple[int, ...], dtype: DTypeLike, width: int | None = None):
         self.path, self.name, self.shape, self.dtype = path, name, shape, np.dtype(dtype)
         self.width = _rows_and_width(shape)[1] if width is None else width
         self.count = math.prod(shape) // max(self.width, 1)
@@ -124,7 +153,7 @@ class LibraryRows:
             rows = self._dataset()[first:last].reshape(-1, self.width)
         out[...] = rows[start - first * self.per_item :][: len(out)]
 
-    def singly(self) -> "LibraryRows":
+    def flattened(self) -> "LibraryRows":
         return LibraryRows(self.path, self.name, self.shape, self.dtype, width=1)
 
     def _dataset(self):
@@ -136,7 +165,7 @@ class LibraryRows:
         return self._opened[1]
 
 
-def hdf5_rows(dataset, descriptor: int) -> Rows:
+def hdf5_rows(dataset: "h5py.Dataset", descriptor: int) -> Rows:
     """The rows of an HDF5 dataset `[R]`, `[R, W]` or `[M, N, W]` (M * N rows).
 
     Args:
@@ -152,21 +181,21 @@ def hdf5_rows(dataset, descriptor: int) -> Rows:
     if plain and chunks is not None and chunks[1:] == shape[1:] and not dataset.id.get_create_plist().get_nfilters():
         offsets = np.full(-(-shape[0] // chunks[0]), -1, np.int64)
 
-        def note(chunk) -> None:
+        def record(chunk) -> None:
             if chunk.chunk_offset[0] < shape[0]:
                 offsets[chunk.chunk_offset[0] // chunks[0]] = chunk.byte_offset
 
-        dataset.id.chunk_iter(note)
+        dataset.id.chunk_iter(record)
         if (offsets >= 0).all():
             return FileRows(descriptor, name, offsets, chunks[0] * per_item, shape, dataset.dtype)
     return LibraryRows(name, dataset.name, shape, dataset.dtype)
 
 
 def npz_rows(path: str, descriptor: int) -> dict[str, Rows | np.ndarray]:
-    """The arrays of an npz file: rows where the member is stored as it is, as `np.savez` does, else whole arrays.
+    """The arrays of an npz file: rows where they are uncompressed, as `np.savez` writes them, else whole arrays.
 
     Raises:
-        ValueError, EOFError, RuntimeError, zipfile.BadZipFile, zlib.error: it is damaged, or holds what is no array.
+        ValueError, EOFError, RuntimeError, zipfile.BadZipFile, zlib.error: it is damaged, or not all of it are arrays.
     """
     arrays: dict[str, Rows | np.ndarray] = {}
     with zipfile.ZipFile(path) as archive, np.load(path, allow_pickle=False) as loaded:
@@ -176,10 +205,11 @@ def npz_rows(path: str, descriptor: int) -> dict[str, Rows | np.ndarray]:
                 shape, fortran, dtype = _npy_header(member)
                 header = member.tell()
             if header + math.prod(shape) * dtype.itemsize > info.file_size and not dtype.hasobject:
-                raise ValueError(f"its array {name} of the shape {list(shape)} is cut short")
+                raise ValueError(f"the array {name} of shape {list(shape)} is cut short")
             if info.compress_type == zipfile.ZIP_STORED and not fortran and dtype.isnative and len(shape) in (2, 3):
-                local = os.pread(descriptor, ENTRY_HEADER, info.header_offset)
-                start = content_of_entry(local, info.header_offset) + header
+                local = bytearray(ENTRY_HEADER)
+                read_at(descriptor, local, info.header_offset)
+                start = content_offset(local, info.header_offset) + header
                 block = max(_rows_and_width(shape)[0], 1)
                 arrays[name] = FileRows(descriptor, path, np.array([start]), block, shape, dtype)
             else:

@@ -9,17 +9,15 @@ from typing import Any
 
 import numpy as np
 
-from lxmert_tf.data.features.build import BuildReport, build_features
 from lxmert_tf.data.features.layout import LABELS, NORMALIZED, PIXELS, read_layout
+from lxmert_tf.data.features.rows import BINARY
 from lxmert_tf.data.features.tsv import ROUNDING
-
-__all__ = ["BuildReport", "FeatureStore", "UnknownImageError", "build_features", "open_features"]
 
 
 class UnknownImageError(KeyError, ValueError):
     """An image has no region features."""
 
-    __str__ = Exception.__str__  # KeyError's puts the sentence in quotes
+    __str__ = Exception.__str__  # KeyError's puts the message in quotes
 
 
 def open_features(path: str | os.PathLike) -> "FeatureStore":
@@ -39,8 +37,8 @@ def open_features(path: str | os.PathLike) -> "FeatureStore":
 class FeatureStore:
     """The region features of one file.
 
-    Only the names and places of the images are in memory. Threads, forked processes and several programs may read at
-    once; pickled, it opens its file anew.
+    Only the names and offsets of the images are in memory. Threads, forked processes and several programs may read at
+    once; unpickled, it opens its file anew.
 
     Attributes:
         path: of the file.
@@ -49,19 +47,19 @@ class FeatureStore:
         min_boxes, max_boxes: boxes of the images with the fewest and the most.
         has_labels: whether there are object and attribute classes, as pretraining needs.
         box_format: as stored, "x1 y1 x2 y2 in pixels" or "... in 0..1"; `read` returns the latter.
-        provenance: extractor, sources with their sha256, and whatever else the file says of itself.
+        provenance: extractor, sources with their sha256, and more, as stored.
     """
 
     def __init__(self, path: str | os.PathLike):
         self.path = os.fspath(path)
         if not os.path.exists(self.path) and os.path.exists(self.path + ".partial"):
             raise FileNotFoundError(
-                f"{self.path} is not finished: run the same lxmert-tf features build again, which goes on from "
+                f"{self.path} is not finished: run the same lxmert-tf features build again, which resumes from "
                 f"{self.path}.partial"
             )
         if os.path.isdir(self.path):
-            raise IsADirectoryError(f"{self.path} is a directory; region features are a file, HDF5 or npz")
-        self._descriptor = os.open(self.path, os.O_RDONLY)
+            raise IsADirectoryError(f"{self.path} is a directory; expected an HDF5 or npz file of region features")
+        self._descriptor = os.open(self.path, os.O_RDONLY | BINARY)
         try:
             layout = read_layout(self.path, self._descriptor)
         except BaseException:
@@ -93,7 +91,7 @@ class FeatureStore:
             os.close(self._descriptor)
 
     def rows(self, img_ids: Sequence[str]) -> np.ndarray:
-        """`int64[B]`, the place of each image in the file; UnknownImageError if one has no features."""
+        """`int64[B]`, the index of each image in the file; UnknownImageError if one has no features."""
         try:
             return np.array([self._row[img_id] for img_id in img_ids], np.int64)
         except KeyError as error:
@@ -115,12 +113,12 @@ class FeatureStore:
 
         Raises:
             UnknownImageError: an image has no region features.
-            ValueError: a box is not in its image, or a class is no whole number of int32.
+            ValueError: a box is outside its image, or a class is not an integer of int32.
         """
         return self.read_rows(self.rows(img_ids), labels)
 
     def read_rows(self, rows: np.ndarray, labels: bool = True) -> dict[str, np.ndarray]:
-        """`read` for images by their place in the file, as `rows` gives it."""
+        """`read` for images by their index in the file, as `rows` returns it."""
         layout, rows = self._layout, np.asarray(rows, np.int64)
         starts = layout.starts[rows]
         counts = layout.ends[rows] - starts
@@ -135,7 +133,7 @@ class FeatureStore:
         for name, found in layout.labels.items() if labels else ():
             sources[name] = found
             arrays[name] = np.zeros((*shape, 1), found.dtype if name.endswith("_id") else np.float32)
-        for index in np.argsort(starts):  # in the order of the file, which disks like
+        for index in np.argsort(starts):  # in the order of the file, which is fast on disks
             start, count = starts[index], counts[index]
             for name, source in sources.items():
                 source.read(start, arrays[name][index, :count])
@@ -150,7 +148,7 @@ class FeatureStore:
         """The features of single boxes.
 
         Args:
-            rows: `int[K]`, places of images.
+            rows: `int[K]`, indices of images.
             boxes: `float[K]` in 0..1, which of the image's boxes: 0 the first, just below 1 the last.
 
         Returns:
@@ -170,11 +168,11 @@ class FeatureStore:
             if divided.any():
                 img_id = self.img_ids[rows[np.argmax(divided)]]
                 raise ValueError(
-                    f"{self.path}, image {img_id!r}: all boxes lie within the first pixel; are they divided by img_w "
-                    "and img_h already? Then the file must not have these"
+                    f"{self.path}, image {img_id!r}: all boxes lie within the first pixel. If they are already divided "
+                    "by img_w and img_h, the file must not have these"
                 )
             boxes = boxes / np.tile(sizes, 2)[:, None]
-        inside = ((boxes >= -ROUNDING) & (boxes <= 1 + ROUNDING)).all(axis=(1, 2))  # so that NaN fails too
+        inside = ((boxes >= -ROUNDING) & (boxes <= 1 + ROUNDING)).all(axis=(1, 2))  # NaN fails too
         if not inside.all():
             bad = int(np.argmin(inside))
             img_id = self.img_ids[rows[bad]]
@@ -183,17 +181,17 @@ class FeatureStore:
                     f"{self.path}, image {img_id!r}: boxes must lie in 0..1, got {boxes[bad].max():g}; for boxes in "
                     "pixels the file must have img_w and img_h"
                 )
-            raise ValueError(f"{self.path}, image {img_id!r}: a box is not within the image's width and height")
+            raise ValueError(f"{self.path}, image {img_id!r}: a box is outside the image's width and height")
         return np.clip(boxes, 0, 1)
 
     def _classes(self, name: str, stored: np.ndarray, rows: np.ndarray) -> np.ndarray:
         """Classes `[B, N]` of these images as int32."""
         with np.errstate(invalid="ignore"):
             classes = stored.astype(np.int32)
-        if (wrong := classes != stored).any():  # so that NaN fails too
+        if (wrong := classes != stored).any():  # NaN fails too
             bad, box = np.argwhere(wrong)[0]
             raise ValueError(
-                f"{self.path}, image {self.img_ids[rows[bad]]!r}: {name} must be whole numbers of int32, "
+                f"{self.path}, image {self.img_ids[rows[bad]]!r}: {name} must be integers of int32, "
                 f"got {stored[bad, box]}"
             )
         return classes

@@ -28,15 +28,15 @@ FIELDS = (
     "boxes",
     "features",
 )
-LARGEST = 1e6  # a feature above this is none: float64 read as float32 gives such numbers
+LARGEST = 1e6  # features above this are float64 read as float32
 LARGEST_SIDE = 2**31 - 1  # pixels; the built file keeps sizes as int32
 LARGEST_CLASS = 2**31 - 1  # models take int32
-ROUNDING = 1e-5  # how far a box may pass the edge of its picture, as a share of its side: float32 rounding
+ROUNDING = 1e-5  # how far a box may pass the edge of its image, as a share of its side: float32 rounding
 
 
 @dataclass(frozen=True, eq=False)
 class RegionFeatures:
-    """What a detector found in one image.
+    """The boxes that a detector found in one image.
 
     Args:
         img_id: the image's name, not empty, without tab, line break or NUL.
@@ -68,10 +68,10 @@ def normalize_boxes(boxes: np.ndarray, width: float, height: float) -> np.ndarra
         width, height: size of the image in pixels, above 0.
 
     Returns:
-        `float32[N, 4]` in 0..1; what passes an edge by rounding alone (1e-5) is put on the edge.
+        `float32[N, 4]` in 0..1; coordinates beyond an edge by rounding only (1e-5) are clipped.
 
     Raises:
-        ValueError: the size is not above 0, or a box is not 4 numbers, reversed, or outside the image.
+        ValueError: the size is not above 0, or a box has not 4 numbers, is reversed, or is outside the image.
     """
     boxes = np.asarray(boxes, np.float32)
     if boxes.ndim != 2 or boxes.shape[1] != 4:
@@ -79,14 +79,14 @@ def normalize_boxes(boxes: np.ndarray, width: float, height: float) -> np.ndarra
     if not (width > 0 and height > 0):
         raise ValueError(f"an image must be larger than 0 x 0 pixels, got width {width} and height {height}")
     normalized = boxes / np.array([width, height, width, height], np.float32)
-    # Said as what must hold, so that NaN fails too.
+    # As conditions that must hold, so that NaN fails too.
     inside = ((normalized >= -ROUNDING) & (normalized <= 1 + ROUNDING)).all(axis=1)
     ordered = (boxes[:, :2] <= boxes[:, 2:]).all(axis=1)
     if not (inside & ordered).all():
         worst = int(np.argmin(inside & ordered))
         raise ValueError(
             f"box {worst} must be x1 y1 x2 y2 in pixels within width {width} and height {height}, "
-            f"got {boxes[worst].tolist()}; are the boxes already divided, or width and height exchanged?"
+            f"got {boxes[worst].tolist()}; are the boxes already divided, or width and height swapped?"
         )
     return np.clip(normalized, 0, 1)
 
@@ -137,7 +137,7 @@ def parse_line(
     Args:
         line: with or without its line end.
         path, number: of the line, for errors.
-        seen: images that must not come again.
+        seen: names of the images before.
         feat_dim: D of the images before, or None.
 
     Raises:
@@ -162,8 +162,8 @@ def write_tsv(path: str | os.PathLike, regions: Iterable[RegionFeatures]) -> Non
         regions: the images in order. What is written reads back bit by bit with `read_tsv`.
 
     Raises:
-        ValueError: an image is not fit to be read back: wrong shapes, values that are not finite, boxes outside
-            the image, an img_id twice, or another feature dimension than before.
+        ValueError: an image could not be read back: wrong shapes, values that are not finite, boxes outside the image,
+            an img_id twice, or another feature dimension than before.
     """
     seen: set[str] = set()
     feat_dim = None
@@ -181,7 +181,7 @@ def write_tsv(path: str | os.PathLike, regions: Iterable[RegionFeatures]) -> Non
 
 def _parse(fields: list[bytes]) -> RegionFeatures:
     if not any(field.strip() for field in fields):
-        raise ValueError("the line is blank, which only lines at the end may be; is something missing here?")
+        raise ValueError("the line is blank, which only the last lines may be")
     if len(fields) != len(FIELDS):
         raise ValueError(f"expected {len(FIELDS)} tab-separated fields ({', '.join(FIELDS)}), got {len(fields)}")
     raw = dict(zip(FIELDS, fields, strict=True))
@@ -205,7 +205,7 @@ def _parse(fields: list[bytes]) -> RegionFeatures:
 def _integer(raw: dict[str, bytes], name: str) -> int:
     # Not int(raw[name]): that takes b"1_0" and b" 10".
     if not raw[name].isdigit() or int(raw[name]) < 1:
-        raise ValueError(f"{name} must be a whole number above 0, got {_short(raw[name])}")
+        raise ValueError(f"{name} must be an integer above 0, got {_short(raw[name])}")
     return int(raw[name])
 
 
@@ -213,7 +213,7 @@ def _decode(raw: dict[str, bytes], name: str) -> bytes:
     try:
         return base64.b64decode(raw[name], validate=True)
     except binascii.Error as error:
-        raise ValueError(f"{name} is not base64 ({error}); is the file cut off?") from error
+        raise ValueError(f"{name} is not base64 ({error}); is the file cut short?") from error
 
 
 def _array(raw: dict[str, bytes], name: str, dtype: str, length: int) -> np.ndarray:
@@ -232,7 +232,7 @@ def _features(raw: dict[str, bytes], num_boxes: int) -> np.ndarray:
 
 
 def _check(regions: RegionFeatures) -> None:
-    """Raises ValueError unless the parts of one image fit together."""
+    """Raises ValueError unless one image is valid."""
     if not regions.img_id or any(mark in regions.img_id for mark in "\t\r\n\0"):
         raise ValueError("img_id must be a name without tab, line break or NUL")
     for name in ("img_h", "img_w"):
@@ -251,7 +251,7 @@ def _check(regions: RegionFeatures) -> None:
         if not np.isfinite(getattr(regions, name)).all():
             raise ValueError(f"{name} must be finite, got NaN or infinity")
     if max(np.max(regions.features), -np.min(regions.features)) > LARGEST:
-        raise ValueError("features reach beyond a million, which no detector gives; are they float64?")
+        raise ValueError("features exceed a million; are they float64 instead of float32?")
     for name in ("objects_conf", "attrs_conf"):
         low, high = np.min(getattr(regions, name)), np.max(getattr(regions, name))
         if low < 0 or high > 1 + ROUNDING:
@@ -259,21 +259,21 @@ def _check(regions: RegionFeatures) -> None:
     for name in ("objects_id", "attrs_id"):
         ids = np.asarray(getattr(regions, name))
         if (wrong := ids != np.clip(ids.astype(np.int64), 0, LARGEST_CLASS)).any():
-            raise ValueError(f"{name} must be whole numbers in 0..{LARGEST_CLASS}, got {ids[wrong][0]}")
+            raise ValueError(f"{name} must be integers in 0..{LARGEST_CLASS}, got {ids[wrong][0]}")
     normalize_boxes(regions.boxes, regions.img_w, regions.img_h)
     if np.max(regions.boxes) <= 1 < min(regions.img_h, regions.img_w):
         raise ValueError(
             f"all boxes lie within the first pixel of {regions.img_w} x {regions.img_h}; they must be in pixels, "
-            "and are divided by the width and height already"
+            "not divided by width and height"
         )
 
 
 def _check_next(regions: RegionFeatures, seen: Collection[str], feat_dim: int | None) -> None:
-    """Raises ValueError unless an image fits to those before it."""
+    """Raises ValueError unless an image fits those before it."""
     if regions.img_id in seen:
-        raise ValueError("this img_id is in the file already; every image must be there once")
+        raise ValueError("this img_id is already in the file")
     if feat_dim is not None and regions.features.shape[1] != feat_dim:
-        raise ValueError(f"features must have {feat_dim} values per box as before, got {regions.features.shape[1]}")
+        raise ValueError(f"features must have {feat_dim} values per box, as before, got {regions.features.shape[1]}")
 
 
 def _format(regions: RegionFeatures) -> bytes:

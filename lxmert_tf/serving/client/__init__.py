@@ -1,7 +1,7 @@
 """Clients of TensorFlow Serving for exported models: `RestClient`, which needs only NumPy, and `GrpcClient`.
 
-Both pad texts and boxes of different number, send the masks, wait no longer than their deadline, try again while a
-server is not there, and raise errors that say what the server said.
+Both pad texts and boxes, send the masks, keep a deadline, retry while a server is unavailable, and raise errors with
+the server's message.
 
 Example:
     client = connect("localhost:8501", "vqa")
@@ -38,7 +38,7 @@ __all__ = [
 
 
 def connect(server: str, name: str, protocol: str = "auto", **options) -> Client:
-    """The client for a server's port, of which "auto" finds out what it speaks.
+    """The client for a server's port; "auto" finds out its protocol.
 
     Args:
         server, name, options: as for `Client`.
@@ -50,7 +50,7 @@ def connect(server: str, name: str, protocol: str = "auto", **options) -> Client
     """
     if protocol not in ("auto", "rest", "grpc"):
         raise ValueError(f"protocol must be auto, rest or grpc, got {protocol!r}.")
-    client = RestClient(server, name, **options)  # costs nothing, and finds fault with the options
+    client = RestClient(server, name, **options)  # costs nothing, and checks the options
     if protocol == "rest" or (protocol == "auto" and _speaks_http(server)):
         return client
     return GrpcClient(server, name, **options)

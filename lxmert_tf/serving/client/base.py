@@ -1,4 +1,4 @@
-"""What the clients of TensorFlow Serving share: questions, retries, and the errors that a server answers.
+"""The base of the clients of TensorFlow Serving: questions, retries and errors.
 
 Shapes: B examples, T tokens, N boxes, D feature width, H hidden units.
 """
@@ -7,9 +7,10 @@ import abc
 import math
 import time
 from collections.abc import Callable, Mapping, Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
+from numpy.typing import ArrayLike
 
 from lxmert_tf.input_table import SIGNATURE_INPUTS, TABLE
 from lxmert_tf.serving.client.padding import check_integers, pad_boxes, pad_text, server_proof
@@ -17,19 +18,19 @@ from lxmert_tf.serving.version_folders import check_name
 
 INT_INPUTS = tuple(name for name in SIGNATURE_INPUTS if TABLE[name].dtype == "int32")
 _ASSERTION = "assertion failed: "
-_UNEQUAL_ROWS = "equal 0th-dimension size"  # what a batching server says of one image with several questions
+_UNEQUAL_ROWS = "equal 0th-dimension size"  # a batching server's error for one image with several questions
 
 
 class ServingError(OSError):
-    """What a server answered other than an answer; `code` is gRPC's or HTTP's."""
+    """An error answered by a server; `code` is gRPC's or HTTP's."""
 
-    def __init__(self, message: str, code=None):
+    def __init__(self, message: str, code: Any = None):
         super().__init__(message)
         self.code = code
 
 
 class InvalidRequestError(ServingError, ValueError):
-    """The server found fault with the request."""
+    """The server rejected the request."""
 
 
 class ModelNotFoundError(ServingError):
@@ -37,7 +38,7 @@ class ModelNotFoundError(ServingError):
 
 
 class Unavailable(ServingError, ConnectionError):
-    """There is no server, or it is not ready; trying again may help."""
+    """There is no server, or it is not ready; retrying may help."""
 
 
 class DeadlineExceeded(ServingError, TimeoutError):
@@ -53,7 +54,7 @@ class Answer(NamedTuple):
 
 
 class Client(abc.ABC):
-    """What both clients do.
+    """A client for one model on a server.
 
     Args:
         server: "HOST:PORT".
@@ -104,7 +105,11 @@ class Client(abc.ABC):
     # Questions
 
     def answer(
-        self, questions: Sequence[str], visual_feats, visual_pos, visual_attention_mask=None
+        self,
+        questions: Sequence[str],
+        visual_feats: ArrayLike,
+        visual_pos: ArrayLike,
+        visual_attention_mask: ArrayLike | None = None,
     ) -> list[list[Answer]]:
         """The best answers to each question, through `answer_text` of a model exported with --text.
 
@@ -119,12 +124,18 @@ class Client(abc.ABC):
         images = len(visual["visual_feats"])
         if images != len(questions):
             raise ValueError(
-                f"There are {len(questions)} questions but {images} images: give each question its image, "
+                f"Got {len(questions)} questions but {images} images: give each question its image, "
                 "or use encode_image and answer_encoded."
             )
         return _answers(self.predict({"questions": questions, **visual}, "answer_text"))
 
-    def answer_ids(self, text: Mapping, visual_feats, visual_pos, visual_attention_mask=None) -> list[list[Answer]]:
+    def answer_ids(
+        self,
+        text: Mapping[str, ArrayLike],
+        visual_feats: ArrayLike,
+        visual_pos: ArrayLike,
+        visual_attention_mask: ArrayLike | None = None,
+    ) -> list[list[Answer]]:
         """The best answers to tokenised questions, through `serving_default`.
 
         Args:
@@ -134,15 +145,19 @@ class Client(abc.ABC):
         visual = pad_boxes(visual_feats, visual_pos, visual_attention_mask)
         return _answers(self.predict({**pad_text(**text), **visual}))
 
-    def encode_image(self, visual_feats, visual_pos, visual_attention_mask=None) -> dict[str, np.ndarray]:
-        """What `answer_encoded` takes, for any number of questions.
+    def encode_image(
+        self, visual_feats: ArrayLike, visual_pos: ArrayLike, visual_attention_mask: ArrayLike | None = None
+    ) -> dict[str, np.ndarray]:
+        """Encodes images for `answer_encoded`, with any number of questions.
 
         Returns:
             vision_states float[B, N, H], visual_attention_mask int[B, N]
         """
         return self.predict(pad_boxes(visual_feats, visual_pos, visual_attention_mask), "encode_image")
 
-    def answer_encoded(self, questions: Sequence[str] | Mapping, encoded: Mapping) -> list[list[Answer]]:
+    def answer_encoded(
+        self, questions: Sequence[str] | Mapping[str, ArrayLike], encoded: Mapping[str, ArrayLike]
+    ) -> list[list[Answer]]:
         """The best answers about encoded images: of one image, or of one for each question.
 
         Args:
@@ -157,7 +172,7 @@ class Client(abc.ABC):
             count = len(text["questions"])
         missing = {"vision_states", "visual_attention_mask"} - set(encoded)
         if missing:
-            raise ValueError(f"encoded must be what encode_image gives, and lacks {', '.join(sorted(missing))}.")
+            raise ValueError(f"encoded must be the output of encode_image, but lacks {', '.join(sorted(missing))}.")
         encoded = {**encoded, "visual_attention_mask": server_proof(encoded["visual_attention_mask"])}
         try:
             return _answers(self.predict({**text, **encoded}, signature))
@@ -169,7 +184,7 @@ class Client(abc.ABC):
 
     # Any signature
 
-    def predict(self, inputs: Mapping, signature: str = "serving_default") -> dict[str, np.ndarray]:
+    def predict(self, inputs: Mapping[str, ArrayLike], signature: str = "serving_default") -> dict[str, np.ndarray]:
         """The outputs of a signature by name; strings come as str.
 
         Args:
@@ -210,13 +225,13 @@ class Client(abc.ABC):
 
 
 def _questions(questions: Sequence[str]) -> list[str]:
-    """The same as a list; TypeError if it is one text or one of them is none, ValueError if there is none."""
+    """The questions as a list; TypeError if it is one text, or one is not text; ValueError if it is empty."""
     if isinstance(questions, str | bytes):
-        raise TypeError(f"questions must be a list of texts, got one text: give [{questions!r}].")
+        raise TypeError(f"questions must be a list of texts, got one text: pass [{questions!r}].")
     questions = list(questions)
     for index, question in enumerate(questions):
         if not isinstance(question, str | bytes):
-            raise TypeError(f"question {index} must be a text, got {type(question).__name__}.")
+            raise TypeError(f"question {index} must be text, got {type(question).__name__}.")
     if not questions:
         raise ValueError("questions must not be empty.")
     return questions
@@ -240,7 +255,7 @@ def _array(name: str, value) -> np.ndarray:
 
 def _answers(outputs: Mapping[str, np.ndarray]) -> list[list[Answer]]:
     if "top_ids" not in outputs:
-        raise ServingError(f"The model gives {', '.join(sorted(outputs))} and no answers: use predict.")
+        raise ServingError(f"The model returns {', '.join(sorted(outputs))} but no answers: use predict.")
     ids, scores = outputs["top_ids"], outputs["top_scores"]
     texts = outputs["top_answers"] if "top_answers" in outputs else np.full(ids.shape, None)
     return [
@@ -253,9 +268,9 @@ def _answers(outputs: Mapping[str, np.ndarray]) -> list[list[Answer]]:
 
 
 def _sentence(message: str) -> str:
-    """What a server says, without the names of its graph's nodes, on one line."""
+    """A server's message on one line, without the names of graph nodes."""
     text = message.split("\n\t")[0].strip()
     if text.startswith(_ASSERTION):  # [message] [value] [values of a vector]
-        said, *values = text.removeprefix(_ASSERTION)[1:].removesuffix("]").split("] [")
-        text = " ".join([said, *(f"[{value}]" if " " in value else value for value in values)])
+        message, *values = text.removeprefix(_ASSERTION)[1:].removesuffix("]").split("] [")
+        text = " ".join([message, *(f"[{value}]" if " " in value else value for value in values)])
     return "".join(letter if letter.isprintable() else " " for letter in text)

@@ -1,12 +1,15 @@
-"""Requests of examples of different length, for clients: filled up with 0, and masks that tell. Needs only NumPy.
+"""Padding of requests, with masks that exported models can tell padding by. Needs only NumPy.
 
 Shapes: B examples, T tokens, N boxes, D feature width.
 """
 
 import numpy as np
+from numpy.typing import ArrayLike
 
 
-def pad_text(input_ids, attention_mask=None, token_type_ids=None) -> dict[str, np.ndarray]:
+def pad_text(
+    input_ids: ArrayLike, attention_mask: ArrayLike | None = None, token_type_ids: ArrayLike | None = None
+) -> dict[str, np.ndarray]:
     """Texts of different length as int32[B, T] input_ids, attention_mask and token_type_ids; lists or arrays."""
     mask = [np.ones(len(row), int) for row in input_ids] if attention_mask is None else attention_mask
     types = [np.zeros(len(row), int) for row in input_ids] if token_type_ids is None else token_type_ids
@@ -14,13 +17,15 @@ def pad_text(input_ids, attention_mask=None, token_type_ids=None) -> dict[str, n
     padded = {name: _padded(rows) for name, rows in given.items()}
     for name, values in padded.items():
         if not values.shape[1]:
-            raise ValueError(f"{name} has no tokens: a request needs at least one for each text.")
+            raise ValueError(f"{name} has no tokens: each text needs at least one.")
         check_integers(name, values)
     padded = {name: values.astype("int32") for name, values in padded.items()}
     return {**padded, "attention_mask": server_proof(padded["attention_mask"])}
 
 
-def pad_boxes(visual_feats, visual_pos, visual_attention_mask=None) -> dict[str, np.ndarray]:
+def pad_boxes(
+    visual_feats: ArrayLike, visual_pos: ArrayLike, visual_attention_mask: ArrayLike | None = None
+) -> dict[str, np.ndarray]:
     """Images with different numbers of boxes as float32[B, N, D], float32[B, N, 4] and int32[B, N].
 
     Images of pairs, [B, 2, N, ...] arrays, must have the same number.
@@ -36,13 +41,13 @@ def pad_boxes(visual_feats, visual_pos, visual_attention_mask=None) -> dict[str,
     visual_attention_mask = _images("visual_attention_mask", visual_attention_mask)
     for what, other in (("boxes", visual_pos), ("places in the mask", visual_attention_mask)):
         if len(visual_feats) != len(other):
-            raise ValueError(f"There are features of {len(visual_feats)} images but {what} of {len(other)}.")
+            raise ValueError(f"Got features of {len(visual_feats)} images but {what} of {len(other)}.")
         for index, (features, rows) in enumerate(zip(visual_feats, other, strict=True)):
             had, has = features.shape[-2], rows.shape[-1 if other is visual_attention_mask else -2]
             if had != has:
                 raise ValueError(f"image {index}: {had} features but {has} {what}.")
             if not had:
-                raise ValueError(f"image {index} has no boxes: a request needs at least one for each image.")
+                raise ValueError(f"image {index} has no boxes: each image needs at least one.")
     return {
         "visual_feats": _padded(visual_feats).astype("float32"),
         "visual_pos": _padded(visual_pos).astype("float32"),
@@ -63,7 +68,7 @@ def server_proof(mask: np.ndarray) -> np.ndarray:
     """The mask with -1 for a leading 1, which exported models read as 1 at the first place and as padding elsewhere.
 
     TF Serving fills up what it batches with the first number of each request's tensor, in masks too. With this, or a
-    leading 0, that is told from everything else, whatever the numbers and however many examples a request has.
+    leading 0, that padding differs from everything else, whatever the numbers and however many examples a request has.
     """
     mask = np.array(mask, "int32")
     mask[..., 0] = np.where(mask[..., 0] == 1, -1, mask[..., 0])
@@ -71,21 +76,21 @@ def server_proof(mask: np.ndarray) -> np.ndarray:
 
 
 def _images(name: str, value) -> list[np.ndarray] | np.ndarray:
-    """An array, or a list of arrays; ValueError if there is no axis of images."""
+    """An array, or a list of arrays; ValueError if the axis of images is missing."""
     least = 1 if name == "visual_attention_mask" else 2
     images = value if isinstance(value, np.ndarray) and value.ndim else [np.asarray(image) for image in value]
     if len(images) and images[0].ndim < least:
         axes = ", ".join(["images", "boxes", "..."][: least + 1])
-        raise ValueError(f"{name} must be [{axes}], got one image of shape {np.shape(value)}: give {name}[None].")
+        raise ValueError(f"{name} must be [{axes}], got one image of shape {np.shape(value)}: pass {name}[None].")
     return images
 
 
 def _padded(rows) -> np.ndarray:
-    """Rows of different length, filled up with 0 at the end."""
+    """Rows of different lengths, padded with 0 at the end."""
     if isinstance(rows, np.ndarray):
         return rows
     rows = [np.asarray(row) for row in rows]
     if not rows:
-        raise ValueError("A request must hold at least one example, got none.")
+        raise ValueError("A request must have at least one example, got none.")
     longest = max(map(len, rows))
     return np.stack([np.pad(row, [(0, longest - len(row)), *[(0, 0)] * (row.ndim - 1)]) for row in rows])

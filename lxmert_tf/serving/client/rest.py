@@ -20,13 +20,13 @@ class RestClient(Client):
     """The client for TF Serving's REST port (8501); imports nothing but NumPy."""
 
     def close(self) -> None:
-        """Does nothing: every call has a connection of its own."""
+        """Does nothing: every call opens and closes a connection."""
 
     def _predict(self, inputs, signature, timeout):
         columns = {name: _to_json(value) for name, value in inputs.items()}
         body = json.dumps({"signature_name": signature, "inputs": columns})
         outputs = self._call("POST", f"{self._path()}:predict", body, timeout)["outputs"]
-        if not isinstance(outputs, dict):  # of a signature with one output TF Serving gives no name
+        if not isinstance(outputs, dict):  # TF Serving omits the name of a single output
             outputs = {"output": outputs}
         return {name: _from_json(value) for name, value in outputs.items()}
 
@@ -49,9 +49,9 @@ class RestClient(Client):
         except TimeoutError as error:
             raise self._failure(DeadlineExceeded, f"no answer within {self.timeout} s") from error
         except OSError as error:
-            raise self._failure(Unavailable, f"no HTTP server answers there ({error})") from error
+            raise self._failure(Unavailable, f"no HTTP server answers ({error})") from error
         except http.client.HTTPException as error:
-            raise self._failure(ServingError, "what answers there speaks no HTTP; is it the gRPC port?") from error
+            raise self._failure(ServingError, "the server does not speak HTTP; is this the gRPC port?") from error
         finally:
             connection.close()
         try:
