@@ -14,11 +14,12 @@ from conversion.formats import TIED, Checkpoint, find_weights, read_file
 from conversion.names import HEADS, fit_prefix
 from conversion.plan import Plan, make_plan
 from conversion.report import bar, counted, grouped, some
+from conversion.source import open_source
 from conversion.tensors import DTYPES
 from conversion.writers import DIRECTORY_FORMATS, FILE_FORMATS, SHARDED_FORMATS, write_checkpoint, write_file
+from lxmert_tf.command_line import option
 from lxmert_tf.configuration import CONFIG_NAME, LxmertConfig
 from lxmert_tf.hub import TOKENIZER_FILES
-from lxmert_tf.weights import open_source
 
 FORMATS = ("hf-pt", "hf-pt-bin", "hf-tf", "keras", "keras-weights", "original")
 UNITS = {"": 1, "B": 1, "KB": 10**3, "MB": 10**6, "GB": 10**9, "KIB": 2**10, "MIB": 2**20, "GIB": 2**30}
@@ -182,7 +183,7 @@ def parse_size(text: int | str) -> int:
     except (KeyError, ValueError, OverflowError):
         size = 0
     if size < 1:
-        raise ValueError(f"shard_size must be a number of bytes such as 2GB or 500MB, got {text!r}.")
+        raise ValueError(f"{option('shard_size')} must be a number of bytes such as 2GB or 500MB, got {text!r}.")
     return size
 
 
@@ -197,7 +198,7 @@ def _check_options(to: str, task: str | None, dtype: str | None, shard_size: int
     if shard_size is None:
         return None
     if to not in SHARDED_FORMATS:
-        raise ValueError(f"shard_size splits only {' and '.join(SHARDED_FORMATS)}, not {to}; leave it out.")
+        raise ValueError(f"{option('shard_size')} splits only {' and '.join(SHARDED_FORMATS)}, not {to}; leave it out.")
     return parse_size(shard_size)
 
 
@@ -258,7 +259,7 @@ def _notes(checkpoint: Checkpoint, plan: Plan, to_file: str | None, copied: list
     if checkpoint.inferred:
         notes.append(
             f"{checkpoint.inferred}, so the config is inferred from shapes; num_attention_heads={heads} is a guess: "
-            "if it is wrong, pass config="
+            f"if it is wrong, {option('pass config=', 'give it with --config')}"
         )
     elif to_file in FILE_FORMATS:
         notes.append(f"a single file holds no config; its reader must know num_attention_heads={heads}")

@@ -12,6 +12,7 @@ from typing import Any
 from conversion.formats import Checkpoint
 from conversion.report import some
 from conversion.writers import DIRECTORY_FORMATS, FILE_FORMATS
+from lxmert_tf.command_line import option
 from lxmert_tf.configuration import CONFIG_NAME
 from lxmert_tf.hub import TOKENIZER_FILES
 
@@ -48,7 +49,8 @@ def check_replaceable(destination: Path, to: str, is_file: bool, overwrite: bool
     if not (destination.is_dir() or destination.is_file()):
         raise FileExistsError(f"{destination} exists but is not a regular file; choose another destination.")
     if not overwrite:
-        raise FileExistsError(f"{destination} exists; choose another destination, or replace it with overwrite=True.")
+        replace = option("overwrite=True")
+        raise FileExistsError(f"{destination} exists; choose another destination, or replace it with {replace}.")
     if destination.is_dir() == is_file:
         kind = "a file" if is_file else "a directory"
         raise FileExistsError(f"{destination} exists and is not {kind}, as {to} is; choose another destination.")

@@ -8,7 +8,7 @@ from conversion.configs import config_difference
 from conversion.formats import Checkpoint
 from conversion.names import fit_prefix, rows, skip_reason
 from conversion.report import bar, counted, grouped, some
-from lxmert_tf.weights import open_source
+from conversion.source import open_source
 
 
 @dataclass(frozen=True)
@@ -142,8 +142,8 @@ def difference(a: Checkpoint, b: Checkpoint, progress: bool = False) -> Differen
 
 def _full(checkpoint: Checkpoint) -> dict:
     """The stored tensors by their names in a model with heads, without those that no model loads."""
-    renamed = checkpoint.tensors.renamed(lambda name: fit_prefix(name, "qa")).stored
-    return {name: item for name, item in renamed.items() if not skip_reason(name)}
+    stored = checkpoint.named_for("qa").stored
+    return {name: item for name, item in stored.items() if not skip_reason(name)}
 
 
 def _compare(a, b) -> tuple[Error | None, int]:

@@ -23,7 +23,8 @@ from typing import Any
 
 from conversion.compare import identical
 from conversion.copies import canonically_named, merged
-from conversion.names import LAYOUTS, Row, contradictions, find_task, fit_prefix, infer_config, lookup
+from conversion.matching import Matched, contradictions, find_task, infer_config, match
+from conversion.names import LAYOUTS, Row, fit_prefix, lookup
 from conversion.readers import Content, read_h5, read_pickle, read_safetensors, read_zip, reading
 from conversion.report import counted, some
 from conversion.tensors import Stored, Tensors
@@ -87,6 +88,29 @@ class Checkpoint:
         """In which sizes the config is not the tensors' own, or ""."""
         return _contradiction(self.config_file or "the config", self.config, self.tensors.shapes)
 
+    def named_for(self, task: str) -> Tensors:
+        """The tensors under the names that models of `task` have for them."""
+        return self.tensors.renamed(lambda name: fit_prefix(name, task))
+
+    def match(self, task: str | None = None, config: LxmertConfig | None = None, **options: bool) -> Matched:
+        """What of it a model takes, by default one of its own task and config.
+
+        Args:
+            task, config: the model's.
+            **options: as of `conversion.matching.match`.
+
+        Raises:
+            ValueError: as `conversion.matching.match`; the message begins with the path, and says where the config
+                contradicts the tensors.
+        """
+        try:
+            return match(self.tensors.shapes, task or self.task, config or self.config, **options)
+        except ValueError as error:
+            head, *details = str(error).splitlines()
+            if self.contradiction:
+                head = f"{head.removesuffix('.')}: {self.contradiction}."
+            raise ValueError("\n".join([f"{self.path}: {head}", *details])) from None
+
 
 # Opening
 
@@ -121,8 +145,8 @@ def open_checkpoint(path: str | os.PathLike, config: LxmertConfig | str | os.Pat
         return checkpoint_of(path, format, tensors, None, notes=notes)
     if source.is_dir():
         return checkpoint_of(path, format, tensors, LxmertConfig.from_json_file(beside), beside, notes=notes)
-    if ignored := _why_ignored(beside, tensors):
-        return checkpoint_of(path, format, tensors, None, why=ignored)
+    if reason := _reason_to_ignore(beside, tensors):
+        return checkpoint_of(path, format, tensors, None, reason=reason)
     return checkpoint_of(path, format, tensors, LxmertConfig.from_json_file(beside), beside)
 
 
@@ -132,20 +156,20 @@ def checkpoint_of(
     tensors: Tensors,
     config: LxmertConfig | None,
     config_file: Path | None = None,
-    why: str = f"there is no {CONFIG_NAME}",
+    reason: str = f"there is no {CONFIG_NAME}",
     notes: tuple[str, ...] = (),
 ) -> Checkpoint:
-    """A checkpoint of tensors; without a config, one is inferred from their shapes, and `why` tells the user why."""
+    """A checkpoint of tensors; without a config, one is inferred from their shapes, `reason` tells the user why."""
     task = find_task(tensors.shapes)
     notes = (*notes, UNTIED) if _untied(tensors) else notes
     if config is not None:
         return Checkpoint(path, format, tensors, config, task, config_file, notes=notes)
     with reading(path):
         config = infer_config(tensors.shapes)
-    return Checkpoint(path, format, tensors, config, task, inferred=why, notes=notes)
+    return Checkpoint(path, format, tensors, config, task, inferred=reason, notes=notes)
 
 
-def _why_ignored(file: Path, tensors: Tensors) -> str:
+def _reason_to_ignore(file: Path, tensors: Tensors) -> str:
     """Why the config beside a single file is not that file's, or ""."""
     try:
         config = LxmertConfig.from_json_file(file)
@@ -158,7 +182,7 @@ def _why_ignored(file: Path, tensors: Tensors) -> str:
 
 
 def _contradiction(source: Path | str, config: LxmertConfig, shapes: Mapping[str, Any]) -> str:
-    sizes = [f"{name}={given}, the tensors {told}" for name, (given, told) in contradictions(config, shapes).items()]
+    sizes = [f"{name}={given}, the tensors {found}" for name, (given, found) in contradictions(config, shapes).items()]
     return f"{source} says {some(sizes, 2)}" if sizes else ""
 
 

@@ -5,10 +5,11 @@ from typing import Any
 
 import numpy as np
 
+from conversion.models import assign_rows, task_of_model
 from conversion.plan import Plan, make_plan
+from conversion.source import open_source
 from conversion.tensors import to_torch
 from lxmert_tf.configuration import LxmertConfig
-from lxmert_tf.weights import assign_rows, open_source, task_of_model
 
 
 def load_state_dict(

@@ -18,10 +18,11 @@ import numpy as np
 from safetensors import SafetensorError, safe_open
 
 from conversion.copies import merged
-from conversion.names import Shape, task_of
+from conversion.names import Shape
 from conversion.tensors import BFLOAT16, SAFETENSORS_TYPES, Stored, from_torch, torch_dtype
 from lxmert_tf.configuration import LxmertConfig
 from lxmert_tf.files import ENTRY_HEADER, content_of_entry
+from lxmert_tf.tasks import task_of
 
 # What is refused because it would fill the memory: more than this many bytes, and this many times its size in the file.
 LARGE, EXPANSION = 2**20, 100

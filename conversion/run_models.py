@@ -11,9 +11,10 @@ from importlib.util import find_spec
 import numpy as np
 
 from conversion.formats import Checkpoint
-from conversion.names import ARCHITECTURES, head_of, match, rows
+from conversion.names import head_of, rows
 from lxmert_tf.command_line import quiet_start
 from lxmert_tf.configuration import LxmertConfig
+from lxmert_tf.tasks import ARCHITECTURES, keras_class
 
 EXAMPLES, TOKENS, BOXES = 4, 9, 6
 # The head that each output of a whole model comes from.
@@ -106,10 +107,9 @@ def run_keras(checkpoint: Checkpoint, inputs: dict[str, np.ndarray]) -> dict[str
 
         keras.ops.zeros(())  # the first tensor looks for devices
     import lxmert_tf
-    from lxmert_tf.weights import model_of
 
     with _quiet():
-        model = model_of(getattr(lxmert_tf, f"TF{ARCHITECTURES[checkpoint.task]}"), checkpoint, "float64")
+        model = getattr(lxmert_tf, keras_class(checkpoint.task)).from_pretrained(checkpoint, dtype="float64")
     outputs = _outputs(model, inputs, _whole_heads(checkpoint), checkpoint.task)
     return {name: keras.ops.convert_to_numpy(value) for name, value in outputs.items()}
 
@@ -164,7 +164,7 @@ def _paired(inputs: dict) -> dict:
 
 def _whole_heads(checkpoint: Checkpoint) -> set[str]:
     """The heads that the checkpoint has all tensors of; others would be drawn at random."""
-    missing = match(checkpoint.tensors.shapes, checkpoint.task, checkpoint.config).missing
+    missing = checkpoint.match().missing
     return {head_of(row.torch) for row in rows(checkpoint.config, checkpoint.task)} - {None, *map(head_of, missing)}
 
 

@@ -13,11 +13,12 @@ from conversion.compare import Error, error_between
 from conversion.configs import BEYOND_SHAPES, computed_with
 from conversion.diff import Difference, difference
 from conversion.formats import Checkpoint
-from conversion.names import HEAD_NAMES, head_of, match
+from conversion.names import HEAD_NAMES, head_of
 from conversion.report import bar, counted, some
 from conversion.run_models import computed_in_order, example_inputs, frameworks
+from conversion.source import open_source
+from lxmert_tf.command_line import option
 from lxmert_tf.configuration import LxmertConfig
-from lxmert_tf.weights import misfit, open_source
 
 
 @dataclass(frozen=True)
@@ -205,7 +206,7 @@ def verify(
             can be inferred.
     """
     if not max_error >= 0:
-        raise ValueError(f"max_error must be at least 0, got {max_error}.")
+        raise ValueError(f"{option('max_error')} must be at least 0, got {max_error}.")
     first, second = open_source(a, config), open_source(b, config)
     first, second = _with_guesses_of(first, second), _with_guesses_of(second, first)
     weights = difference(first, second, progress)
@@ -246,7 +247,9 @@ def _notes(a: Checkpoint, b: Checkpoint, weights: Difference) -> list[str]:
             notes.append(f"{' and '.join(others)} of a and of b differ in size, so they are not compared")
     if a.inferred and b.inferred:
         heads = a.config.num_attention_heads
-        notes.append(f"num_attention_heads={heads} is a guess; if it is wrong, pass config=")
+        notes.append(
+            f"num_attention_heads={heads} is a guess; if it is wrong, {option('pass config=', 'give it with --config')}"
+        )
     return notes
 
 
@@ -258,9 +261,9 @@ def _run(a: Checkpoint, b: Checkpoint, progress: bool) -> tuple[list[Output], li
         return [], [], [f"not run: {str(error).splitlines()[0]}"]
     for checkpoint in (a, b):
         try:
-            match(checkpoint.tensors.shapes, checkpoint.task, checkpoint.config)
+            checkpoint.match()
         except ValueError as error:
-            return [], [], [f"not run: {misfit(checkpoint, error).splitlines()[0]}"]
+            return [], [], [f"not run: {str(error).splitlines()[0]}"]
     available = frameworks()
     results = {}
     with bar(2 * len(available), progress, unit="run") as update:
@@ -295,8 +298,7 @@ def _lacking_heads(a: Checkpoint, b: Checkpoint) -> Iterator[str]:
 
 def _heads(checkpoint: Checkpoint) -> set[str]:
     """The tensors of heads that a checkpoint's model has from it."""
-    loaded = match(checkpoint.tensors.shapes, checkpoint.task, checkpoint.config).loaded
-    return {row.torch for row in loaded if head_of(row.torch)}
+    return {row.torch for row in checkpoint.match().loaded if head_of(row.torch)}
 
 
 def _compared(config: LxmertConfig, pairs: dict) -> list[Output]:

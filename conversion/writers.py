@@ -15,10 +15,12 @@ import h5py
 import numpy as np
 
 from conversion.formats import TIED, WEIGHT_FILES
-from conversion.names import ARCHITECTURES, LAYOUTS, Row, match, original_name
+from conversion.matching import match
+from conversion.names import LAYOUTS, Row, original_name
 from conversion.tensors import BFLOAT16, SAFETENSORS_TYPES, Tensors, pieces, to_torch
 from lxmert_tf.configuration import CONFIG_NAME, LxmertConfig
 from lxmert_tf.files import replacing, write_text
+from lxmert_tf.tasks import ARCHITECTURES, keras_class
 
 DIRECTORY_FORMATS = ("hf-pt", "hf-pt-bin", "hf-tf", "keras")
 FILE_FORMATS = ("keras-weights", "original")  # one file, without a config
@@ -258,7 +260,7 @@ def _write_archive(path: Path, tensors: Tensors, table: list[Row], task: str, co
     """What Keras' `model.save` writes: the weights, and the config of the class that `lxmert_tf` registers."""
     dtypes = {item.dtype.name for item in tensors.stored.values()}
     policy = {"name": dtypes.pop() if len(dtypes) == 1 else "float32"}
-    class_name = f"TF{ARCHITECTURES[task]}"
+    class_name = keras_class(task)
     model = {
         "module": "lxmert_tf.modeling",
         "class_name": class_name,
@@ -286,7 +288,7 @@ def _write_archive(path: Path, tensors: Tensors, table: list[Row], task: str, co
 
 def _write_tf(path: Path, tensors: Tensors, table: list[Row], task: str) -> None:
     """Keras 2's layout: a group per top layer with the list of its weights, embeddings under `cls` too."""
-    root = _snake(f"TF{ARCHITECTURES[task]}")
+    root = _snake(keras_class(task))
     groups: dict[str, list[str]] = {}
     places = {}
     with _new_h5(path) as file:

@@ -4,11 +4,12 @@ import os
 
 import torch
 
-from conversion.names import fit_prefix, rows, task_of
+from conversion.models import select, task_of_model
+from conversion.names import rows
+from conversion.source import open_source
 from conversion.tensors import from_torch, to_torch
 from conversion.writers import write_checkpoint
 from lxmert_tf.configuration import LxmertConfig
-from lxmert_tf.weights import open_source, select
 
 
 class PretrainedMixin:
@@ -43,9 +44,9 @@ class PretrainedMixin:
             source, config, revision=revision, cache_dir=cache_dir, local_files_only=local_files_only, token=token
         )
         model = cls(checkpoint.config).to(dtype or torch.get_default_dtype())
-        task = task_of(cls.__name__)
+        task = task_of_model(model)
         matched = select(checkpoint, task, model.config, ignore_mismatched_sizes)
-        tensors = checkpoint.tensors.renamed(lambda name: fit_prefix(name, task))
+        tensors = checkpoint.named_for(task)
         parameters = model.state_dict()
         for row in matched.loaded:
             parameters[row.torch].copy_(to_torch(tensors[row.torch]))
@@ -62,7 +63,7 @@ class PretrainedMixin:
                 "hf-tf" (tf_model.h5).
             max_shard_size: bytes; larger PyTorch checkpoints are split into several files.
         """
-        task = task_of(type(self).__name__)
+        task = task_of_model(self)
         state = self.state_dict()
         tensors = {row.torch: from_torch(state[row.torch]) for row in rows(self.config, task)}
         write_checkpoint(directory, tensors, self.config, task, format, max_shard_size)

@@ -68,6 +68,28 @@ def read_json(path: str | os.PathLike) -> Any:
         raise ValueError("it is nested too deeply") from error
 
 
+def read_json_as(path: str | os.PathLike, kind: type | tuple[type, ...], expected: str) -> Any:
+    """The content of a JSON file, of one of these Python types.
+
+    Raises:
+        OSError: it cannot be opened.
+        ValueError: it is not JSON, or not what is `expected`; the message names the file.
+    """
+    try:
+        value = read_json(path)
+    except ValueError as error:
+        raise ValueError(f"{os.fspath(path)}: not json: {error}") from error
+    if not isinstance(value, kind):
+        raise ValueError(f"{os.fspath(path)}: expected {expected}, got {json_kind(value)}")
+    return value
+
+
+def json_kind(value: Any) -> str:
+    """What JSON calls a value of this type."""
+    names = {bool: "true or false", int: "a number", float: "a number", str: "text", list: "a list", dict: "an object"}
+    return names.get(type(value), "null")
+
+
 def check_apart(output: str | os.PathLike, inputs: Iterable[str | os.PathLike | None]) -> None:
     """Holds what is to be written apart from what is read; inputs that are None or not there are passed over.
 

@@ -7,7 +7,6 @@ cannot be read or written; 130 interrupted. Frameworks are imported only where a
 from collections.abc import Sequence
 
 from conversion.cli import answers, convert, diff, inspect, verify
-from conversion.cli.common import as_options
 from lxmert_tf import command_line
 
 MODULES = (convert, inspect, verify, diff, answers)
@@ -25,7 +24,7 @@ exit codes: 0 done, 1 the answer is no (incomplete, differs), 2 bad usage or an 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Runs one subcommand; arguments and exit codes are those of `command_line.run`."""
-    return command_line.run(make_parser(), arguments, as_options)
+    return command_line.run(make_parser(), arguments)
 
 
 def make_parser() -> command_line.Parser:

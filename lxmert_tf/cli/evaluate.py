@@ -3,8 +3,8 @@
 import argparse
 import json
 
+from lxmert_tf.tasks import TASKS
 from lxmert_tf.training.options import PRECISIONS
-from lxmert_tf.training.recipes import TASKS
 
 NAME = "evaluate"
 HELP = "measure a trained model: VQA and GQA accuracy, NLVR2 accuracy and consistency, pretraining losses"

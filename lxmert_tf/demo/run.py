@@ -9,7 +9,8 @@ from pathlib import Path
 
 import numpy as np
 
-from lxmert_tf.data.annotations import Annotation, AnswerTable, read_annotations, read_answers
+from lxmert_tf.answers import AnswerTable, read_answers
+from lxmert_tf.data.annotations import Annotation, read_annotations
 from lxmert_tf.data.features.store import build_features, open_features
 from lxmert_tf.demo.dataset import write_dataset
 

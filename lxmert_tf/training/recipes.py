@@ -6,8 +6,8 @@ Source: Tan & Bansal 2019, sections 3.3 and 4; the original code's `run/*.bash`.
 from dataclasses import dataclass, replace
 
 from lxmert_tf.configuration import MULTI_LABEL, SINGLE_LABEL
+from lxmert_tf.tasks import TASKS
 
-TASKS = ("vqa", "gqa", "nlvr2", "pretrain")
 OPTIMIZERS = ("bertadam", "adamw")
 LOSSES = ("bce", "ce")
 # As a config names them. Source: upstream `PretrainedConfig.problem_type`.

@@ -16,8 +16,9 @@ from typing import Any
 import keras
 
 from conversion.report import counted
-from lxmert_tf import LxmertConfig, LxmertTokenizer, weights
-from lxmert_tf.data.annotations import AnswerTable
+from conversion.source import open_source
+from lxmert_tf import LxmertConfig, LxmertTokenizer
+from lxmert_tf.answers import AnswerTable, config_answers, read_answers
 from lxmert_tf.data.features.store import open_features
 from lxmert_tf.files import check_apart, remove_partial, write_text
 from lxmert_tf.hub import is_path
@@ -209,7 +210,7 @@ class _Run:
         if resumed:
             return LxmertConfig.from_pretrained(self.run.path), None
         config = LxmertConfig.from_pretrained(options.config) if options.config else None
-        checkpoint = weights.open_source(options.init, config) if options.init else None
+        checkpoint = open_source(options.init, config) if options.init else None
         config = config or checkpoint.config
         if options.dropout is not None:
             rates = {"hidden_dropout_prob": options.dropout, "attention_probs_dropout_prob": options.dropout}
@@ -221,7 +222,7 @@ class _Run:
         tokenizer = read_tokenizer(options.vocab, options.init)
         answers = None
         if tasks.has_answers(options.task):
-            answers = tasks.read_answer_table(options.answers) if options.answers else tasks.config_answers(self.config)
+            answers = read_answers(options.answers) if options.answers else config_answers(self.config)
             if answers is None:
                 raise ValueError("The answers have no names: give an answer table (--answers label2ans.json).")
         features = open_features(options.features)
@@ -284,7 +285,7 @@ class _Run:
             )
         if checkpoint is None:
             return model_class(config, dtype=options.precision)
-        init_answers = tasks.read_answer_table(options.init_answers).answers if options.init_answers else None
+        init_answers = read_answers(options.init_answers).answers if options.init_answers else None
         load_answers = options.load_answers
         if load_answers is None:  # what NLVR2 does not load are answers; the head of another NLVR2 model it keeps
             load_answers = self.recipe.load_answers or names is None

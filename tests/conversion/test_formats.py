@@ -16,10 +16,11 @@ from safetensors.numpy import load_file, save_file
 from support.golden import GOLDEN, golden_state_dict
 
 from conversion.formats import open_checkpoint
-from conversion.names import HEADS, match, rows
+from conversion.matching import match
+from conversion.models import select
+from conversion.names import HEADS, rows
 from conversion.writers import write_checkpoint
 from lxmert_tf import LxmertConfig
-from lxmert_tf.weights import select
 
 FORMATS = ("hf-pt", "hf-pt-bin", "keras", "hf-tf")
 DTYPES = ("float16", "bfloat16", "float32", "float64")

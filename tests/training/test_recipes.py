@@ -2,8 +2,9 @@
 
 import pytest
 
+from lxmert_tf.tasks import TASKS
 from lxmert_tf.training.options import TrainOptions
-from lxmert_tf.training.recipes import RECIPES, TASKS
+from lxmert_tf.training.recipes import RECIPES
 
 FILES = {"train": ("t.json",), "features": "f.h5", "output": "run", "config": "c.json"}
 
