@@ -8,7 +8,7 @@
 | keras | model.weights.h5, or shards with model.weights.json, or a `.keras` archive |
 | original | `.pth` files of the original code |
 
-The format is told by what a file holds, not by its name. Reading is lazy and never runs code from a file.
+The format is detected from what a file holds, not from its name. Reading is lazy and never runs code from a file.
 """
 
 import json
@@ -47,7 +47,7 @@ WEIGHT_FILES = {
 }
 SUFFIXES = (".safetensors", ".h5", ".keras", ".bin", ".pth", ".pt")
 # Checkpoints of other names; `model_00000.weights.h5` is a shard, and `rng_state.pth` the state of a training.
-WHOLE = re.compile(r"(?!rng_state|\.).*(\.keras|\.pth|(?<!_\d{5})\.weights\.h5)")
+WEIGHTS_NAME = re.compile(r"(?!rng_state|\.).*(\.keras|\.pth|(?<!_\d{5})\.weights\.h5)")
 
 INDEXES = (".index.json", ".weights.json")
 
@@ -63,9 +63,9 @@ class Checkpoint:
         format: "hf-pt", "hf-pt-bin", "hf-tf", "keras" or "original".
         tensors: by upstream's PyTorch names, in PyTorch layout; a bare backbone has no `lxmert.` prefix.
         config: from the config.json beside the file or in it, else inferred from the shapes.
-        task: "model", "pretraining", "qa" or "visual-reasoning", told by the heads.
+        task: "model", "pretraining", "qa" or "visual-reasoning", as its heads show.
         config_file: where the config was read from, if it was.
-        inferred: why the config is told from the shapes, with a guess for what they do not tell; "" if it is not.
+        inferred: why the config is inferred from the shapes, with a guess for what they do not show; "" if it is not.
         notes: what else its user should know.
     """
 
@@ -132,7 +132,7 @@ def open_checkpoint(path: str | os.PathLike, config: LxmertConfig | str | os.Pat
     """
     source, path = Path(path), find_weights(Path(path))
     format, tensors, own_config = read_file(path)
-    beside, notes = path.parent / CONFIG_NAME, _others(source, path)
+    beside, notes = path.parent / CONFIG_NAME, _other_checkpoints(source, path)
     for note in notes:
         logger.info(note, extra={"note": True})
     if isinstance(config, LxmertConfig):
@@ -159,7 +159,7 @@ def checkpoint_of(
     reason: str = f"there is no {CONFIG_NAME}",
     notes: tuple[str, ...] = (),
 ) -> Checkpoint:
-    """A checkpoint of tensors; without a config, one is inferred from their shapes, `reason` tells the user why."""
+    """A checkpoint of tensors; without a config, one is inferred from their shapes, for the `reason` given."""
     task = find_task(tensors.shapes)
     notes = (*notes, UNTIED) if _untied(tensors) else notes
     if config is not None:
@@ -186,13 +186,13 @@ def _contradiction(source: Path | str, config: LxmertConfig, shapes: Mapping[str
     return f"{source} says {some(sizes, 2)}" if sizes else ""
 
 
-def _others(source: Path, path: Path) -> tuple[str, ...]:
+def _other_checkpoints(source: Path, path: Path) -> tuple[str, ...]:
     """A note if a directory holds other checkpoints than the one that is read."""
     if not source.is_dir():
         return ()
     files = sorted(file.name for file in source.iterdir() if file.is_file() and file.name != path.name)
     found = [name for name in WEIGHT_FILES if name in files]
-    found += [name for name in files if name not in found and WHOLE.fullmatch(name)]
+    found += [name for name in files if name not in found and WEIGHTS_NAME.fullmatch(name)]
     return (f"{source} also holds {some(found)}; {path.name} is used",) if found else ()
 
 
@@ -253,7 +253,7 @@ def _read_content(path: Path, index_allowed: bool) -> Content:
         if not index_allowed:
             raise ValueError("it is an index, named in the weight_map of an index, which must name files with tensors")
         return _read_index(path)
-    raise ValueError(_no_checkpoint(start))
+    raise ValueError(_unknown_format(start))
 
 
 def _named(content: Content) -> Tensors:
@@ -274,7 +274,7 @@ def _inverse(row: Row, item: Stored) -> Stored:
     return Stored(layout.shape(item.shape), item.dtype, lambda: layout.inverse(item.read()))
 
 
-def _no_checkpoint(start: bytes) -> str:
+def _unknown_format(start: bytes) -> str:
     """What a file that starts like this may be instead, and what to do."""
     if not start:
         return "it is empty; download or copy it again"
@@ -303,7 +303,7 @@ def _read_index(path: Path) -> Content:
         raise ValueError(f"its files must all be of one format, got {formats}")
     [(format, spelling)] = kinds
     names = {name for content in contents.values() for name in content.stored}
-    lost = sorted(name for name in index["weight_map"] if not _is_held(name, spelling, names))
+    lost = sorted(name for name in index["weight_map"] if not _holds(name, spelling, names))
     if lost:
         raise ValueError(f"its files lack {counted(lost, 'tensor')} of its weight_map, first {lost[0]}")
     everything = (
@@ -333,7 +333,7 @@ def _files(path: Path, weight_map: dict[str, Any]) -> list[str]:
     return sorted(files)
 
 
-def _is_held(name: str, spelling: str, names: Collection[str]) -> bool:
+def _holds(name: str, spelling: str, names: Collection[str]) -> bool:
     """Whether an index's name is that of a tensor: TensorFlow's has the root model's before it, Keras' is a layer's."""
     if spelling == "h5_path":
         return any(tensor.startswith(f"{name.strip('/')}/") for tensor in names)

@@ -50,7 +50,7 @@ class Inspection:
         format: "hf-pt", "hf-pt-bin", "hf-tf", "keras" or "original".
         class_name: the PyTorch class of its model.
         task: "model", "pretraining", "qa" or "visual-reasoning".
-        config: "file" if it was read from one, "inferred" if it is told from the shapes, "given" if it was passed.
+        config: "file" if it was read from one, "inferred" if it is from the shapes, "given" if it was passed.
         config_file: where it was read from, if it was.
         sizes: depths and widths, by config field. Inferred ones of absent heads are defaults.
         tensors: the table, in the order of the file.
@@ -110,7 +110,7 @@ class Inspection:
 
 
 def inspect(source: Any, config: LxmertConfig | str | os.PathLike | None = None) -> Inspection:
-    """Inspects a checkpoint; of its tensors it reads at most a decoder's, to tell whether it is tied.
+    """Inspects a checkpoint; of its tensors it reads at most a decoder's, to see whether it is tied.
 
     Args:
         source: a file, a directory or a Hub id; or a model or a state dict in memory.

@@ -36,7 +36,7 @@ def load_into(model: Any, source: Any, allow_missing: bool = False) -> Plan:
     """Gives a model of `lxmert_tf`, `lxmert_pt` or upstream's PyTorch the weights of a checkpoint, in its own dtype.
 
     Args:
-        model: its class and config tell which tensors it takes.
+        model: its class and config determine which tensors it takes.
         source: as of `conversion.convert.convert`.
         allow_missing: draw anew what the source lacks instead of refusing it.
 

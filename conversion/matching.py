@@ -1,4 +1,4 @@
-"""A checkpoint's names and shapes, compared with the table of names: what a model takes, and the config they tell."""
+"""A checkpoint's names and shapes against the table of names: what a model takes of it, its task and its config."""
 
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
@@ -104,7 +104,7 @@ def _mismatch(problems: Mapping[str, list[str]], task: str) -> str:
     return "\n".join([f"The tensors do not fit {ARCHITECTURES[task]}: {counts}; {hint}.", *lines])
 
 
-# What names and shapes tell
+# What names and shapes show
 
 
 def find_task(shapes: Mapping[str, Shape]) -> str:
@@ -121,7 +121,7 @@ def find_task(shapes: Mapping[str, Shape]) -> str:
 def infer_config(shapes: Mapping[str, Shape]) -> LxmertConfig:
     """The config that tensors of these PyTorch names and shapes belong to.
 
-    Shapes do not tell the number of attention heads: 64 wide each is assumed, as in every published model.
+    Shapes do not show the number of attention heads: 64 wide each is assumed, as in every published model.
 
     Raises:
         ValueError: the tensors are not those of an LXMERT model; the message names the first one missing.

@@ -1,4 +1,4 @@
-"""Weights in and out of a model in memory, whose class and config say which; no framework is imported."""
+"""Weights in and out of a model in memory, by its class and config; no framework is imported."""
 
 import logging
 from typing import Any
@@ -16,7 +16,7 @@ logger = logging.getLogger("lxmert_tf")
 
 
 def task_of_model(model: Any) -> str:
-    """The task of the model's class: its attribute `task` or, of upstream's, what the nearest known name stands for.
+    """The task of the model's class: its attribute `task` or, of upstream's, that of the nearest known class name.
 
     Raises:
         ValueError: it is no model of LXMERT.

@@ -162,7 +162,7 @@ GLOBALS = _block(
     ),
     pooler=_block(dense=_dense(H, H)),
 )
-# Each with a slot for the number of the layer, and the config field that says how many there are.
+# Each with a slot for the number of the layer, and the config field with their number.
 STACKS = {
     "l_layers": _block(encoder=_block(layer=LAYER)),
     "r_layers": _block(encoder=_block(r_layers=LAYER)),

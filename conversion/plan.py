@@ -61,12 +61,12 @@ def make_plan(checkpoint: Checkpoint, task: str, dtype: str | None, allow_missin
             f"{checkpoint.path} lacks {counted(missing, 'tensor')} of {ARCHITECTURES[task]}: {some(missing)}; "
             f"{contradiction}choose another task, or have them initialised with {option('allow_missing=True')}."
         )
-    source = _prepared(checkpoint, task, table, missing, DTYPES.get(dtype))
+    source = _model_tensors(checkpoint, task, table, missing, DTYPES.get(dtype))
     tensors = source if dtype is None else source.cast(DTYPES[dtype])
     return Plan(table, tensors, source, config, task, matched.unused, missing, [*checkpoint.notes])
 
 
-def _prepared(
+def _model_tensors(
     checkpoint: Checkpoint, task: str, table: list[Row], missing: list[str], dtype: np.dtype | None
 ) -> Tensors:
     """The model's tensors, fresh in `dtype` where the checkpoint lacks them."""

@@ -61,10 +61,10 @@ def write_checkpoint(
         )
     tensors = Tensors.of(tensors)
     config_text = _config_text(config, task, tensors)
-    table = _whole(tensors, config, task)
-    name = next(name for name, written_as in WEIGHT_FILES.items() if written_as == format)
+    table = _complete_table(tensors, config, task)
+    name = next(name for name, kept_format in WEIGHT_FILES.items() if kept_format == format)
     path = Path(directory) / name
-    _refuse_to_be_hidden(path, format)
+    _check_precedence(path, format)
     if max_shard_size is None or tensors.nbytes <= max_shard_size:
         with replacing(path) as temporary:
             WRITERS[format](temporary, tensors, table, task)
@@ -91,7 +91,7 @@ def write_file(
         ValueError: a dtype that the format cannot hold, or tensors that are not the model's.
     """
     tensors = Tensors.of(tensors)
-    table = _whole(tensors, config, task)
+    table = _complete_table(tensors, config, task)
     with replacing(path) as temporary:
         if format == "keras-archive":
             _write_archive(temporary, tensors, table, task, config)
@@ -99,25 +99,25 @@ def write_file(
             WRITERS[format](temporary, tensors, table, task)
 
 
-def _whole(tensors: Tensors, config: LxmertConfig, task: str) -> list[Row]:
+def _complete_table(tensors: Tensors, config: LxmertConfig, task: str) -> list[Row]:
     """The rows of the model that the tensors are, none missing."""
     matched = match(tensors.shapes, task, config)
     if matched.missing:
         raise ValueError(
-            f"A whole {ARCHITECTURES[task]} must be written, but {', '.join(matched.missing)} are missing."
+            f"{ARCHITECTURES[task]} must be written with all its tensors, but lacks {', '.join(matched.missing)}."
         )
     return matched.loaded
 
 
-def _refuse_to_be_hidden(path: Path, format: str) -> None:
+def _check_precedence(path: Path, format: str) -> None:
     """Refuses to write where older weights of another format would go on being read."""
-    for name, written_as in WEIGHT_FILES.items():
-        if written_as == format:
+    for name, kept_format in WEIGHT_FILES.items():
+        if kept_format == format:
             return
         if (path.parent / name).is_file():
             raise FileExistsError(
                 f"{path.parent} holds {name}, which would be read instead of {path.name}: "
-                f"remove it, save as {written_as!r}, or save to another directory."
+                f"remove it, save as {kept_format!r}, or save to another directory."
             )
 
 

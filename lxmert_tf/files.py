@@ -59,11 +59,19 @@ def read_json(path: str | os.PathLike) -> Any:
 
     Raises:
         OSError: it cannot be opened.
-        ValueError: it is not JSON, or an object has a key twice, of which Python would drop one without a word. The
-            message does not name the file.
+        ValueError: as `parse_json`; the message does not name the file.
+    """
+    return parse_json(Path(path).read_text(encoding="utf-8"))
+
+
+def parse_json(text: str | bytes) -> Any:
+    """The value of a JSON text.
+
+    Raises:
+        ValueError: it is not JSON, or an object has a key twice, of which Python would drop one without a word.
     """
     try:
-        return json.loads(Path(path).read_text(encoding="utf-8"), object_pairs_hook=_object)
+        return json.loads(text, object_pairs_hook=_object)
     except RecursionError as error:
         raise ValueError("it is nested too deeply") from error
 

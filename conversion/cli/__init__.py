@@ -11,7 +11,7 @@ from lxmert_tf import command_line
 
 MODULES = (convert, inspect, verify, diff, answers)
 
-DESCRIPTION = "Converts LXMERT checkpoints between PyTorch, TensorFlow and Keras, and tells what is in them."
+DESCRIPTION = "Converts LXMERT checkpoints between PyTorch, TensorFlow and Keras, and shows what is in them."
 EPILOG = """\
 examples:
   lxmert-convert convert unc-nlp/lxmert-base-uncased keras-lxmert --to keras

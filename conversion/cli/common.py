@@ -7,7 +7,7 @@ import json
 FORMATS = ("hf-pt", "hf-pt-bin", "hf-tf", "keras", "keras-weights", "original")
 DTYPES = ("float64", "float32", "float16", "bfloat16")
 
-SOURCE = "a file, a directory or a Hub id; its format is told by its content"
+SOURCE = "a file, a directory or a Hub id; its format is detected from its content"
 
 
 def add_source(parser: argparse.ArgumentParser, *names: str) -> None:
@@ -24,7 +24,7 @@ def add_destination(parser: argparse.ArgumentParser) -> None:
     """Adds the destination and how it is written."""
     add = parser.add_argument
     add("destination", metavar="DST", help="a directory; for keras-weights and original a file; *.keras is an archive")
-    add("--to", choices=FORMATS, help="format to write (default: told by DST's suffix, else hf-pt)")
+    add("--to", choices=FORMATS, help="format to write (default: that of DST's suffix, else hf-pt)")
     add("--dtype", choices=DTYPES, help="dtype of all tensors (default: each keeps its own)")
     add("--config", metavar="FILE", help="config.json in place of the source's")
     add("--shard-size", metavar="SIZE", help="split PyTorch weights larger than this, such as 2GB")

@@ -31,6 +31,7 @@ def test_a_server_reads_lists_and_objects_of_either_direction(tmp_path):
     for text in ('["0", "yes"]', '{"yes": 1, "0": 0}', '{"1": "yes", "0": "0"}'):
         assert served(tmp_path, text) == ["0", "yes"]
     assert served(tmp_path, '{"1": 0, "0": 1}') == ["1", "0"]  # numbers are rows
+    assert served(tmp_path, '[{"ans": "0", "dsets": ["vqa"]}, {"ans": "yes"}]') == ["0", "yes"]  # as in pretraining
 
 
 @pytest.mark.parametrize(

@@ -2,7 +2,7 @@
 
 import pytest
 
-from lxmert_tf.tasks import TASKS
+from lxmert_tf.tasks import ARCHITECTURES, MODEL_TASKS, TASKS
 from lxmert_tf.training.options import TrainOptions
 from lxmert_tf.training.recipes import RECIPES
 
@@ -17,6 +17,7 @@ def test_published_hyper_parameters():
         "pretrain": (20, 256, 1e-4, 0.05, 1.0, True),
     }
     assert set(RECIPES) == set(TASKS) == set(published)
+    assert set(MODEL_TASKS.values()) < set(ARCHITECTURES)
     for task, recipe in RECIPES.items():
         found = (
             recipe.epochs,
