@@ -127,7 +127,11 @@ class AnswersReport:
 
 
 def convert_answers(
-    source: Any, destination: str | os.PathLike, pretrained: str | os.PathLike, answers: str | os.PathLike, **options
+    source: Any,
+    destination: str | os.PathLike,
+    pretrained: str | os.PathLike,
+    answers: str | os.PathLike,
+    **options: Any,
 ) -> AnswersReport:
     """Writes a checkpoint for question answering whose answer head starts from the pretrained one.
 

@@ -12,7 +12,7 @@ from conversion.compare import identical, nonfinite_notes, nonfinite_values
 from conversion.destination import check_apart, check_replaceable, file_format, format_of_name, staged
 from conversion.formats import TIED, Checkpoint, find_weights, read_file
 from conversion.names import HEADS, fit_prefix
-from conversion.plan import Plan, make_plan
+from conversion.plan import Plan, check_choice, make_plan
 from conversion.report import counted, grouped, progress_bar, some
 from conversion.source import open_source
 from conversion.tensors import DTYPES
@@ -192,9 +192,8 @@ def parse_size(text: int | str) -> int:
 
 def _check_options(to: str, task: str | None, dtype: str | None, shard_size: int | str | None) -> int | None:
     """The shard size in bytes, if all options are valid."""
-    for name, value, known in (("to", to, FORMATS), ("task", task, tuple(HEADS)), ("dtype", dtype, tuple(DTYPES))):
-        if value is not None and value not in known:
-            raise ValueError(f"{name} must be one of {', '.join(known)}, got {value!r}.")
+    for name, value, known in (("to", to, FORMATS), ("task", task, HEADS), ("dtype", dtype, DTYPES)):
+        check_choice(name, value, known)
     if shard_size is None:
         return None
     if to not in SHARDED_FORMATS:

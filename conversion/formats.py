@@ -92,19 +92,26 @@ class Checkpoint:
         """The tensors under the names that models of `task` have for them."""
         return self.tensors.renamed(lambda name: fit_prefix(name, task))
 
-    def match(self, task: str | None = None, config: LxmertConfig | None = None, **options: bool) -> Matched:
+    def match(
+        self,
+        task: str | None = None,
+        config: LxmertConfig | None = None,
+        ignore_mismatched_sizes: bool = False,
+        allow_missing: bool = False,
+    ) -> Matched:
         """What of it a model takes, by default one of its own task and config.
 
         Args:
             task, config: the model's.
-            **options: as of `conversion.matching.match`.
+            ignore_mismatched_sizes, allow_missing: as of `conversion.matching.match`.
 
         Raises:
             ValueError: as `conversion.matching.match`; the message begins with the path, and says where the config
                 contradicts the tensors.
         """
+        task, config = task or self.task, config or self.config
         try:
-            return match(self.tensors.shapes, task or self.task, config or self.config, **options)
+            return match(self.tensors.shapes, task, config, ignore_mismatched_sizes, allow_missing)
         except ValueError as error:
             head, *details = str(error).splitlines()
             if self.contradiction:

@@ -19,7 +19,7 @@ def task_of_model(model: Any) -> str:
     """The task of the model's class: its attribute `task` or, of upstream's, that of the nearest known class name.
 
     Raises:
-        ValueError: it is no model of LXMERT.
+        ValueError: it is not an LXMERT model.
     """
     if (task := getattr(type(model), "task", None)) in ARCHITECTURES:
         return task
@@ -52,7 +52,7 @@ def select(checkpoint: Checkpoint, task: str, config: LxmertConfig, ignore_misma
     Raises:
         ValueError: with the checkpoint's path and every missing, unexpected and misshapen tensor.
     """
-    matched = checkpoint.match(task, config, ignore_mismatched_sizes=ignore_mismatched_sizes)
+    matched = checkpoint.match(task, config, ignore_mismatched_sizes)
     if checkpoint.inferred:
         logger.warning(
             "%s: %s, so the config is inferred from the tensors, with num_attention_heads=%d assumed; "

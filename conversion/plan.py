@@ -1,6 +1,7 @@
 """What a conversion will write: a checkpoint's tensors mapped to a model of a task, nothing read yet."""
 
 import zlib
+from collections.abc import Collection
 from dataclasses import dataclass
 
 import numpy as np
@@ -44,13 +45,24 @@ class Plan:
     notes: list[str]
 
 
+def check_choice(name: str, value: str | None, choices: Collection[str]) -> None:
+    """Refuses a value that is neither None nor one of the choices.
+
+    Raises:
+        ValueError: naming the argument, the choices and the value.
+    """
+    if value is not None and value not in choices:
+        raise ValueError(f"{name} must be one of {', '.join(choices)}, got {value!r}.")
+
+
 def make_plan(checkpoint: Checkpoint, task: str, dtype: str | None, allow_missing: bool) -> Plan:
     """Maps a checkpoint to a model of `task`.
 
     Raises:
         Incomplete: it lacks tensors, and that is not allowed.
-        ValueError: it has unexpected or misshapen tensors.
+        ValueError: it has unexpected or misshapen tensors, or `dtype` is not one of `DTYPES`.
     """
+    check_choice("dtype", dtype, DTYPES)
     config = checkpoint.config
     table = rows(config, task)
     matched = checkpoint.match(task, allow_missing=True)

@@ -36,7 +36,7 @@ def open_source(source: Any, config: LxmertConfig | str | os.PathLike | None = N
     Raises:
         FileNotFoundError: there is no such path or repository, or it holds no weights.
         ValueError: the checkpoint is damaged or of another model.
-        TypeError: the source is nothing of the above.
+        TypeError: the source is none of these.
     """
     if isinstance(source, str | os.PathLike):
         return open_checkpoint(_locate(source, hub_options), config)

@@ -176,9 +176,9 @@ def read_answers(path: str | os.PathLike, ans2label: str | os.PathLike | None = 
     """Reads an answer table.
 
     Args:
-        path: a json list in the order of the rows, of answers (`label2ans.json`) or, as pretraining has it, of
+        path: a JSON list in the order of the rows, of answers (`label2ans.json`) or, as pretraining has it, of
             {ans, dsets} (`all_ans.json`).
-        ans2label: if given, a json object answer -> row; it must say the same as the list.
+        ans2label: if given, a JSON object answer -> row; it must say the same as the list.
 
     Raises:
         FileNotFoundError: there is no such file.
@@ -230,7 +230,7 @@ def model_answers(
     Args:
         directory: the model's.
         config: its config, whose `num_qa_labels` the answers must match.
-        file: as of `read_answers`, or a json object from answer to row or from row to answer.
+        file: as of `read_answers`, or a JSON object from answer to row or from row to answer.
 
     Returns:
         `num_qa_labels` answers; None where there are none.
@@ -250,13 +250,13 @@ def model_answers(
 
 
 def write_answers(label2ans: str | os.PathLike, ans2label: str | os.PathLike, table: AnswerTable) -> None:
-    """Writes an answer table as `read_answers` takes it: the json list, and the json object answer -> row."""
+    """Writes an answer table as `read_answers` takes it: the JSON list, and the JSON object answer -> row."""
     for path, value in ((label2ans, table.answers), (ans2label, {name: row for row, name in enumerate(table)})):
         write_text(path, json.dumps(value, ensure_ascii=False, indent=1) + "\n")
 
 
 def write_all_answers(path: str | os.PathLike, table: AnswerTable, sources: Mapping[str, Iterable[str]]) -> None:
-    """Writes an answer table as pretraining has it, a json list of {ans, dsets}.
+    """Writes an answer table as pretraining has it, a JSON list of {ans, dsets}.
 
     Args:
         path: the file to write.

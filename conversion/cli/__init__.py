@@ -1,6 +1,6 @@
 """`lxmert-convert SUBCOMMAND`: each subcommand lives in the module of its name, as `lxmert_tf.command_line` asks.
 
-Exit codes: 0 done; 1 the answer is no: tensors are missing, unknown, misshapen or differ; 2 bad usage or a file that
+Exit codes: 0 done; 1 a negative result: tensors are missing, unknown, misshapen or differ; 2 bad usage or a file that
 cannot be read or written; 130 interrupted. Frameworks are imported only where a format needs them.
 """
 
@@ -18,7 +18,7 @@ examples:
   lxmert-convert inspect model_LXRT.pth
   lxmert-convert verify unc-nlp/lxmert-base-uncased keras-lxmert
 
-exit codes: 0 done, 1 the answer is no (incomplete, differs), 2 bad usage or an unreadable file
+exit codes: 0 done, 1 incomplete or different, 2 bad usage or an unreadable file
 """
 
 

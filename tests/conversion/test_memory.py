@@ -84,6 +84,8 @@ def test_a_state_dict_of_another_task_and_dtype():
     with pytest.raises(Incomplete, match="lacks 6 tensors"):
         load_state_dict(GOLDEN / "hf_pt_model", task="qa")
     assert len(load_state_dict(GOLDEN / "hf_pt_model", task="qa", allow_missing=True)) == 153
+    with pytest.raises(ValueError, match="dtype must be one of float64, float32, float16, bfloat16, got 'int8'"):
+        load_state_dict(PRETRAINED, dtype="int8")
 
 
 @pytest.mark.parametrize("package", ["lxmert_tf", "lxmert_pt"])
