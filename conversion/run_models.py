@@ -14,6 +14,7 @@ from conversion.formats import Checkpoint
 from conversion.names import STACKS, head_of, rows
 from lxmert_tf.command_line import quiet_start
 from lxmert_tf.configuration import LxmertConfig
+from lxmert_tf.input_table import IMAGE_INPUTS
 from lxmert_tf.tasks import ARCHITECTURES, keras_class
 
 EXAMPLES, TOKENS, BOXES = 4, 9, 6
@@ -150,7 +151,7 @@ def frameworks() -> dict[str, Callable[[Checkpoint, dict[str, np.ndarray]], dict
 
 def _outputs(model, inputs: dict, heads: set[str], task: str) -> dict:
     """Tensors of the model's framework."""
-    backbone = getattr(model, "lxmert", model)
+    backbone = model.get_backbone()
     encoded = backbone(**inputs, output_hidden_states=True, output_attentions=True, return_dict=True)
     outputs = {
         "embeddings": backbone.embeddings(inputs["input_ids"], inputs["token_type_ids"]),
@@ -172,7 +173,7 @@ def _outputs(model, inputs: dict, heads: set[str], task: str) -> dict:
 def _paired(inputs: dict) -> dict:
     """Every two images as a pair, with the first one's sentence."""
     return {
-        name: value.reshape(len(value) // 2, 2, *value.shape[1:]) if name.startswith("visual") else value[::2]
+        name: value.reshape(len(value) // 2, 2, *value.shape[1:]) if name in IMAGE_INPUTS else value[::2]
         for name, value in inputs.items()
     }
 

@@ -1,62 +1,76 @@
-"""Checks of what a model is called with, with errors that say what to change."""
+"""What a model is called with, checked, with errors that say what to change; a compiler sees no values to check."""
+
+from collections.abc import Mapping
+from typing import Any
 
 import torch
 
+from lxmert_pt.losses import IGNORE_INDEX
 from lxmert_tf.configuration import LxmertConfig
+from lxmert_tf.input_table import IMAGE_INPUTS, INPUTS, TABLE, TEXT_INPUTS
 
 
-def check_inputs(
-    config: LxmertConfig,
-    input_ids: torch.Tensor | None,
-    visual_feats: torch.Tensor | None,
-    visual_pos: torch.Tensor | None,
-    attention_mask: torch.Tensor | None,
-    visual_attention_mask: torch.Tensor | None,
-    token_type_ids: torch.Tensor | None,
-    inputs_embeds: torch.Tensor | None,
-    images: int | None = None,
-) -> None:
+def gather_inputs(names: tuple[str, ...], *given: torch.Tensor | None) -> dict[str, torch.Tensor | None]:
+    """All call arguments by name."""
+    return dict(zip(names, given, strict=True))
+
+
+def check_inputs(inputs: Mapping[str, torch.Tensor | None], config: LxmertConfig, num_images: int = 1) -> None:
     """Checks presence, ranks and sizes, and the range of the ids and masks.
 
     Args:
+        inputs: all of `INPUTS` by name.
         config: sizes to hold the inputs to.
-        input_ids ... inputs_embeds: as in `LxmertModel.forward`.
-        images: number of images per example where the vision inputs have an axis for them, else None.
+        num_images: images per example; where there are several, the image's inputs have an axis for them.
 
     Raises:
         ValueError: naming the input, what was expected and what came.
     """
-    if (input_ids is None) == (inputs_embeds is None):
-        given = "neither" if input_ids is None else "both"
+    if (inputs["input_ids"] is None) == (inputs["inputs_embeds"] is None):
+        given = "neither" if inputs["input_ids"] is None else "both"
         raise ValueError(f"Give either input_ids or inputs_embeds; got {given}.")
-    for name, value in {"visual_feats": visual_feats, "visual_pos": visual_pos}.items():
-        if value is None:
+    for name in IMAGE_INPUTS:
+        if inputs[name] is None and TABLE[name].default is None:
             raise ValueError(f"{name} is missing; LXMERT needs region features (visual_feats) and boxes (visual_pos).")
-
-    text = ("batch", "tokens")
-    regions = ("batch", "boxes") if images is None else ("batch", images, "boxes")
-    expected = {
-        "input_ids": (input_ids, text),
-        "inputs_embeds": (inputs_embeds, (*text, config.hidden_size)),
-        "attention_mask": (attention_mask, text),
-        "token_type_ids": (token_type_ids, text),
-        "visual_feats": (visual_feats, (*regions, config.visual_feat_dim)),
-        "visual_pos": (visual_pos, (*regions, config.visual_pos_dim)),
-        "visual_attention_mask": (visual_attention_mask, regions),
-    }
     sizes: dict[str, int] = {}
-    for name, (value, shape) in expected.items():
-        if value is not None:
-            _check_shape(name, tuple(value.shape), shape, sizes)
+    for name in TEXT_INPUTS + IMAGE_INPUTS:
+        if inputs[name] is not None:
+            _check_shape(name, tuple(inputs[name].shape), TABLE[name].shape(config, num_images), sizes)
+    if not sizes["tokens"]:
+        raise ValueError("The text has no tokens; a text has at least its [CLS] and [SEP].")
     if sizes["tokens"] > config.max_position_embeddings:
         raise ValueError(
             f"The text has {sizes['tokens']} tokens, more than "
             f"max_position_embeddings={config.max_position_embeddings}; truncate it."
         )
-    _check_ids("input_ids", input_ids, config.vocab_size, "vocab_size")
-    _check_ids("token_type_ids", token_type_ids, config.type_vocab_size, "type_vocab_size")
-    _check_mask("attention_mask", attention_mask, "tokens")
-    _check_mask("visual_attention_mask", visual_attention_mask, "boxes")
+    for name in INPUTS:
+        if limit := TABLE[name].limit:
+            _check_ids(name, inputs[name], getattr(config, limit), limit)
+    _check_mask("attention_mask", inputs["attention_mask"], "tokens")
+    _check_mask("visual_attention_mask", inputs["visual_attention_mask"], "boxes")
+
+
+def check_labels(name: str, labels: torch.Tensor, classes: int) -> torch.Tensor:
+    """The labels, once they are known to be integers in range or -100.
+
+    Raises:
+        ValueError: they are not; naming the labels, the range and what came.
+    """
+    _check_ids(name, labels, classes, "number of classes", ignored=IGNORE_INDEX)
+    return labels
+
+
+def check_scores(scores: torch.Tensor) -> torch.Tensor:
+    """The soft scores, once none is known to lie outside 0..1; NaN passes, and gives NaN.
+
+    Raises:
+        ValueError: they do not.
+    """
+    if scores.dtype != torch.bool and not torch.compiler.is_compiling():
+        wrong = scores[(scores < 0) | (scores > 1)]
+        if wrong.numel():
+            raise ValueError(f"labels must be soft scores in 0..1, got {wrong[0].item()}.")
+    return scores
 
 
 def _check_shape(name: str, got: tuple[int, ...], pattern: tuple[str | int, ...], sizes: dict[str, int]) -> None:
@@ -65,24 +79,26 @@ def _check_shape(name: str, got: tuple[int, ...], pattern: tuple[str | int, ...]
         for size, key in zip(got, pattern, strict=True):
             if isinstance(key, str):
                 sizes.setdefault(key, size)
-    want = tuple(sizes.get(key, key) for key in pattern)
+    want = tuple(sizes.get(key, key) if isinstance(key, str) else key for key in pattern)
     if got != want:
         legend = ", ".join(map(str, pattern))
         raise ValueError(f"{name} must have shape [{legend}], here {_brackets(want)}; got {_brackets(got)}.")
 
 
-def _brackets(shape: tuple[str | int, ...]) -> str:
+def _brackets(shape: tuple[Any, ...]) -> str:
     return f"[{', '.join(map(str, shape))}]"
 
 
-def _check_ids(name: str, ids: torch.Tensor | None, limit: int, limit_name: str) -> None:
-    if ids is None or torch.compiler.is_compiling():  # while compiling there are no values to look at
+def _check_ids(name: str, ids: torch.Tensor | None, limit: int, limit_name: str, ignored: int | None = None) -> None:
+    if ids is None or torch.compiler.is_compiling():
         return
     if ids.is_floating_point() or ids.is_complex() or ids.dtype == torch.bool:
         raise ValueError(f"{name} must hold integers, got {ids.dtype}.")
-    wrong = ids[(ids < 0) | (ids >= limit)]
+    values = ids.long()  # a narrow type does not hold every bound
+    wrong = values[((values < 0) | (values >= limit)) & (values != ignored if ignored is not None else True)]
     if wrong.numel():
-        raise ValueError(f"{name} must lie in 0..{limit - 1} ({limit_name}={limit}), got {wrong[0].item()}.")
+        also = "" if ignored is None else f", or be {ignored} to be ignored"
+        raise ValueError(f"{name} must lie in 0..{limit - 1} ({limit_name}={limit}){also}, got {wrong[0].item()}.")
 
 
 def _check_mask(name: str, mask: torch.Tensor | None, what: str) -> None:

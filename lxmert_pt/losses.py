@@ -15,15 +15,15 @@ from lxmert_tf.configuration import SINGLE_LABEL
 IGNORE_INDEX = -100
 
 
-def cross_entropy(logits: torch.Tensor, labels: torch.Tensor, ignore_index: int = IGNORE_INDEX) -> torch.Tensor:
-    """Cross entropy, mean over the labels that are not `ignore_index`.
+def cross_entropy(logits: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
+    """Mean cross entropy over the labels that are not -100.
 
     Args:
         logits: float[..., C].
-        labels: int[...] or int[..., 1], class ids or `ignore_index`.
+        labels: int[...] or int[..., 1], class ids or -100.
     """
-    kept = (labels.long() != ignore_index).sum()
-    return _class_losses(logits, labels, ignore_index).sum() / kept.clamp(min=1)
+    kept = (labels.long() != IGNORE_INDEX).sum()
+    return _class_losses(logits, labels).sum() / kept.clamp(min=1)
 
 
 def soft_answer_loss(logits: torch.Tensor, scores: torch.Tensor) -> torch.Tensor:
@@ -31,12 +31,13 @@ def soft_answer_loss(logits: torch.Tensor, scores: torch.Tensor) -> torch.Tensor
 
     Args:
         logits: float[B, A].
-        scores: float[B, A] in 0..1.
+        scores: float[B, A] in 0..1; others give NaN.
     """
     logits = logits.to(score_dtype(logits.dtype))
-    _check_scores(scores)
-    losses = F.binary_cross_entropy_with_logits(logits, scores.to(logits.dtype), reduction="sum")
-    return losses / max(len(logits), 1)
+    _check_same_shape(scores, logits)
+    losses = F.binary_cross_entropy_with_logits(logits, scores.to(logits.dtype), reduction="none")
+    losses = losses.masked_fill(~((scores >= 0) & (scores <= 1)), torch.nan)
+    return losses.sum() / max(len(logits), 1)
 
 
 def answer_loss(logits: torch.Tensor, labels: torch.Tensor, problem_type: str | None = None) -> torch.Tensor:
@@ -75,14 +76,12 @@ def is_soft(labels: torch.Tensor, logits: torch.Tensor) -> bool:
 
 
 def best_answers(scores: torch.Tensor) -> torch.Tensor:
-    """int64[B], the answer with the largest of the scores float[B, A], the first of equal ones; -100 if all are 0."""
-    _check_scores(scores)
-    return torch.where((scores > 0).any(-1), scores.argmax(-1), IGNORE_INDEX)
+    """int64[B], the answer with the largest of the scores float[B, A], the first of equal ones; -100 if all are 0.
 
-
-def _check_scores(scores: torch.Tensor) -> None:
-    if not torch.compiler.is_compiling() and not ((scores >= 0) & (scores <= 1)).all():
-        raise ValueError("labels must be soft scores in 0..1, got others.")
+    A row with a score outside 0..1 gives -1, which is no label, and so NaN as its loss.
+    """
+    best = torch.where((scores > 0).any(-1), scores.argmax(-1), IGNORE_INDEX)
+    return torch.where(((scores >= 0) & (scores <= 1)).all(-1), best, -1)
 
 
 def visual_class_loss(
@@ -102,7 +101,7 @@ def visual_class_loss(
         confidence: float[B, N], 0 for boxes that are not to be predicted.
         mask: int or float[B, N], 0 for boxes that are masked. Default: none is.
     """
-    losses = _class_losses(logits, labels, IGNORE_INDEX)
+    losses = _class_losses(logits, labels)
     confidence = confidence.to(losses.dtype)
     _check_same_shape(confidence, losses)
     described = (confidence != 0) & (labels.long() != IGNORE_INDEX)
@@ -142,14 +141,20 @@ def _mean_of_boxes(
     return (losses * counted).sum() / counted.sum().clamp(min=1) * normalizer
 
 
-def _class_losses(logits: torch.Tensor, labels: torch.Tensor, ignore_index: int) -> torch.Tensor:
-    """float[..., C], int[...] or int[..., 1] -> cross entropies float[...], 0 where ignored."""
+def _class_losses(logits: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
+    """float[..., C], int[...] or int[..., 1] -> cross entropies float[...], 0 where ignored.
+
+    A label that is neither a class nor -100 gives NaN, as in TensorFlow.
+    """
     if labels.dim() == logits.dim() and labels.shape[-1] == 1:
         labels = labels[..., 0]
     _check_same_shape(labels, logits[..., 0])
+    labels, classes = labels.long(), logits.shape[-1]
+    known = (labels >= 0) & (labels < classes)
     flat = logits.to(score_dtype(logits.dtype)).flatten(0, -2)
-    losses = F.cross_entropy(flat, labels.flatten().long(), ignore_index=ignore_index, reduction="none")
-    return losses.view(logits.shape[:-1])
+    safe = torch.where(known, labels, IGNORE_INDEX)
+    losses = F.cross_entropy(flat, safe.flatten(), ignore_index=IGNORE_INDEX, reduction="none").view(labels.shape)
+    return losses.masked_fill(~known & (labels != IGNORE_INDEX), torch.nan)
 
 
 def _check_same_shape(labels: torch.Tensor, predictions: torch.Tensor) -> None:

@@ -3,14 +3,12 @@
 Shapes: B examples, T tokens, N boxes, H hidden_size, A attention heads, V vocab_size, D visual_feat_dim.
 """
 
-import copy
 from collections.abc import Mapping
 from typing import Any
 
 import torch
-from torch import nn
 
-from lxmert_pt.inputs import check_inputs
+from lxmert_pt.inputs import check_inputs, check_labels, check_scores, gather_inputs
 from lxmert_pt.layers.attention import attention_bias, score_dtype
 from lxmert_pt.layers.embeddings import LxmertEmbeddings
 from lxmert_pt.layers.heads import (
@@ -20,105 +18,16 @@ from lxmert_pt.layers.heads import (
     LxmertVisualObjHead,
 )
 from lxmert_pt.layers.transformer import LxmertEncoder
-from lxmert_pt.losses import answer_loss, cross_entropy, visual_class_loss, visual_feature_loss
+from lxmert_pt.losses import answer_loss, cross_entropy, is_soft, visual_class_loss, visual_feature_loss
 from lxmert_pt.outputs import (
     LxmertForPreTrainingOutput,
     LxmertForQuestionAnsweringOutput,
     LxmertForVisualReasoningOutput,
     LxmertModelOutput,
-    ModelOutput,
 )
-from lxmert_pt.pretrained import PretrainedMixin
+from lxmert_pt.pretrained import LxmertPreTrainedModel
 from lxmert_tf.configuration import LxmertConfig
-
-
-class LxmertPreTrainedModel(PretrainedMixin, nn.Module):
-    """What all models share: config, initialisation, word embeddings, and the shape of their answer.
-
-    Source: upstream `LxmertPreTrainedModel`.
-    """
-
-    def __init__(self, config: LxmertConfig):
-        super().__init__()
-        self.config = copy.deepcopy(config)  # which resizing changes
-
-    @property
-    def dtype(self) -> torch.dtype:
-        """The dtype the model computes in."""
-        return self.get_input_embeddings().weight.dtype
-
-    # Sizes
-
-    def get_input_embeddings(self) -> nn.Embedding:
-        """The word embedding table, weight float[V, H]."""
-        return getattr(self, "lxmert", self).embeddings.word_embeddings
-
-    def resize_token_embeddings(self, new_num_tokens: int) -> nn.Embedding:
-        """Gives the vocabulary `new_num_tokens` words: old rows stay, new ones are initialised.
-
-        The decoder and bias of the masked word head follow.
-
-        Raises:
-            ValueError: `new_num_tokens` is not a positive integer.
-        """
-        old = self.get_input_embeddings()
-        _check_size("new_num_tokens", new_num_tokens)
-        new = nn.Embedding(new_num_tokens, old.embedding_dim, padding_idx=0, **_place(old.weight))
-        self.init_weights(new)
-        _copy_rows(old, new)
-        getattr(self, "lxmert", self).embeddings.word_embeddings = new
-        if hasattr(self, "cls"):
-            self.cls.predictions.resize(new)
-        self.config.vocab_size = new_num_tokens
-        return new
-
-    def get_qa_logit_layer(self) -> nn.Linear | None:
-        """The last dense layer of the answer head, or None where there is no answer head."""
-        return self.answer_head.logit_fc[-1] if hasattr(self, "answer_head") else None
-
-    def resize_num_qa_labels(self, num_labels: int) -> nn.Linear:
-        """Gives the answer head `num_labels` answers: old ones stay, new ones are initialised.
-
-        Raises:
-            ValueError: the model has no answer head, or `num_labels` is not a positive integer.
-        """
-        old = self.get_qa_logit_layer()
-        if old is None:
-            raise ValueError(f"{type(self).__name__} has no answer head to resize.")
-        _check_size("num_labels", num_labels)
-        new = nn.Linear(old.in_features, num_labels, **_place(old.weight))
-        self.init_weights(new)
-        _copy_rows(old, new)
-        self.answer_head.logit_fc[-1] = new
-        self.config.resize_answers(num_labels)
-        return new
-
-    # Initialisation
-
-    def init_weights(self, *modules: nn.Module) -> None:
-        """Draws the weights of `modules`: truncated normal kernels and tables, zero biases, unit LayerNorm."""
-        for module in modules:
-            module.apply(self._init_module)
-
-    def _init_module(self, module: nn.Module) -> None:
-        if isinstance(module, (nn.Linear, nn.Embedding)):
-            std = self.config.initializer_range
-            nn.init.trunc_normal_(module.weight, std=std, a=-2 * std, b=2 * std)
-        if isinstance(module, nn.Linear) and module.bias is not None:
-            nn.init.zeros_(module.bias)
-        if isinstance(module, nn.Embedding) and module.padding_idx is not None:
-            nn.init.zeros_(module.weight[module.padding_idx])
-        if isinstance(module, nn.LayerNorm):
-            module.reset_parameters()
-
-    # The call
-
-    def _default(self, name: str, value: bool | None) -> bool:
-        """A call's switch, or the config's where the call leaves it open."""
-        return getattr(self.config, name) if value is None else value
-
-    def _as_asked(self, output: ModelOutput, return_dict: bool | None) -> ModelOutput | tuple[Any, ...]:
-        return output if self._default("return_dict", return_dict) else output.to_tuple()
+from lxmert_tf.input_table import INPUTS, of_image, of_text
 
 
 class LxmertModel(LxmertPreTrainedModel):
@@ -129,6 +38,8 @@ class LxmertModel(LxmertPreTrainedModel):
 
     Source: Tan & Bansal 2019, section 2; upstream `LxmertModel`.
     """
+
+    task = "model"
 
     def __init__(self, config: LxmertConfig):
         super().__init__(config)
@@ -172,8 +83,8 @@ class LxmertModel(LxmertPreTrainedModel):
         Raises:
             ValueError: an input is missing, of a wrong shape, or out of the vocabulary.
         """
-        check_inputs(
-            self.config,
+        inputs = gather_inputs(
+            INPUTS,
             input_ids,
             visual_feats,
             visual_pos,
@@ -182,6 +93,7 @@ class LxmertModel(LxmertPreTrainedModel):
             token_type_ids,
             inputs_embeds,
         )
+        check_inputs(inputs, self.config)
         scores = score_dtype(self.dtype)
         language_states, vision_states, *attentions = self.encoder(
             self.embeddings(input_ids, token_type_ids, inputs_embeds),
@@ -191,10 +103,10 @@ class LxmertModel(LxmertPreTrainedModel):
             attention_bias(visual_attention_mask, scores),
         )
         extras = {}
-        if self._default("output_hidden_states", output_hidden_states):
+        if self.default("output_hidden_states", output_hidden_states):
             extras["language_hidden_states"] = tuple(language_states[1:])
             extras["vision_hidden_states"] = tuple(vision_states[1:])
-        if self._default("output_attentions", output_attentions):
+        if self.default("output_attentions", output_attentions):
             names = ("language_attentions", "vision_attentions", "cross_encoder_attentions")
             extras.update(zip(names, map(tuple, attentions), strict=True))
         output = LxmertModelOutput(
@@ -203,10 +115,27 @@ class LxmertModel(LxmertPreTrainedModel):
             pooled_output=self.pooler(language_states[-1]),
             **extras,
         )
-        return self._as_asked(output, return_dict)
+        return self.as_asked(output, return_dict)
 
 
-class LxmertForPreTraining(LxmertPreTrainedModel):
+class _TaskModel(LxmertPreTrainedModel):
+    """A backbone `lxmert` with heads on it."""
+
+    def __init__(self, config: LxmertConfig):
+        super().__init__(config)
+        self.lxmert = LxmertModel(self.config)
+        self.lxmert.config = self.config  # which resizing changes
+
+    def answer_losses(self, logits: torch.Tensor, labels: torch.Tensor | None) -> dict[str, torch.Tensor]:
+        """The loss of the answer head by name, if there are labels: see `answer_loss`."""
+        if labels is None:
+            return {}
+        soft = is_soft(labels, logits)
+        labels = check_scores(labels) if soft else check_labels("labels", labels, logits.shape[-1])
+        return {"answer_loss": answer_loss(logits, labels, self.config.problem_type)}
+
+
+class LxmertForPreTraining(_TaskModel):
     """LXMERT with its pretraining heads: masked words, matching, masked objects, and answers.
 
     Args:
@@ -215,17 +144,17 @@ class LxmertForPreTraining(LxmertPreTrainedModel):
     Source: Tan & Bansal 2019, section 3; upstream `LxmertForPreTraining`.
     """
 
+    task = "pretraining"
+
     def __init__(self, config: LxmertConfig):
         super().__init__(config)
-        self.lxmert = LxmertModel(config)
-        self.lxmert.config = self.config
         self.cls = LxmertPreTrainingHeads(config, self.lxmert.embeddings.word_embeddings)
         self.init_weights(self.cls.predictions.transform, self.cls.seq_relationship)  # the decoder is the embeddings
         if config.task_obj_predict:
             self.obj_predict_head = LxmertVisualObjHead(config)
             self.init_weights(self.obj_predict_head)
         if config.task_qa:
-            self.answer_head = LxmertVisualAnswerHead(config, config.hidden_size, config.num_qa_labels)
+            self.answer_head = LxmertVisualAnswerHead(config, config.num_qa_labels)
             self.init_weights(self.answer_head)
         self.register_load_state_dict_pre_hook(_tie_decoder)
 
@@ -292,14 +221,17 @@ class LxmertForPreTraining(LxmertPreTrainedModel):
         losses = {}
         labels = masked_lm_labels if labels is None else labels
         if self.config.task_mask_lm and labels is not None:
-            losses["masked_lm_loss"] = cross_entropy(prediction_logits, labels)
+            words = check_labels("masked_lm_labels", labels, self.config.vocab_size)
+            losses["masked_lm_loss"] = cross_entropy(prediction_logits, words)
         if self.config.task_matched and matched_label is not None:
-            losses["matched_loss"] = cross_entropy(cross_relationship_score, matched_label)
+            matched = check_labels("matched_label", matched_label, 2)
+            losses["matched_loss"] = cross_entropy(cross_relationship_score, matched)
         if self.config.task_obj_predict and obj_labels is not None:
             losses |= self._visual_losses(encoded.vision_output, obj_labels, visual_attention_mask)
         if self.config.task_qa and ans is not None:
-            losses["ans_loss"] = cross_entropy(scores["question_answering_score"], ans)
-        return self._as_asked(_task_output(LxmertForPreTrainingOutput, encoded, losses, **scores), return_dict)
+            answers = check_labels("ans", ans, self.config.num_qa_labels)
+            losses["ans_loss"] = cross_entropy(scores["question_answering_score"], answers)
+        return self.as_asked(self.finish(LxmertForPreTrainingOutput, encoded, losses, **scores), return_dict)
 
     def _visual_losses(
         self,
@@ -315,11 +247,13 @@ class LxmertForPreTraining(LxmertPreTrainedModel):
             if name in obj_labels:
                 targets, weights = obj_labels[name]
                 loss = visual_feature_loss if name == "feat" else visual_class_loss
+                if name != "feat":
+                    targets = check_labels(f"obj_labels[{name!r}]", targets, predictions.shape[-1])
                 losses[f"{name}_loss"] = loss(predictions, targets, weights, self.config.visual_loss_normalizer, mask)
         return losses
 
 
-class LxmertForQuestionAnswering(LxmertPreTrainedModel):
+class LxmertForQuestionAnswering(_TaskModel):
     """LXMERT with an answer head, for VQA and GQA.
 
     Args:
@@ -328,11 +262,11 @@ class LxmertForQuestionAnswering(LxmertPreTrainedModel):
     Source: Tan & Bansal 2019, section 4; upstream `LxmertForQuestionAnswering`.
     """
 
+    task, answers = "qa", "question_answering_score"
+
     def __init__(self, config: LxmertConfig):
         super().__init__(config)
-        self.lxmert = LxmertModel(config)
-        self.lxmert.config = self.config
-        self.answer_head = LxmertVisualAnswerHead(config, config.hidden_size, config.num_qa_labels)
+        self.answer_head = LxmertVisualAnswerHead(config, config.num_qa_labels)
         self.init_weights(self.answer_head)
 
     def forward(
@@ -377,12 +311,12 @@ class LxmertForQuestionAnswering(LxmertPreTrainedModel):
             return_dict=True,
         )
         score = self.answer_head(encoded.pooled_output)
-        losses = {} if labels is None else {"answer_loss": answer_loss(score, labels, self.config.problem_type)}
-        output = _task_output(LxmertForQuestionAnsweringOutput, encoded, losses, question_answering_score=score)
-        return self._as_asked(output, return_dict)
+        losses = self.answer_losses(score, labels)
+        output = self.finish(LxmertForQuestionAnsweringOutput, encoded, losses, question_answering_score=score)
+        return self.as_asked(output, return_dict)
 
 
-class LxmertForVisualReasoning(LxmertPreTrainedModel):
+class LxmertForVisualReasoning(_TaskModel):
     """LXMERT over pairs of images, for NLVR2: is the sentence true of both?
 
     The sentence is encoded with each image; both pooled outputs, joined, are classified into false and true.
@@ -393,13 +327,11 @@ class LxmertForVisualReasoning(LxmertPreTrainedModel):
     Source: Tan & Bansal 2019, section 4; the original code's `NLVR2Model`.
     """
 
-    images = 2
+    task, answers, num_images = "visual-reasoning", "logits", 2
 
     def __init__(self, config: LxmertConfig):
         super().__init__(config)
-        self.lxmert = LxmertModel(config)
-        self.lxmert.config = self.config
-        self.answer_head = LxmertVisualAnswerHead(config, self.images * config.hidden_size, 2)
+        self.answer_head = LxmertVisualAnswerHead(config, 2, num_images=self.num_images)
         self.init_weights(self.answer_head)
 
     def get_qa_logit_layer(self) -> None:
@@ -437,10 +369,8 @@ class LxmertForVisualReasoning(LxmertPreTrainedModel):
         Raises:
             ValueError: as `LxmertModel.forward`.
         """
-        text = (input_ids, attention_mask, token_type_ids, inputs_embeds)
-        vision = (visual_feats, visual_pos, visual_attention_mask)
-        check_inputs(
-            self.config,
+        inputs = gather_inputs(
+            INPUTS,
             input_ids,
             visual_feats,
             visual_pos,
@@ -448,43 +378,27 @@ class LxmertForVisualReasoning(LxmertPreTrainedModel):
             visual_attention_mask,
             token_type_ids,
             inputs_embeds,
-            images=self.images,
         )
-        input_ids, attention_mask, token_type_ids, inputs_embeds = (
-            None if value is None else value.repeat_interleave(self.images, dim=0) for value in text
-        )
-        visual_feats, visual_pos, visual_attention_mask = (
-            None if value is None else value.flatten(0, 1) for value in vision
-        )
+        check_inputs(inputs, self.config, self.num_images)
+        texts = {
+            name: None if value is None else value.repeat_interleave(self.num_images, dim=0)
+            for name, value in of_text(inputs).items()
+        }
+        images = {
+            name: None if value is None else value.flatten(0, 1) for name, value in of_image(inputs).items()
+        }  # rows 2i and 2i+1 are the two images of example i
         encoded = self.lxmert(
-            input_ids,
-            visual_feats,
-            visual_pos,
-            attention_mask,
-            visual_attention_mask,
-            token_type_ids,
-            inputs_embeds,
-            output_attentions,
-            output_hidden_states,
+            **texts,
+            **images,
+            output_attentions=output_attentions,
+            output_hidden_states=output_hidden_states,
             return_dict=True,
         )
-        pairs = encoded.pooled_output.unflatten(0, (-1, self.images)).flatten(1)  # [2B, H] -> [B, 2H]
+        pairs = encoded.pooled_output.unflatten(0, (-1, self.num_images)).flatten(1)  # [2B, H] -> [B, 2H]
         logits = self.answer_head(pairs)
-        losses = {} if labels is None else {"answer_loss": answer_loss(logits, labels, self.config.problem_type)}
-        output = _task_output(LxmertForVisualReasoningOutput, encoded, losses, logits=logits)
-        return self._as_asked(output, return_dict)
-
-
-def _task_output(
-    output_class: type[ModelOutput],
-    encoded: LxmertModelOutput,
-    losses: dict[str, torch.Tensor],
-    **scores: torch.Tensor | None,
-) -> ModelOutput:
-    """A task's output: the sum of its losses, its scores, and the backbone's hidden states and attentions."""
-    shared = {name: value for name, value in encoded.items() if name in output_class.fields}
-    loss = sum(losses.values()) if losses else None
-    return output_class(losses=losses, loss=loss, **scores, **shared)
+        losses = self.answer_losses(logits, labels)
+        output = self.finish(LxmertForVisualReasoningOutput, encoded, losses, logits=logits)
+        return self.as_asked(output, return_dict)
 
 
 def _tie_decoder(
@@ -504,22 +418,3 @@ def _tie_decoder(
         return
     if not torch.equal(state_dict.setdefault(decoder, state_dict[embeddings]), state_dict[embeddings]):
         error_msgs.append(f"{decoder} must equal {embeddings}, which it is tied to.")
-
-
-def _place(weight: torch.Tensor) -> dict[str, Any]:
-    return {"device": weight.device, "dtype": weight.dtype}
-
-
-@torch.no_grad()
-def _copy_rows(old: nn.Module, new: nn.Module) -> None:
-    """Copies the rows that two layers of different size share, and whether they are trained."""
-    for name, source in old.named_parameters():
-        target = new.get_parameter(name)
-        rows = min(len(source), len(target))
-        target[:rows] = source[:rows]
-        target.requires_grad_(source.requires_grad)
-
-
-def _check_size(name: str, value: int) -> None:
-    if not isinstance(value, int) or isinstance(value, bool) or value < 1:
-        raise ValueError(f"{name} must be an integer of at least 1, got {value!r}.")

@@ -1,6 +1,6 @@
 """What the models return: dicts of the entries that are present, in a fixed order."""
 
-from lxmert_tf.model_output import ModelOutput
+from lxmert_tf.outputs import ModelOutput
 
 _STATES = ("language_hidden_states", "vision_hidden_states")
 _ATTENTIONS = ("language_attentions", "vision_attentions", "cross_encoder_attentions")

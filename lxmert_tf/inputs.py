@@ -5,26 +5,27 @@ graphs of other backends check none; there the layers and losses give NaN for wh
 """
 
 import numbers
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 
 import keras
 import numpy as np
 from keras import ops
 
-from lxmert_tf.assertions import asserted, in_graph
+from lxmert_tf.backend import asserted, in_graph
 from lxmert_tf.configuration import LxmertConfig
+from lxmert_tf.input_table import ENCODED_IMAGE_INPUTS, IMAGE_INPUTS, TABLE, TEXT_INPUTS
 from lxmert_tf.losses import IGNORE_INDEX, class_ids
 
 LARGEST_FLOAT16 = 65504.0
 
 
-def gather_inputs(first, names: tuple[str, ...], **given) -> dict:
+def gather_inputs(names: tuple[str, ...], first, *others) -> dict:
     """All call arguments by name, whether they came by keyword, as one dict, or as one list in order.
 
     Args:
-        first: the first positional argument: `input_ids`, or a dict or list of inputs.
         names: the call's argument names, in order.
-        **given: the other arguments; they win over what `first` holds.
+        first: the first argument: `input_ids`, or a dict or list of inputs.
+        *others: the other arguments, in order; those that are not None win over what `first` holds.
 
     Raises:
         ValueError: `first` holds a name the call does not take, or more entries than it takes.
@@ -39,8 +40,8 @@ def gather_inputs(first, names: tuple[str, ...], **given) -> dict:
             raise ValueError(f"The inputs are a list of {len(first)} entries; at most {len(names)} are taken.")
         packed = dict(zip(names, first, strict=False))
     else:
-        packed = {"input_ids": first}
-    packed |= {name: value for name, value in given.items() if value is not None}
+        packed = {names[0]: first}
+    packed |= {name: value for name, value in zip(names[1:], others, strict=True) if value is not None}
     return dict.fromkeys(names) | {name: _arrays(name, value) for name, value in packed.items()}
 
 
@@ -78,29 +79,29 @@ def as_tensors(inputs: dict) -> dict:
     }
 
 
-def check_inputs(inputs: dict, config: LxmertConfig, dtype: str, images: int | None = None) -> None:
+def check_inputs(inputs: dict, config: LxmertConfig, dtype: str, num_images: int = 1) -> None:
     """Checks presence, ranks and sizes, the range of the ids, masks, and features that `dtype` cannot hold.
 
     Args:
         inputs: as from `gather_inputs`; in a graph, tensors are replaced by such as are checked when it runs.
         config: sizes to hold the inputs to.
         dtype: what the model computes with.
-        images: number of images per example where there is an axis for them, else None.
+        num_images: images per example; where there are several, the image's inputs have an axis for them.
 
     Raises:
         ValueError: naming the input, what was expected and what came.
     """
-    _check_one_text(inputs)
-    _check_regions(inputs)
-    _check_shapes(inputs, {**_text_shapes(config), **_image_shapes(config, images)})
+    _check_text_is_there(inputs)
+    _check_image_is_there(inputs)
+    _check_shapes(inputs, TEXT_INPUTS + IMAGE_INPUTS, config, num_images)
     _check_text(inputs, config)
     _check_image(inputs, dtype)
 
 
 def check_image_inputs(inputs: dict, config: LxmertConfig, dtype: str) -> None:
     """Checks an image's part of the inputs, as `check_inputs` does."""
-    _check_regions(inputs)
-    _check_shapes(inputs, _image_shapes(config))
+    _check_image_is_there(inputs)
+    _check_shapes(inputs, IMAGE_INPUTS, config)
     _check_image(inputs, dtype)
 
 
@@ -110,13 +111,12 @@ def check_encoded_inputs(inputs: dict, config: LxmertConfig) -> None:
     Raises:
         ValueError: as `check_inputs`, or the number of texts or of images is no multiple of the other.
     """
-    _check_one_text(inputs)
+    _check_text_is_there(inputs)
     if inputs["vision_states"] is None:
         raise ValueError("vision_states is missing; encode_image gives it.")
-    _check_shapes(inputs, _text_shapes(config))
+    _check_shapes(inputs, TEXT_INPUTS, config)
     _check_text(inputs, config)
-    shapes = {"vision_states": ("images", "boxes", config.hidden_size), "visual_attention_mask": ("images", "boxes")}
-    _check_shapes(inputs, shapes)
+    _check_shapes(inputs, ENCODED_IMAGE_INPUTS, config)
     _check_mask(inputs, "visual_attention_mask", "boxes")
     text = "input_ids" if inputs["inputs_embeds"] is None else "inputs_embeds"
     texts, images = inputs[text].shape[0], inputs["vision_states"].shape[0]
@@ -132,38 +132,24 @@ def _one_divides_the_other(one: int, other: int) -> bool:
     return more % fewer == 0 if fewer else more == 0
 
 
-def _check_regions(inputs: dict) -> None:
-    for name in ("visual_feats", "visual_pos"):
-        if inputs[name] is None:
+def _check_image_is_there(inputs: dict) -> None:
+    for name in IMAGE_INPUTS:
+        if inputs[name] is None and TABLE[name].default is None:
             raise ValueError(f"{name} is missing; LXMERT needs region features (visual_feats) and boxes (visual_pos).")
 
 
-def _check_one_text(inputs: dict) -> None:
+def _check_text_is_there(inputs: dict) -> None:
     if (inputs["input_ids"] is None) == (inputs["inputs_embeds"] is None):
         both = "both" if inputs["input_ids"] is not None else "neither"
         raise ValueError(f"Give either input_ids or inputs_embeds; got {both}.")
 
 
-def _text_shapes(config: LxmertConfig) -> dict[str, tuple]:
-    text = ("examples", "tokens")
-    hidden = (*text, config.hidden_size)
-    return {"input_ids": text, "inputs_embeds": hidden, "attention_mask": text, "token_type_ids": text}
-
-
-def _image_shapes(config: LxmertConfig, images: int | None = None) -> dict[str, tuple]:
-    boxes = ("examples", "boxes") if images is None else ("examples", images, "boxes")
-    return {
-        "visual_feats": (*boxes, config.visual_feat_dim),
-        "visual_pos": (*boxes, config.visual_pos_dim),
-        "visual_attention_mask": boxes,
-    }
-
-
-def _check_shapes(inputs: dict, shapes: dict[str, tuple]) -> None:
+def _check_shapes(inputs: dict, names: Iterable[str], config: LxmertConfig, num_images: int = 1) -> None:
     """Holds each given input to its shape; sizes of the same name must agree."""
     sizes: dict[str, tuple[int, str]] = {}
-    for name, shape in shapes.items():
+    for name in names:
         if inputs[name] is not None:
+            shape = TABLE[name].shape(config, num_images)
             if getattr(inputs[name].shape, "rank", 0) is None:
                 pattern = "[" + ", ".join(["None"] * len(shape)) + "]"
                 raise ValueError(f"The rank of {name} is unknown; give its tf.TensorSpec a shape such as {pattern}.")
@@ -181,9 +167,9 @@ def _check_text(inputs: dict, config: LxmertConfig) -> None:
             f"{name} has {length} tokens, more than max_position_embeddings={config.max_position_embeddings}; "
             "truncate the text."
         )
-    inputs["input_ids"] = _checked_ids("input_ids", inputs["input_ids"], config.vocab_size, "vocab_size")
-    types = inputs["token_type_ids"]
-    inputs["token_type_ids"] = _checked_ids("token_type_ids", types, config.type_vocab_size, "type_vocab_size")
+    for name in TEXT_INPUTS:
+        if limit := TABLE[name].limit:
+            inputs[name] = _checked_ids(name, inputs[name], getattr(config, limit), limit)
     _check_mask(inputs, "attention_mask", "tokens")
 
 

@@ -7,15 +7,8 @@ import keras
 from keras import ops
 
 from lxmert_tf.configuration import LxmertConfig
-from lxmert_tf.inputs import (
-    as_tensors,
-    check_encoded_inputs,
-    check_image_inputs,
-    check_inputs,
-    check_labels,
-    check_scores,
-    gather_inputs,
-)
+from lxmert_tf.input_table import INPUTS, of_image, of_text
+from lxmert_tf.inputs import check_inputs, check_labels, check_scores, gather_inputs
 from lxmert_tf.layers.attention import attention_bias, score_dtype
 from lxmert_tf.layers.embeddings import LxmertEmbeddings
 from lxmert_tf.layers.heads import (
@@ -33,29 +26,12 @@ from lxmert_tf.outputs import (
     TFLxmertModelOutput,
 )
 from lxmert_tf.pretrained import TFLxmertPreTrainedModel
+from lxmert_tf.shortcuts import AnswerShortcuts, BackboneShortcuts
 from lxmert_tf.train_step import LossTrackers, TrainsOnOwnLosses
-
-INPUTS = (
-    "input_ids",
-    "visual_feats",
-    "visual_pos",
-    "attention_mask",
-    "visual_attention_mask",
-    "token_type_ids",
-    "inputs_embeds",
-)
-ENCODED_INPUTS = (
-    "input_ids",
-    "vision_states",
-    "visual_attention_mask",
-    "attention_mask",
-    "token_type_ids",
-    "inputs_embeds",
-)
 
 
 @keras.saving.register_keras_serializable("lxmert_tf")
-class TFLxmertModel(TFLxmertPreTrainedModel):
+class TFLxmertModel(BackboneShortcuts, TFLxmertPreTrainedModel):
     """The LXMERT backbone: language, vision and cross encoders, and the pooler.
 
     Args:
@@ -70,15 +46,13 @@ class TFLxmertModel(TFLxmertPreTrainedModel):
     Source: Tan & Bansal 2019, section 2; upstream `TFLxmertModel`.
     """
 
-    call_inputs = INPUTS
-    call_labels = ()
+    task = "model"
 
     def __init__(self, config: LxmertConfig, **kwargs):
         super().__init__(config, **kwargs)
-        config, dtype = self.config, self.dtype_policy
-        self.embeddings = LxmertEmbeddings(config, name="embeddings", dtype=dtype)
-        self.encoder = LxmertEncoder(config, name="encoder", dtype=dtype)
-        self.pooler = LxmertPooler(config, name="pooler", dtype=dtype)
+        self.embeddings = LxmertEmbeddings(self.config, name="embeddings", **self.options())
+        self.encoder = LxmertEncoder(self.config, name="encoder", **self.options())
+        self.pooler = LxmertPooler(self.config, name="pooler", **self.options())
         self.build_unless_nested()
 
     def build_layers(self) -> None:
@@ -99,7 +73,6 @@ class TFLxmertModel(TFLxmertPreTrainedModel):
         output_hidden_states=None,
         return_dict=None,
         training=False,
-        pooled_only=False,
     ):
         """Encodes text and image regions together.
 
@@ -114,7 +87,6 @@ class TFLxmertModel(TFLxmertPreTrainedModel):
             output_attentions, output_hidden_states: whether to return them. Default: the config's.
             return_dict: False for a plain tuple. Default: the config's.
             training: whether dropout is on.
-            pooled_only: compute and return `pooled_output` alone, unless hidden states or attentions are asked for.
 
         Returns:
             `TFLxmertModelOutput`, or a tuple of its present entries.
@@ -123,148 +95,50 @@ class TFLxmertModel(TFLxmertPreTrainedModel):
             ValueError: an input is missing, of a wrong shape, or (eager mode) out of the vocabulary.
         """
         inputs = gather_inputs(
-            input_ids,
             INPUTS,
-            visual_feats=visual_feats,
-            visual_pos=visual_pos,
-            attention_mask=attention_mask,
-            visual_attention_mask=visual_attention_mask,
-            token_type_ids=token_type_ids,
-            inputs_embeds=inputs_embeds,
+            input_ids,
+            visual_feats,
+            visual_pos,
+            attention_mask,
+            visual_attention_mask,
+            token_type_ids,
+            inputs_embeds,
         )
         check_inputs(inputs, self.config, self.compute_dtype)
-        wants_states = self.default("output_hidden_states", output_hidden_states)
-        wants_attentions = self.default("output_attentions", output_attentions)
-        language = self._embed(inputs, training)
-        vision = self._regions(inputs)
-        biases = self._bias(inputs["attention_mask"]), self._bias(inputs["visual_attention_mask"])
-        if pooled_only and not (wants_states or wants_attentions):
-            language_states, _ = self.encoder.encode_language(language, biases[0], training)
-            vision_states, _ = self.encoder.encode_vision(*vision, biases[1], training)
-            return self._pooled(language_states[-1], vision_states[-1], *biases, return_dict, training)
-        language_states, vision_states, *attentions = self.encoder(language, *vision, *biases, training=training)
-        output = self._output(language_states[-1], vision_states[-1])
-        if wants_states:
+        language_states, vision_states, *attentions = self.encoder(
+            self.embed(inputs, training), *self.regions(inputs), *self.biases(inputs), training=training
+        )
+        output = self.output_of(language_states[-1], vision_states[-1])
+        if self.default("output_hidden_states", output_hidden_states):
             output["language_hidden_states"] = tuple(language_states[1:])
             output["vision_hidden_states"] = tuple(vision_states[1:])
-        if wants_attentions:
-            for name, probabilities in zip(
-                ("language_attentions", "vision_attentions", "cross_encoder_attentions"), attentions, strict=True
-            ):
-                output[name] = tuple(probabilities)
+        if self.default("output_attentions", output_attentions):
+            names = ("language_attentions", "vision_attentions", "cross_encoder_attentions")
+            output.update(zip(names, map(tuple, attentions), strict=True))
         return self.as_asked(output, return_dict)
-
-    def encode_image(self, visual_feats, visual_pos, visual_attention_mask=None, training=False) -> dict:
-        """Encodes image regions up to where they meet the text: once per image, however many texts it has.
-
-        Args:
-            visual_feats, visual_pos, visual_attention_mask, training: as in `call`.
-
-        Returns:
-            What `encode_text` takes: {"vision_states": float[B, N, H], "visual_attention_mask": int32[B, N]}.
-
-        Raises:
-            ValueError: an input is of a wrong shape.
-        """
-        inputs = as_tensors(
-            {"visual_feats": visual_feats, "visual_pos": visual_pos, "visual_attention_mask": visual_attention_mask}
-        )
-        check_image_inputs(inputs, self.config, self.compute_dtype)
-        mask = inputs["visual_attention_mask"]
-        states, _ = self.encoder.encode_vision(*self._regions(inputs), self._bias(mask), training)
-        mask = (
-            ops.ones_like(states[-1][..., 0], "int32")
-            if mask is None
-            else ops.cast(ops.cast(mask, "float32") > 0, "int32")
-        )
-        return {"vision_states": states[-1], "visual_attention_mask": mask}
-
-    def encode_text(
-        self,
-        input_ids=None,
-        vision_states=None,
-        visual_attention_mask=None,
-        attention_mask=None,
-        token_type_ids=None,
-        inputs_embeds=None,
-        return_dict=None,
-        training=False,
-        pooled_only=False,
-    ):
-        """Encodes text together with image regions that `encode_image` has encoded; the rest of `call`.
-
-        Several texts may share an image, or several images a text: where one batch is k times the other, each row of
-        the smaller one goes with k adjacent rows of the larger one.
-
-        Args:
-            input_ids: int[B, T]; or a dict of all inputs, or a list of them in this order.
-            vision_states: float[B / k, N, H], from `encode_image`.
-            visual_attention_mask: int[B / k, N], from `encode_image`. Default: all 1.
-            attention_mask, token_type_ids, inputs_embeds, return_dict, training, pooled_only: as in `call`.
-
-        Returns:
-            `TFLxmertModelOutput` as from `call`, or a tuple of its present entries.
-
-        Raises:
-            ValueError: as `call`, or neither batch is a multiple of the other.
-        """
-        packed = gather_inputs(
-            input_ids,
-            ENCODED_INPUTS,
-            vision_states=vision_states,
-            visual_attention_mask=visual_attention_mask,
-            attention_mask=attention_mask,
-            token_type_ids=token_type_ids,
-            inputs_embeds=inputs_embeds,
-        )
-        inputs = as_tensors(packed)
-        check_encoded_inputs(inputs, self.config)
-        language_bias, vision_bias = self._bias(inputs["attention_mask"]), self._bias(inputs["visual_attention_mask"])
-        language_states, _ = self.encoder.encode_language(self._embed(inputs, training), language_bias, training)
-        language, vision = language_states[-1], ops.cast(inputs["vision_states"], self.compute_dtype)
-        texts, images = ops.shape(language)[0], ops.shape(vision)[0]
-        language, language_bias = repeat_rows(language, images), repeat_rows(language_bias, images)
-        vision, vision_bias = repeat_rows(vision, texts), repeat_rows(vision_bias, texts)
-        if pooled_only:
-            return self._pooled(language, vision, language_bias, vision_bias, return_dict, training)
-        language_states, vision_states, _ = self.encoder.encode_cross(
-            language, vision, language_bias, vision_bias, training
-        )
-        return self.as_asked(self._output([language, *language_states][-1], [vision, *vision_states][-1]), return_dict)
 
     # The parts of a call
 
-    def _embed(self, inputs: dict, training):
-        return self.embeddings(
-            inputs["input_ids"], inputs["token_type_ids"], inputs["inputs_embeds"], training=training
-        )
+    def embed(self, inputs: dict, training):
+        """The text's hidden states before the first layer, float[B, T, H]."""
+        ids, types, embeds = (inputs[name] for name in ("input_ids", "token_type_ids", "inputs_embeds"))
+        return self.embeddings(ids, types, embeds, training=training)
 
-    def _regions(self, inputs: dict) -> tuple:
+    def regions(self, inputs: dict) -> tuple:
+        """Region features float[B, N, D] and boxes float[B, N, 4] in the dtype of the computation."""
         return tuple(ops.cast(inputs[name], self.compute_dtype) for name in ("visual_feats", "visual_pos"))
 
-    def _bias(self, mask):
+    def biases(self, inputs: dict) -> tuple:
+        """What is added to the scores of tokens and of boxes, float[B, 1, 1, T] and float[B, 1, 1, N], or None."""
+        return self.bias(inputs["attention_mask"]), self.bias(inputs["visual_attention_mask"])
+
+    def bias(self, mask):
+        """As `attention_bias`, in the dtype of the scores."""
         return attention_bias(mask, score_dtype(self.compute_dtype))
 
-    def _output(self, language, vision) -> TFLxmertModelOutput:
+    def output_of(self, language, vision) -> TFLxmertModelOutput:
+        """Both streams after the last layer, and what the pooler makes of them."""
         return TFLxmertModelOutput(language_output=language, vision_output=vision, pooled_output=self.pooler(language))
-
-    def _pooled(self, language, vision, language_bias, vision_bias, return_dict, training):
-        first = self.encoder.encode_first_token(language, vision, language_bias, vision_bias, training)
-        return self.as_asked(TFLxmertModelOutput(pooled_output=self.pooler(first)), return_dict)
-
-
-def repeat_rows(x, rows):
-    """x[B, ...] with each row repeated rows / B times, copies adjacent; as it is if None or of more rows."""
-    if x is None:
-        return None
-    batch, *rest = ops.shape(x)
-    if isinstance(batch, int) and isinstance(rows, int):
-        if batch >= rows:
-            return x
-        copies = rows // max(batch, 1)
-    else:
-        copies = ops.maximum(rows // ops.maximum(batch, 1), 1)
-    return ops.reshape(ops.broadcast_to(x[:, None], (batch, copies, *rest)), (batch * copies, *rest))
 
 
 class _TaskModel(TrainsOnOwnLosses, TFLxmertPreTrainedModel):
@@ -273,11 +147,12 @@ class _TaskModel(TrainsOnOwnLosses, TFLxmertPreTrainedModel):
     def __init__(self, config: LxmertConfig, **kwargs):
         super().__init__(config, **kwargs)
         self.loss_trackers = LossTrackers(self.loss_names, score_dtype(self.compute_dtype))
-        self.lxmert = TFLxmertModel(self.config, name="lxmert", dtype=self.dtype_policy, nested=True)
+        self.lxmert = TFLxmertModel(self.config, name="lxmert", nested=True, **self.options())
 
-    def encode(
-        self, inputs: dict, output_attentions, output_hidden_states, training, pooled_only=False
-    ) -> TFLxmertModelOutput:
+    def get_backbone(self) -> TFLxmertModel:
+        return self.lxmert
+
+    def encode(self, inputs: dict, output_attentions, output_hidden_states, training) -> TFLxmertModelOutput:
         """The backbone's output for gathered inputs."""
         return self.lxmert(
             {name: inputs[name] for name in INPUTS},
@@ -285,7 +160,18 @@ class _TaskModel(TrainsOnOwnLosses, TFLxmertPreTrainedModel):
             output_hidden_states=output_hidden_states,
             return_dict=True,
             training=training,
-            pooled_only=pooled_only,
+        )
+
+    def encode_pooled(self, inputs: dict, output_attentions, output_hidden_states, training) -> TFLxmertModelOutput:
+        """As `encode`; nothing but the pooled output where nothing else is asked for."""
+        if self.wants_states(output_attentions, output_hidden_states):
+            return self.encode(inputs, output_attentions, output_hidden_states, training)
+        return self.lxmert.pool(inputs, training)
+
+    def wants_states(self, output_attentions, output_hidden_states) -> bool:
+        """Whether a call asks for hidden states or attentions."""
+        return self.default("output_attentions", output_attentions) or self.default(
+            "output_hidden_states", output_hidden_states
         )
 
     def answer_losses(self, logits, labels) -> dict[str, Loss]:
@@ -308,8 +194,8 @@ class TFLxmertForPreTraining(_TaskModel):
     Source: Tan & Bansal 2019, section 3; upstream `TFLxmertForPreTraining`.
     """
 
+    task = "pretraining"
     call_labels = ("masked_lm_labels", "obj_labels", "matched_label", "ans", "labels")
-    call_inputs = INPUTS
     loss_names = ("masked_lm_loss", "matched_loss", "obj_loss", "attr_loss", "feat_loss", "ans_loss")
     class_outputs = {  # noqa: RUF012
         "masked_lm_labels": ("masked_lm", "prediction_logits"),
@@ -319,12 +205,14 @@ class TFLxmertForPreTraining(_TaskModel):
 
     def __init__(self, config: LxmertConfig, **kwargs):
         super().__init__(config, **kwargs)
-        config, dtype = self.config, self.dtype_policy
-        self.cls = LxmertPreTrainingHeads(config, name="cls", dtype=dtype)
+        config = self.config
+        self.cls = LxmertPreTrainingHeads(config, name="cls", **self.options())
         if config.task_obj_predict:
-            self.obj_predict_head = LxmertVisualObjHead(config, name="obj_predict_head", dtype=dtype)
+            self.obj_predict_head = LxmertVisualObjHead(config, name="obj_predict_head", **self.options())
         if config.task_qa:
-            self.answer_head = LxmertVisualAnswerHead(config, config.num_qa_labels, name="answer_head", dtype=dtype)
+            self.answer_head = LxmertVisualAnswerHead(
+                config, config.num_qa_labels, name="answer_head", **self.options()
+            )
         self.build_unless_nested()
 
     def build_layers(self) -> None:
@@ -373,19 +261,19 @@ class TFLxmertForPreTraining(_TaskModel):
             ValueError: as `TFLxmertModel.call`, or `masked_lm_labels` and `labels` are both given.
         """
         inputs = gather_inputs(
-            input_ids,
             INPUTS + self.call_labels,
-            visual_feats=visual_feats,
-            visual_pos=visual_pos,
-            attention_mask=attention_mask,
-            visual_attention_mask=visual_attention_mask,
-            token_type_ids=token_type_ids,
-            inputs_embeds=inputs_embeds,
-            masked_lm_labels=masked_lm_labels,
-            obj_labels=obj_labels,
-            matched_label=matched_label,
-            ans=ans,
-            labels=labels,
+            input_ids,
+            visual_feats,
+            visual_pos,
+            attention_mask,
+            visual_attention_mask,
+            token_type_ids,
+            inputs_embeds,
+            masked_lm_labels,
+            obj_labels,
+            matched_label,
+            ans,
+            labels,
         )
         encoded = self.encode(inputs, output_attentions, output_hidden_states, training)
         word_embeddings = self.lxmert.embeddings.word_embeddings.weight
@@ -448,7 +336,7 @@ class TFLxmertForPreTraining(_TaskModel):
 
 
 @keras.saving.register_keras_serializable("lxmert_tf")
-class TFLxmertForQuestionAnswering(_TaskModel):
+class TFLxmertForQuestionAnswering(AnswerShortcuts, _TaskModel):
     """LXMERT with an answer head, for VQA and GQA.
 
     Args:
@@ -458,14 +346,13 @@ class TFLxmertForQuestionAnswering(_TaskModel):
     Source: Tan & Bansal 2019, section 4; upstream PyTorch `LxmertForQuestionAnswering`.
     """
 
+    task, answers = "qa", "question_answering_score"
     call_labels = ("labels",)
-    call_inputs = INPUTS
 
     def __init__(self, config: LxmertConfig, **kwargs):
         super().__init__(config, **kwargs)
-        config = self.config
         self.answer_head = LxmertVisualAnswerHead(
-            config, config.num_qa_labels, name="answer_head", dtype=self.dtype_policy
+            self.config, self.config.num_qa_labels, name="answer_head", **self.options()
         )
         self.build_unless_nested()
 
@@ -503,79 +390,21 @@ class TFLxmertForQuestionAnswering(_TaskModel):
             ValueError: as `TFLxmertModel.call`.
         """
         inputs = gather_inputs(
-            input_ids,
             INPUTS + self.call_labels,
-            visual_feats=visual_feats,
-            visual_pos=visual_pos,
-            attention_mask=attention_mask,
-            visual_attention_mask=visual_attention_mask,
-            token_type_ids=token_type_ids,
-            inputs_embeds=inputs_embeds,
-            labels=labels,
-        )
-        encoded = self.encode(inputs, output_attentions, output_hidden_states, training, pooled_only=True)
-        return self.as_asked(self._answer(encoded, inputs["labels"]), return_dict)
-
-    def encode_image(self, visual_feats, visual_pos, visual_attention_mask=None, training=False) -> dict:
-        """Encodes images for `answer_encoded`, once each, however many questions they have.
-
-        Args:
-            visual_feats, visual_pos, visual_attention_mask, training: as in `call`.
-
-        Returns:
-            {"vision_states": float[B, N, H], "visual_attention_mask": int32[B, N]}
-
-        Raises:
-            ValueError: an input is of a wrong shape.
-        """
-        return self.lxmert.encode_image(visual_feats, visual_pos, visual_attention_mask, training=training)
-
-    def answer_encoded(
-        self,
-        input_ids=None,
-        vision_states=None,
-        visual_attention_mask=None,
-        attention_mask=None,
-        token_type_ids=None,
-        inputs_embeds=None,
-        labels=None,
-        return_dict=None,
-        training=False,
-    ):
-        """Answers questions about images that `encode_image` has encoded, as `call` does from the images themselves.
-
-        Args:
-            input_ids: int[B, T]; or a dict of all inputs, or a list of them in this order.
-            vision_states: float[B / k, N, H], from `encode_image`: of one image, of every question's image, or of
-                images with k questions each, those of an image adjacent.
-            visual_attention_mask: int[B / k, N], from `encode_image`. Default: all 1.
-            attention_mask, token_type_ids, inputs_embeds, labels, return_dict, training: as in `call`.
-
-        Returns:
-            `TFLxmertForQuestionAnsweringOutput`, or a tuple of its present entries.
-
-        Raises:
-            ValueError: as `call`, or neither the number of questions nor that of images is a multiple of the other.
-
-        Example:
-            encoded = model.encode_image(features, boxes)  # of one image
-            output = model.answer_encoded(ids, **encoded, attention_mask=mask)  # all its questions
-        """
-        inputs = gather_inputs(
             input_ids,
-            ENCODED_INPUTS + self.call_labels,
-            vision_states=vision_states,
-            visual_attention_mask=visual_attention_mask,
-            attention_mask=attention_mask,
-            token_type_ids=token_type_ids,
-            inputs_embeds=inputs_embeds,
-            labels=labels,
+            visual_feats,
+            visual_pos,
+            attention_mask,
+            visual_attention_mask,
+            token_type_ids,
+            inputs_embeds,
+            labels,
         )
-        text = {name: inputs[name] for name in ENCODED_INPUTS}
-        encoded = self.lxmert.encode_text(text, return_dict=True, training=training, pooled_only=True)
-        return self.as_asked(self._answer(encoded, inputs["labels"]), return_dict)
+        encoded = self.encode_pooled(inputs, output_attentions, output_hidden_states, training)
+        return self.as_asked(self.answer(encoded, inputs["labels"]), return_dict)
 
-    def _answer(self, encoded: TFLxmertModelOutput, labels) -> TFLxmertForQuestionAnsweringOutput:
+    def answer(self, encoded: TFLxmertModelOutput, labels) -> TFLxmertForQuestionAnsweringOutput:
+        """What the answer head makes of the pooled output, and its loss if there are labels."""
         score = self.answer_head(encoded.pooled_output)
         output = TFLxmertForQuestionAnsweringOutput(question_answering_score=score)
         return self.finish(output, encoded, self.answer_losses(score, labels))
@@ -594,14 +423,13 @@ class TFLxmertForVisualReasoning(_TaskModel):
     Source: Tan & Bansal 2019, section 4; the original code's `NLVR2Model`.
     """
 
+    task, answers, num_images = "visual-reasoning", "logits", 2
     call_labels = ("labels",)
-    call_inputs = INPUTS
-    images = 2
 
     def __init__(self, config: LxmertConfig, **kwargs):
         super().__init__(config, **kwargs)
         self.answer_head = LxmertVisualAnswerHead(
-            self.config, 2, images=self.images, name="answer_head", dtype=self.dtype_policy
+            self.config, 2, num_images=self.num_images, name="answer_head", **self.options()
         )
         self.build_unless_nested()
 
@@ -641,43 +469,41 @@ class TFLxmertForVisualReasoning(_TaskModel):
             ValueError: as `TFLxmertModel.call`.
         """
         inputs = gather_inputs(
-            input_ids,
             INPUTS + self.call_labels,
-            visual_feats=visual_feats,
-            visual_pos=visual_pos,
-            attention_mask=attention_mask,
-            visual_attention_mask=visual_attention_mask,
-            token_type_ids=token_type_ids,
-            inputs_embeds=inputs_embeds,
-            labels=labels,
+            input_ids,
+            visual_feats,
+            visual_pos,
+            attention_mask,
+            visual_attention_mask,
+            token_type_ids,
+            inputs_embeds,
+            labels,
         )
-        check_inputs(inputs, self.config, self.compute_dtype, images=self.images)
+        check_inputs(inputs, self.config, self.compute_dtype, num_images=self.num_images)
         encoded = self._encode_pairs(inputs, output_attentions, output_hidden_states, training)
-        pairs = ops.reshape(encoded.pooled_output, (-1, self.images * self.config.hidden_size))
+        pairs = ops.reshape(encoded.pooled_output, (-1, self.num_images * self.config.hidden_size))
         logits = self.answer_head(pairs)
         losses = self.answer_losses(logits, inputs["labels"])
         output = self.finish(TFLxmertForVisualReasoningOutput(logits=logits), encoded, losses)
         return self.as_asked(output, return_dict)
 
     def _encode_pairs(self, inputs: dict, output_attentions, output_hidden_states, training) -> TFLxmertModelOutput:
-        """The backbone's output for each image. Where nothing but that is asked for, a sentence is encoded once."""
-        flat = {name: self._row_per_image(name, value) for name, value in inputs.items() if name in INPUTS}
-        wants_more = self.default("output_attentions", output_attentions) or self.default(
-            "output_hidden_states", output_hidden_states
-        )
-        if training or wants_more:  # dropout differs between the copies of a sentence
-            return self.encode(flat, output_attentions, output_hidden_states, training, pooled_only=True)
-        encoded = self.lxmert.encode_image(*(flat[name] for name in INPUTS if name.startswith("visual")))
-        text = {name: inputs[name] for name in INPUTS if not name.startswith("visual")}
-        return self.lxmert.encode_text(text, **encoded, return_dict=True, pooled_only=True)
+        """The backbone's output for each image, [2B, ...], the images of an example adjacent.
+
+        Where nothing but the pooled output is asked for, a sentence is encoded once.
+        """
+        images = {
+            name: None if value is None else ops.reshape(value, (-1, *ops.shape(value)[2:]))
+            for name, value in of_image(inputs).items()
+        }
+        if not training and not self.wants_states(output_attentions, output_hidden_states):
+            encoded = self.lxmert.encode_image(**images)
+            return self.lxmert.pool_encoded({**of_text(inputs), **encoded})
+        texts = {  # dropout differs between the copies of a sentence
+            name: None if value is None else ops.repeat(value, self.num_images, axis=0)
+            for name, value in of_text(inputs).items()
+        }
+        return self.encode_pooled({**texts, **images}, output_attentions, output_hidden_states, training)
 
     def get_qa_logit_layer(self) -> None:
         """None: true and false are not answers of a table that could change."""
-
-    def _row_per_image(self, name: str, value):
-        """[B, ...] text, repeated, or [B, 2, ...] vision, flattened -> [2B, ...], the images of an example adjacent."""
-        if value is None:
-            return None
-        if name.startswith("visual"):
-            return ops.reshape(value, (-1, *ops.shape(value)[2:]))
-        return ops.repeat(value, self.images, axis=0)

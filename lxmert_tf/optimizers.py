@@ -15,9 +15,9 @@ import re
 import keras
 from keras import ops
 
+from lxmert_tf.backend import sum_over_replicas
 from lxmert_tf.keras_private import OptimizerHooks
 from lxmert_tf.layers.primitives import matmul
-from lxmert_tf.replicas import sum_over_replicas
 
 # Variables without weight decay where biases and layer normalization are excluded.
 NO_DECAY = re.compile(r"(^|/)(bias|gamma|beta)$")
@@ -158,7 +158,7 @@ class AdamW(_Optimizer, keras.optimizers.AdamW):
     """
 
 
-class _BertAdam(keras.optimizers.Optimizer):
+class _BertAdam(OptimizerHooks, keras.optimizers.Optimizer):
     """The update of `BertAdam`, without decay."""
 
     def __init__(
@@ -184,7 +184,7 @@ class _BertAdam(keras.optimizers.Optimizer):
         learning_rate = ops.cast(learning_rate, variable.dtype)
         # Added up, where TensorFlow gives the rows that an embedding looked up, one by one.
         gradient = ops.cast(ops.add(ops.zeros_like(variable), gradient), variable.dtype)
-        index = self._get_variable_index(variable)
+        index = self.index_of(variable)
         momentum, velocity = self.momentums[index], self.velocities[index]
         self.assign(momentum, self.beta_1 * momentum + (1 - self.beta_1) * gradient)
         self.assign(velocity, self.beta_2 * velocity + (1 - self.beta_2) * ops.square(gradient))

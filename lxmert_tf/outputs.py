@@ -1,9 +1,9 @@
-"""What each model returns, as structures that Keras and its backends take apart and put together again."""
+"""What each model returns: an ordered dict of what it computed, readable by attribute, name and position.
 
-import keras
-from keras.src.tree import register_tree_node_class
+Imports no framework.
+"""
 
-from lxmert_tf.model_output import ModelOutput
+from typing import Any
 
 _ENCODER_FIELDS = (
     "language_hidden_states",
@@ -14,23 +14,63 @@ _ENCODER_FIELDS = (
 )
 
 
-def _register(cls: type) -> type:
-    """Makes `cls` a node, not a leaf, to `keras.tree` and to JAX; TensorFlow knows every dict as a node already."""
-    if keras.backend.backend() == "jax":
-        import jax
+class ModelOutput(dict):
+    """Base of the output types. A subclass lists its `fields` in order; entries that were not computed are absent.
 
-        jax.tree_util.register_pytree_node(cls, cls.tree_flatten, cls.tree_unflatten)
-    return register_tree_node_class(cls)
+    An absent field is None as an attribute, is not a key, and is skipped by position: `out[2]` is the third present
+    entry. Being a dict without the absent ones, an output passes wherever nested structures of tensors do.
 
+    Attributes:
+        losses: each loss by name (`{"masked_lm_loss": ...}`), empty without labels. Not an entry, hence not part of
+            the structure: it does not survive functions that rebuild structures.
+        counts: over how many labels, examples or boxes each of them is the mean; likewise.
 
-class _TreeOutput(ModelOutput):
+    Source: upstream `ModelOutput`.
+    """
+
+    fields: tuple[str, ...] = ()
+
+    def __init__(
+        self,
+        *entries: dict | tuple,
+        losses: dict[str, Any] | None = None,
+        counts: dict[str, Any] | None = None,
+        **values: Any,
+    ):
+        given = dict(*entries, **values)
+        unknown = sorted(set(given) - set(self.fields))
+        if unknown:
+            raise TypeError(
+                f"{type(self).__name__} has no field {unknown[0]!r}; its fields are {', '.join(self.fields)}."
+            )
+        super().__init__((name, given[name]) for name in self.fields if given.get(name) is not None)
+        self.__dict__["losses"] = losses or {}
+        self.__dict__["counts"] = counts or {}
+
+    def __getattr__(self, name: str) -> Any:
+        if name in type(self).fields:
+            return self.get(name)
+        raise AttributeError(f"{type(self).__name__} has no field {name!r}.")
+
+    def __getitem__(self, key: str | int | slice) -> Any:
+        return super().__getitem__(key) if isinstance(key, str) else self.to_tuple()[key]
+
+    def __reduce__(self) -> tuple:
+        return type(self), (dict(self),), {"losses": self.losses, "counts": self.counts}
+
+    def to_tuple(self) -> tuple:
+        """The present entries, in field order."""
+        return tuple(self.values())
+
+    # As a structure to Keras and its backends
+
     # Sorted by name, which is how TensorFlow and Keras order the entries of a plain dict.
     def tree_flatten(self) -> tuple[tuple, tuple]:
         names = tuple(sorted(self))
         return tuple(self[name] for name in names), names
 
     @classmethod
-    def tree_unflatten(cls, names: tuple, children: tuple) -> "_TreeOutput":
+    def tree_unflatten(cls, names: tuple, children: tuple) -> "ModelOutput":
         return cls(zip(names, children, strict=True))
 
     # The same in PyTorch's dialect.
@@ -39,7 +79,7 @@ class _TreeOutput(ModelOutput):
         return list(children), names
 
     @classmethod
-    def torchtree_unflatten(cls, children: list, names: tuple) -> "_TreeOutput":
+    def torchtree_unflatten(cls, children: list, names: tuple) -> "ModelOutput":
         return cls.tree_unflatten(names, children)
 
     def torchtree_flatten_with_keys(self) -> tuple[list, tuple]:
@@ -49,8 +89,7 @@ class _TreeOutput(ModelOutput):
         return [(_pytree.MappingKey(name), child) for name, child in zip(names, children, strict=True)], names
 
 
-@_register
-class TFLxmertModelOutput(_TreeOutput):
+class TFLxmertModelOutput(ModelOutput):
     """Output of `TFLxmertModel`. B examples, T tokens, N boxes, H hidden units, A attention heads.
 
     Fields:
@@ -67,8 +106,7 @@ class TFLxmertModelOutput(_TreeOutput):
     fields = ("language_output", "vision_output", "pooled_output", *_ENCODER_FIELDS)
 
 
-@_register
-class TFLxmertForPreTrainingOutput(_TreeOutput):
+class TFLxmertForPreTrainingOutput(ModelOutput):
     """Output of `TFLxmertForPreTraining`.
 
     Fields:
@@ -88,8 +126,7 @@ class TFLxmertForPreTrainingOutput(_TreeOutput):
     )
 
 
-@_register
-class TFLxmertForQuestionAnsweringOutput(_TreeOutput):
+class TFLxmertForQuestionAnsweringOutput(ModelOutput):
     """Output of `TFLxmertForQuestionAnswering`.
 
     Fields:
@@ -101,8 +138,7 @@ class TFLxmertForQuestionAnsweringOutput(_TreeOutput):
     fields = ("loss", "question_answering_score", *_ENCODER_FIELDS)
 
 
-@_register
-class TFLxmertForVisualReasoningOutput(_TreeOutput):
+class TFLxmertForVisualReasoningOutput(ModelOutput):
     """Output of `TFLxmertForVisualReasoning`; encoder entries have a row per image, 2B in all.
 
     Fields:

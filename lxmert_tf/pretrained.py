@@ -8,16 +8,31 @@ from contextlib import contextmanager
 import keras
 from keras import ops
 
-from conversion.models import assign, state_dict, task_of_model, variables_by_path
+from conversion.models import assign, state_dict, variables_by_path
 from conversion.names import rows
 from conversion.source import open_source
 from conversion.writers import write_checkpoint
 from lxmert_tf.configuration import LxmertConfig
-from lxmert_tf.keras_private import allow_any_positional, mark_called, replace_weight
+from lxmert_tf.input_table import SIGNATURE_INPUTS, TABLE
+from lxmert_tf.keras_private import allow_any_positional, mark_called, register_node, replace_weight
 from lxmert_tf.layers.attention import score_dtype
-from lxmert_tf.layers.primitives import initializer, weights_to_come
+from lxmert_tf.layers.primitives import truncated_normal
 from lxmert_tf.losses import Loss
-from lxmert_tf.model_output import ModelOutput
+from lxmert_tf.outputs import (
+    ModelOutput,
+    TFLxmertForPreTrainingOutput,
+    TFLxmertForQuestionAnsweringOutput,
+    TFLxmertForVisualReasoningOutput,
+    TFLxmertModelOutput,
+)
+
+for output in (
+    TFLxmertModelOutput,
+    TFLxmertForPreTrainingOutput,
+    TFLxmertForQuestionAnsweringOutput,
+    TFLxmertForVisualReasoningOutput,
+):
+    register_node(output)
 
 
 class TFLxmertPreTrainedModel(keras.Model):
@@ -27,20 +42,41 @@ class TFLxmertPreTrainedModel(keras.Model):
         config: sizes and rates; the model takes a copy.
         dtype: a Keras dtype or dtype policy.
         nested: the model is part of another, which builds it under its own name.
+        initializer: of every kernel and embedding table. Default: the config's truncated normal.
+
+    Attributes:
+        task: what a checkpoint of the class holds: "model", "pretraining", "qa" or "visual-reasoning".
+        answers: the output that holds the scores of what it answers, or None.
+        num_images: images of each example; where there are several, the inputs of images have an axis for them.
 
     Source: upstream `TFLxmertPreTrainedModel`.
     """
 
     config_class = LxmertConfig
+    task: str
+    answers: str | None = None
+    num_images = 1
 
-    def __init__(self, config: LxmertConfig, nested: bool = False, **kwargs):
+    def __init__(self, config: LxmertConfig, nested: bool = False, initializer=None, **kwargs):
         if not isinstance(config, LxmertConfig):
             raise TypeError(f"config must be an LxmertConfig, got {type(config).__name__}.")
         # No autocast: labels and soft scores keep their dtype, and the layers cast what they compute with.
         super().__init__(autocast=False, **kwargs)
         # A model owns its config, which `resize_token_embeddings` and others change; its parts share it.
         self.config, self.nested = config if nested else copy.deepcopy(config), nested
+        self.initializer = initializer or truncated_normal(config)
         allow_any_positional(self)
+
+    def options(self) -> dict:
+        """What its parts are made with: its dtype policy and initializer."""
+        return {"dtype": self.dtype_policy, "initializer": self.initializer}
+
+    def get_backbone(self) -> keras.Model:
+        """The model of the encoders: this one, or the one that its heads stand on.
+
+        A method, since Keras saves what it finds in attributes under their names.
+        """
+        return self
 
     def build_unless_nested(self) -> None:
         if not self.nested:
@@ -109,8 +145,7 @@ class TFLxmertPreTrainedModel(keras.Model):
         checkpoint = open_source(
             source, config, revision=revision, cache_dir=cache_dir, local_files_only=local_files_only, token=token
         )
-        with weights_to_come(_uninitialized):
-            model = cls(checkpoint.config, dtype=dtype)
+        model = cls(checkpoint.config, dtype=dtype, initializer=_uninitialized)
         matched = assign(model, checkpoint, ignore_mismatched_sizes)
         _initialize(model, matched.missing)
         return model
@@ -123,7 +158,7 @@ class TFLxmertPreTrainedModel(keras.Model):
             format: "keras" (model.weights.h5), "hf-pt" (model.safetensors), "hf-pt-bin" (pytorch_model.bin) or
                 "hf-tf" (tf_model.h5).
         """
-        write_checkpoint(directory, state_dict(self), self.config, task_of_model(self), format)
+        write_checkpoint(directory, state_dict(self), self.config, self.task, format)
 
     # Training and inference
 
@@ -157,24 +192,19 @@ class TFLxmertPreTrainedModel(keras.Model):
         self._set_gradient_checkpointing(False)
 
     def _set_gradient_checkpointing(self, value: bool) -> None:
-        getattr(self, "lxmert", self).encoder.gradient_checkpointing = value
+        self.get_backbone().encoder.gradient_checkpointing = value
         self._forget_compiled_functions()
 
     # Export
 
     def input_signature(self) -> dict[str, keras.InputSpec]:
         """Names, dtypes and shapes of all inputs but `inputs_embeds`; batch, text length and box count are free."""
-        config, images = self.config, getattr(self, "images", None)
-        text, regions = (None, None), (None, None) if images is None else (None, images, None)
-        shapes = {
-            "input_ids": (text, "int32"),
-            "visual_feats": ((*regions, config.visual_feat_dim), "float32"),
-            "visual_pos": ((*regions, config.visual_pos_dim), "float32"),
-            "attention_mask": (text, "int32"),
-            "visual_attention_mask": (regions, "int32"),
-            "token_type_ids": (text, "int32"),
-        }
-        return {name: keras.InputSpec(shape=shape, dtype=dtype, name=name) for name, (shape, dtype) in shapes.items()}
+        specs = {}
+        for name in SIGNATURE_INPUTS:
+            sizes = TABLE[name].shape(self.config, self.num_images)
+            shape = tuple(size if isinstance(size, int) else None for size in sizes)
+            specs[name] = keras.InputSpec(shape=shape, dtype=TABLE[name].dtype, name=name)
+        return specs
 
     def export(self, filepath, format="tf_saved_model", verbose=None, input_signature=None, **kwargs):
         """Exports for inference, by default with `input_signature()`: named inputs and outputs, dynamic sizes."""
@@ -186,7 +216,7 @@ class TFLxmertPreTrainedModel(keras.Model):
 
     def get_input_embeddings(self) -> keras.layers.Layer:
         """The word embedding layer; its `weight` is float[V, H]."""
-        return getattr(self, "lxmert", self).embeddings.word_embeddings
+        return self.get_backbone().embeddings.word_embeddings
 
     def resize_token_embeddings(self, new_num_tokens: int) -> keras.layers.Layer:
         """Gives the vocabulary `new_num_tokens` pieces: old rows stay, new ones are initialised.
@@ -196,7 +226,7 @@ class TFLxmertPreTrainedModel(keras.Model):
         layer = self.get_input_embeddings()
         _check_size("new_num_tokens", new_num_tokens)
         self.config.vocab_size = layer.rows = new_num_tokens
-        resize(layer, "weight", new_num_tokens, initializer(self.config))
+        resize(layer, "weight", new_num_tokens, truncated_normal(self.config))
         if hasattr(self, "cls"):
             resize(self.cls.predictions, "bias", new_num_tokens, "zeros")
         self._forget_compiled_functions()
@@ -217,7 +247,7 @@ class TFLxmertPreTrainedModel(keras.Model):
         _check_size("num_labels", num_labels)
         self.config.resize_answers(num_labels)
         layer.units = num_labels
-        resize(layer, "kernel", num_labels, initializer(self.config), axis=1)
+        resize(layer, "kernel", num_labels, truncated_normal(self.config), axis=1)
         resize(layer, "bias", num_labels, "zeros")
         self._forget_compiled_functions()
         return layer
@@ -269,7 +299,7 @@ def _uninitialized(shape: tuple[int, ...], dtype: str | None):
 def _initialize(model: TFLxmertPreTrainedModel, names: Collection[str]) -> None:
     """Draws the kernels and embedding tables of these PyTorch names; the other variables start at 0 or 1."""
     variables = variables_by_path(model)
-    for row in rows(model.config, task_of_model(model)):
+    for row in rows(model.config, model.task):
         if row.torch in names and row.keras.endswith(("kernel", "weight")):
             variable = variables[row.keras]
-            variable.assign(initializer(model.config)(variable.shape, variable.dtype))
+            variable.assign(truncated_normal(model.config)(variable.shape, variable.dtype))

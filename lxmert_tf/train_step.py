@@ -6,10 +6,11 @@ from collections.abc import Mapping
 import keras
 from keras import ops
 
+from lxmert_tf.backend import number_of_replicas, sum_over_replicas
+from lxmert_tf.input_table import INPUTS
 from lxmert_tf.keras_private import has_compiled_loss
 from lxmert_tf.metrics import over_labels
-from lxmert_tf.model_output import ModelOutput
-from lxmert_tf.replicas import number_of_replicas, sum_over_replicas
+from lxmert_tf.outputs import ModelOutput
 
 ADDED = "added_loss"  # what layers and variables add, such as regularisation
 
@@ -133,7 +134,7 @@ class TrainsOnOwnLosses:
                     f"y must be a dict with any of {', '.join(self.call_labels)}."
                 )
             y = {self.call_labels[0]: y}
-        x = dict(x) if isinstance(x, Mapping) else dict(zip(self.call_inputs, as_list(x), strict=False))
+        x = dict(x) if isinstance(x, Mapping) else dict(zip(INPUTS, as_list(x), strict=False))
         return {**x, **y}, y, sample_weight
 
 

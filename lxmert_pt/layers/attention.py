@@ -59,10 +59,10 @@ class LxmertAttention(nn.Module):
         `bias` float[B, 1, 1, K] (see `attention_bias`) is added to the scores. Returns the attended values
         float[B, Q, H] and the probabilities float[B, A, Q, K], after dropout in training.
         """
-        query = self.split_heads(self.query(hidden_states)) / math.sqrt(self.head_size)
+        query = self.split_heads(self.query(hidden_states))
         key = self.split_heads(self.key(context))
         value = self.split_heads(self.value(context))
-        scores = query @ key.transpose(-1, -2)
+        scores = query @ key.transpose(-1, -2) / math.sqrt(self.head_size)
         scores = scores.to(score_dtype(scores.dtype))
         if bias is not None:
             scores = scores + bias

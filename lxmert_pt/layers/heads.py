@@ -61,6 +61,19 @@ class LxmertLMPredictionHead(nn.Module):
         self.decoder.out_features = num_words
 
 
+class LxmertPreTrainingHeads(nn.Module):
+    """The word scores, and whether sentence and image match. Source: upstream `LxmertPreTrainingHeads`."""
+
+    def __init__(self, config: LxmertConfig, word_embeddings: nn.Embedding):
+        super().__init__()
+        self.predictions = LxmertLMPredictionHead(config, word_embeddings)
+        self.seq_relationship = nn.Linear(config.hidden_size, 2)
+
+    def forward(self, language_output: torch.Tensor, pooled_output: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """float[B, T, H], float[B, H] -> word logits float[B, T, V], match logits float[B, 2]."""
+        return self.predictions(language_output), self.seq_relationship(pooled_output)
+
+
 class LxmertVisualObjHead(nn.Module):
     """Predicts a masked region's object, attribute and features, as the config's visual losses ask.
 
@@ -79,42 +92,32 @@ class LxmertVisualObjHead(nn.Module):
             {name: nn.Linear(config.hidden_size, size) for name, (used, size) in outputs.items() if used}
         )
 
-    def forward(self, hidden_states: torch.Tensor) -> dict[str, torch.Tensor]:
+    def forward(self, vision_output: torch.Tensor) -> dict[str, torch.Tensor]:
         """float[B, N, H] -> "obj" and "attr" logits float[B, N, classes], "feat" float[B, N, D]."""
-        hidden_states = self.transform(hidden_states)
-        return {name: decoder(hidden_states) for name, decoder in self.decoder_dict.items()}
-
-
-class LxmertPreTrainingHeads(nn.Module):
-    """The word scores, and whether sentence and image match. Source: upstream `LxmertPreTrainingHeads`."""
-
-    def __init__(self, config: LxmertConfig, word_embeddings: nn.Embedding):
-        super().__init__()
-        self.predictions = LxmertLMPredictionHead(config, word_embeddings)
-        self.seq_relationship = nn.Linear(config.hidden_size, 2)
-
-    def forward(self, language_output: torch.Tensor, pooled_output: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        """float[B, T, H], float[B, H] -> word logits float[B, T, V], match logits float[B, 2]."""
-        return self.predictions(language_output), self.seq_relationship(pooled_output)
+        hidden = self.transform(vision_output)
+        return {name: decoder(hidden) for name, decoder in self.decoder_dict.items()}
 
 
 class LxmertVisualAnswerHead(nn.Module):
-    """Dense, GELU (always the exact one), normalisation, dense.
+    """Dense to twice the width, GELU (always the exact one), normalisation, dense.
 
-    The inner width is twice `hidden_size`, whatever the input.
+    Args:
+        num_labels: number of answers A.
+        num_images: pooled outputs joined in the input, 1 for questions, 2 for pairs of images.
+
     Source: paper, section 3.1.3; upstream `LxmertVisualAnswerHead`.
     """
 
-    def __init__(self, config: LxmertConfig, input_size: int, num_labels: int):
+    def __init__(self, config: LxmertConfig, num_labels: int, num_images: int = 1):
         super().__init__()
         width = 2 * config.hidden_size
         self.logit_fc = nn.Sequential(
-            nn.Linear(input_size, width),
+            nn.Linear(num_images * config.hidden_size, width),
             nn.GELU(),
             nn.LayerNorm(width, eps=config.layer_norm_eps),
             nn.Linear(width, num_labels),
         )
 
-    def forward(self, hidden_states: torch.Tensor) -> torch.Tensor:
-        """float[B, input_size] -> logits float[B, num_labels]."""
-        return self.logit_fc(hidden_states)
+    def forward(self, pooled_output: torch.Tensor) -> torch.Tensor:
+        """float[B, num_images * H] -> logits float[B, A]."""
+        return self.logit_fc(pooled_output)

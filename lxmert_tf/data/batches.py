@@ -18,6 +18,7 @@ from lxmert_tf.answers import AnswerTable
 from lxmert_tf.data.annotations import Annotation, Label, NLVR2Annotation
 from lxmert_tf.data.features.store import FeatureStore, UnknownImageError
 from lxmert_tf.data.sampling import Sampler
+from lxmert_tf.input_table import IMAGE_INPUTS, TEXT_INPUTS
 
 logger = logging.getLogger(__name__)
 
@@ -112,9 +113,9 @@ class TaskDataset:
         visual = [batch, 2, boxes] if self._images.ndim == 2 else [batch, boxes]
 
         def spec(name: str, value: np.ndarray):
-            if name.startswith(("visual", "obj_labels")):
+            if name in (*IMAGE_INPUTS, "obj_labels"):
                 shape = [*visual, *value.shape[len(visual) :]]
-            elif name in ("input_ids", "attention_mask", "token_type_ids", "masked_lm_labels"):
+            elif name in (*TEXT_INPUTS, "masked_lm_labels"):
                 shape = [batch, tokens]
             else:
                 shape = [batch, *value.shape[1:]]

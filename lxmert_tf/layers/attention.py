@@ -3,7 +3,7 @@
 from keras import ops
 
 from lxmert_tf.configuration import LxmertConfig
-from lxmert_tf.layers.primitives import Block, dense, dropout, layer_norm, matmul, rows
+from lxmert_tf.layers.primitives import Block, dense, dropout, join_rows, layer_norm, matmul, on_rows
 
 
 def attention_bias(mask, dtype: str):
@@ -42,11 +42,11 @@ class LxmertAttention(Block):
     def __init__(self, config: LxmertConfig, **kwargs):
         super().__init__(config, **kwargs)
         dtype = self.dtype_policy
-        self.query = dense(config.hidden_size, config, "query", dtype)
-        self.key = dense(config.hidden_size, config, "key", dtype)
-        self.value = dense(config.hidden_size, config, "value", dtype)
-        self.dropout = dropout(config.attention_probs_dropout_prob, "dropout", dtype)
         self.head_size = config.hidden_size // config.num_attention_heads
+        self.query = dense(config.hidden_size, "query", **self.options())
+        self.key = dense(config.hidden_size, "key", **self.options())
+        self.value = dense(config.hidden_size, "value", **self.options())
+        self.dropout = dropout(config.attention_probs_dropout_prob, "dropout", dtype)
 
     def build(self, input_shape=None):
         hidden = (None, None, self.config.hidden_size)
@@ -55,24 +55,17 @@ class LxmertAttention(Block):
         self.value.build(hidden)
 
     def call(self, hidden_states, context, bias=None, training=False):
-        """float[B, Q, H] attends to float[B, K, H] -> rows float[B * Q, H] and probabilities float[B, A, Q, K]"""
-        query = split_heads(self.query(rows(hidden_states)), hidden_states, self.head_size)
-        key = split_heads(self.key(rows(context)), context, self.head_size)
-        value = split_heads(self.value(rows(context)), context, self.head_size)
+        """float[B, Q, H] attends to float[B, K, H] -> float[B, Q, H] and probabilities float[B, A, Q, K]"""
+        if hidden_states is context:
+            [(query, key, value)] = self.project(hidden_states)
+        else:
+            query = self.split_heads(on_rows(self.query, hidden_states))
+            key, value = (self.split_heads(on_rows(layer, context)) for layer in (self.key, self.value))
         return self.attend(query, key, value, bias, training)
 
     def both_ways(self, one, other, one_bias=None, other_bias=None, training=False):
-        """Two streams float[B, P, H] and float[B, Q, H] attend to each other: what `call` returns, each way.
-
-        Their queries, keys and values are each one product over the rows of both.
-        """
-        joined = ops.concatenate([rows(one), rows(other)])
-        projected = (self.query(joined), self.key(joined), self.value(joined))
-        first = ops.shape(rows(one))[0]
-        (query, key, value), (other_query, other_key, other_value) = (
-            [split_heads(part, stream, self.head_size) for part in parts]
-            for stream, parts in ((one, [x[:first] for x in projected]), (other, [x[first:] for x in projected]))
-        )
+        """What `call` returns for `one` attending to `other`, and the other way round; projected together."""
+        (query, key, value), (other_query, other_key, other_value) = self.project(one, other)
         return (
             self.attend(query, other_key, other_value, other_bias, training),
             self.attend(other_query, key, value, one_bias, training),
@@ -85,80 +78,99 @@ class LxmertAttention(Block):
         probabilities = softmax(scores if bias is None else scores + bias)
         probabilities = self.dropout(ops.cast(probabilities, self.compute_dtype), training=training)
         attended = ops.transpose(matmul(probabilities, value), (0, 2, 1, 3))  # [B, Q, A, H / A]
-        return ops.reshape(attended, (-1, self.config.hidden_size)), probabilities
+        batch, length = ops.shape(attended)[:2]
+        return ops.reshape(attended, (batch, length, self.config.hidden_size)), probabilities
 
+    def project(self, *streams):
+        """Queries, keys and values of streams float[B, L, H]: for each three float[B, A, L, H / A].
 
-def split_heads(x, stream, head_size: int):
-    """Rows float[B * L, H] of a stream float[B, L, H] -> float[B, A, L, H / A]"""
-    batch, length, hidden = ops.shape(stream)
-    return ops.transpose(ops.reshape(x, (batch, length, hidden // head_size, head_size)), (0, 2, 1, 3))
+        An export puts one product in the place of the three.
+        """
+        joined, split = join_rows(*streams)
+        projected = [split(layer(joined)) for layer in (self.query, self.key, self.value)]
+        return [tuple(self.split_heads(part) for part in parts) for parts in zip(*projected, strict=True)]
+
+    def split_heads(self, x):
+        """float[B, L, H] -> float[B, A, L, H / A]"""
+        batch, length, hidden = ops.shape(x)
+        heads = ops.reshape(x, (batch, length, hidden // self.head_size, self.head_size))
+        return ops.transpose(heads, (0, 2, 1, 3))
 
 
 class LxmertAttentionOutput(Block):
-    """Dense, dropout, residual, normalisation. Upstream: `LxmertAttentionOutput` and `LxmertOutput`."""
+    """Dense, dropout, residual, normalisation. Upstream: `LxmertAttentionOutput`."""
 
-    def __init__(self, config: LxmertConfig, input_size: int | None = None, **kwargs):
+    def __init__(self, config: LxmertConfig, **kwargs):
         super().__init__(config, **kwargs)
         dtype = self.dtype_policy
-        self.dense = dense(config.hidden_size, config, "dense", dtype)
+        self.dense = dense(config.hidden_size, "dense", **self.options())
         self.LayerNorm = layer_norm(config, "LayerNorm", dtype)
         self.dropout = dropout(config.hidden_dropout_prob, "dropout", dtype)
-        self.input_size = input_size or config.hidden_size
 
     def build(self, input_shape=None):
-        self.dense.build((None, None, self.input_size))
-        self.LayerNorm.build((None, None, self.config.hidden_size))
+        hidden = (None, None, self.config.hidden_size)
+        self.dense.build(hidden)
+        self.LayerNorm.build(hidden)
 
     def call(self, hidden_states, residual, training=False):
-        """Rows float[B * L, input_size] and their stream float[B, L, H] -> float[B, L, H]"""
-        added = self.dropout(self.dense(hidden_states), training=training) + rows(residual)
-        return ops.reshape(self.LayerNorm(added), ops.shape(residual))
+        """float[B, L, H] twice -> float[B, L, H]"""
+
+        def add(x, residual):
+            return self.LayerNorm(self.dropout(self.dense(x), training=training) + residual)
+
+        return on_rows(add, hidden_states, residual)
 
 
-class _AttentionBlock(Block):
-    """Attention and its output; the subclasses name the attention as upstream does."""
+class LxmertSelfAttentionLayer(Block):
+    """A stream attends to itself. Upstream: `LxmertSelfAttentionLayer`."""
 
-    def __init__(self, config: LxmertConfig, attention_name: str, **kwargs):
+    def __init__(self, config: LxmertConfig, **kwargs):
         super().__init__(config, **kwargs)
-        dtype = self.dtype_policy
-        setattr(self, attention_name, LxmertAttention(config, name=attention_name, dtype=dtype))
-        self.output_layer = LxmertAttentionOutput(config, name="output_layer", dtype=dtype)
-        self.attention_name = attention_name
+        self.self = LxmertAttention(config, name="self", **self.options())
+        self.output_layer = LxmertAttentionOutput(config, name="output_layer", **self.options())
 
     def build(self, input_shape=None):
-        getattr(self, self.attention_name).build()
+        self.self.build()
+        self.output_layer.build()
+
+    def call(self, hidden_states, bias=None, training=False):
+        """float[B, L, H] -> float[B, L, H] and probabilities float[B, A, L, L]"""
+        attended, probabilities = self.self(hidden_states, hidden_states, bias, training=training)
+        return self.output_layer(attended, hidden_states, training=training), probabilities
+
+    def first_token(self, hidden_states, bias=None, training=False):
+        """float[B, L, H] -> float[B, 1, H], the first token of what `call` returns."""
+        first = hidden_states[:, :1]
+        attended, _ = self.self(first, hidden_states, bias, training=training)
+        return self.output_layer(attended, first, training=training)
+
+
+class LxmertCrossAttentionLayer(Block):
+    """A stream attends to the other. Upstream: `LxmertCrossAttentionLayer`."""
+
+    def __init__(self, config: LxmertConfig, **kwargs):
+        super().__init__(config, **kwargs)
+        self.att = LxmertAttention(config, name="att", **self.options())
+        self.output_layer = LxmertAttentionOutput(config, name="output_layer", **self.options())
+
+    def build(self, input_shape=None):
+        self.att.build()
         self.output_layer.build()
 
     def call(self, hidden_states, context, bias=None, training=False):
         """float[B, Q, H] attends to float[B, K, H] -> float[B, Q, H] and probabilities float[B, A, Q, K]"""
-        attention = getattr(self, self.attention_name)
-        attended, probabilities = attention(hidden_states, context, bias, training=training)
+        attended, probabilities = self.att(hidden_states, context, bias, training=training)
         return self.output_layer(attended, hidden_states, training=training), probabilities
 
-
-class LxmertSelfAttentionLayer(_AttentionBlock):
-    """A stream attends to itself. Upstream: `LxmertSelfAttentionLayer`."""
-
-    def __init__(self, config: LxmertConfig, **kwargs):
-        super().__init__(config, "self", **kwargs)
-
-
-class LxmertCrossAttentionLayer(_AttentionBlock):
-    """A stream attends to the other. Upstream: `LxmertCrossAttentionLayer`."""
-
-    def __init__(self, config: LxmertConfig, **kwargs):
-        super().__init__(config, "att", **kwargs)
-
     def both_ways(self, language, vision, language_bias=None, vision_bias=None, training=False):
-        """float[B, T, H] and float[B, N, H] attend to each other -> both, and probabilities float[B, A, T, N]"""
-        (language_rows, probabilities), (vision_rows, _) = self.att.both_ways(
+        """float[B, T, H] and float[B, N, H] attend to each other -> both, and probabilities float[B, A, T, N]
+
+        What `call` returns, each way, by products over the rows of both streams.
+        """
+        (language_attended, probabilities), (vision_attended, _) = self.att.both_ways(
             language, vision, language_bias, vision_bias, training
         )
-        joined = ops.concatenate([language_rows, vision_rows])
-        output = self.output_layer(joined, ops.concatenate([rows(language), rows(vision)]), training=training)
-        first = ops.shape(language_rows)[0]
-        return (
-            ops.reshape(output[:first], ops.shape(language)),
-            ops.reshape(output[first:], ops.shape(vision)),
-            probabilities,
-        )
+        attended, split = join_rows(language_attended, vision_attended)
+        residual, _ = join_rows(language, vision)
+        language, vision = split(self.output_layer(attended, residual, training=training))
+        return language, vision, probabilities

@@ -6,7 +6,7 @@ from contextvars import ContextVar
 import keras
 from keras import ops
 
-from lxmert_tf.replicas import replica_id
+from lxmert_tf.backend import replica_id
 
 # A function from a dropout layer to its next seed, in place of the layer's own generator.
 seed_source: ContextVar = ContextVar("seed_source", default=None)

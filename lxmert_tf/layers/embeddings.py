@@ -3,7 +3,7 @@
 from keras import ops
 
 from lxmert_tf.configuration import LxmertConfig
-from lxmert_tf.layers.primitives import Block, dense, dropout, initializer, layer_norm
+from lxmert_tf.layers.primitives import Block, dense, dropout, layer_norm
 from lxmert_tf.losses import class_ids
 
 
@@ -21,7 +21,7 @@ class PaddedEmbedding(Block):
     def build(self, input_shape=None):
         shape = (self.rows, self.config.hidden_size)
         # No autocast: a row is cast after it is looked up, not the whole table before.
-        self.weight = self.add_weight(name="weight", shape=shape, initializer=initializer(self.config), autocast=False)
+        self.weight = self.add_weight(name="weight", shape=shape, initializer=self.initializer, autocast=False)
 
     def call(self, ids):
         """int[...] -> float[..., H]; NaN for an id that is none of the table's rows, never the row of another"""
@@ -42,12 +42,12 @@ class LxmertEmbeddings(Block):
     def __init__(self, config: LxmertConfig, **kwargs):
         super().__init__(config, **kwargs)
         dtype = self.dtype_policy
-        self.word_embeddings = PaddedEmbedding(config.vocab_size, config, name="word_embeddings", dtype=dtype)
+        self.word_embeddings = PaddedEmbedding(config.vocab_size, config, name="word_embeddings", **self.options())
         self.position_embeddings = PaddedEmbedding(
-            config.max_position_embeddings, config, name="position_embeddings", dtype=dtype
+            config.max_position_embeddings, config, name="position_embeddings", **self.options()
         )
         self.token_type_embeddings = PaddedEmbedding(
-            config.type_vocab_size, config, name="token_type_embeddings", dtype=dtype
+            config.type_vocab_size, config, name="token_type_embeddings", **self.options()
         )
         self.LayerNorm = layer_norm(config, "LayerNorm", dtype)
         self.dropout = dropout(config.hidden_dropout_prob, "dropout", dtype)
@@ -77,9 +77,9 @@ class LxmertVisualFeatureEncoder(Block):
     def __init__(self, config: LxmertConfig, **kwargs):
         super().__init__(config, **kwargs)
         dtype = self.dtype_policy
-        self.visn_fc = dense(config.hidden_size, config, "visn_fc", dtype)
+        self.visn_fc = dense(config.hidden_size, "visn_fc", **self.options())
         self.visn_layer_norm = layer_norm(config, "visn_layer_norm", dtype)
-        self.box_fc = dense(config.hidden_size, config, "box_fc", dtype)
+        self.box_fc = dense(config.hidden_size, "box_fc", **self.options())
         self.box_layer_norm = layer_norm(config, "box_layer_norm", dtype)
         self.dropout = dropout(config.hidden_dropout_prob, "dropout", dtype)
 

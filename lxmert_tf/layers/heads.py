@@ -3,9 +3,8 @@
 from keras import ops
 
 from lxmert_tf.configuration import LxmertConfig
-from lxmert_tf.layers.primitives import Block, activation, dense, gelu, layer_norm, matmul, rows
-from lxmert_tf.losses import IGNORE_INDEX, Loss, class_ids, of_shape
-from lxmert_tf.word_loss import masked_word_loss
+from lxmert_tf.layers.primitives import Block, activation, dense, gelu, join_rows, layer_norm, matmul
+from lxmert_tf.losses import IGNORE_INDEX, Loss, class_ids, masked_word_loss, of_shape
 
 
 class LxmertPooler(Block):
@@ -13,7 +12,7 @@ class LxmertPooler(Block):
 
     def __init__(self, config: LxmertConfig, **kwargs):
         super().__init__(config, **kwargs)
-        self.dense = dense(config.hidden_size, config, "dense", self.dtype_policy)
+        self.dense = dense(config.hidden_size, "dense", **self.options())
 
     def build(self, input_shape=None):
         self.dense.build((None, self.config.hidden_size))
@@ -28,7 +27,7 @@ class LxmertPredictionHeadTransform(Block):
 
     def __init__(self, config: LxmertConfig, **kwargs):
         super().__init__(config, **kwargs)
-        self.dense = dense(config.hidden_size, config, "dense", self.dtype_policy)
+        self.dense = dense(config.hidden_size, "dense", **self.options())
         self.activation = activation(config.hidden_act)
         self.LayerNorm = layer_norm(config, "LayerNorm", self.dtype_policy)
 
@@ -47,7 +46,7 @@ class LxmertLMPredictionHead(Block):
 
     def __init__(self, config: LxmertConfig, **kwargs):
         super().__init__(config, **kwargs)
-        self.transform = LxmertPredictionHeadTransform(config, name="transform", dtype=self.dtype_policy)
+        self.transform = LxmertPredictionHeadTransform(config, name="transform", **self.options())
 
     def build(self, input_shape=None):
         self.transform.build()
@@ -63,7 +62,7 @@ class LxmertLMPredictionHead(Block):
         dtype, hidden, labels = self.compute_dtype, self.transform(hidden_states), class_ids(labels)
         labels = of_shape(labels, hidden[..., 0])
         table, bias = ops.cast(word_embeddings, dtype), ops.cast(self.bias, dtype)
-        value = masked_word_loss(rows(hidden), table, bias, ops.reshape(labels, (-1,)))
+        value = masked_word_loss(join_rows(hidden)[0], table, bias, ops.reshape(labels, (-1,)))
         return Loss(value, ops.sum(ops.cast(ops.not_equal(labels, IGNORE_INDEX), "int32")))
 
 
@@ -72,8 +71,8 @@ class LxmertPreTrainingHeads(Block):
 
     def __init__(self, config: LxmertConfig, **kwargs):
         super().__init__(config, **kwargs)
-        self.predictions = LxmertLMPredictionHead(config, name="predictions", dtype=self.dtype_policy)
-        self.seq_relationship = dense(2, config, "seq_relationship", self.dtype_policy)
+        self.predictions = LxmertLMPredictionHead(config, name="predictions", **self.options())
+        self.seq_relationship = dense(2, "seq_relationship", **self.options())
 
     def build(self, input_shape=None):
         self.predictions.build()
@@ -89,10 +88,10 @@ class LxmertVisualObjHead(Block):
 
     def __init__(self, config: LxmertConfig, **kwargs):
         super().__init__(config, **kwargs)
-        self.transform = LxmertPredictionHeadTransform(config, name="transform", dtype=self.dtype_policy)
+        self.transform = LxmertPredictionHeadTransform(config, name="transform", **self.options())
         for loss, units in self.sizes(config).items():
             name = f"decoder_dict_{loss}"
-            setattr(self, name, dense(units, config, name, self.dtype_policy))
+            setattr(self, name, dense(units, name, **self.options()))
 
     @staticmethod
     def sizes(config: LxmertConfig) -> dict[str, int]:
@@ -122,23 +121,23 @@ class LxmertVisualAnswerHead(Block):
 
     Args:
         num_labels: number of answers A.
-        images: pooled outputs joined in the input, 1 for questions, 2 for pairs of images.
+        num_images: pooled outputs joined in the input, 1 for questions, 2 for pairs of images.
     """
 
-    def __init__(self, config: LxmertConfig, num_labels: int, images: int = 1, **kwargs):
+    def __init__(self, config: LxmertConfig, num_labels: int, num_images: int = 1, **kwargs):
         super().__init__(config, **kwargs)
         dtype = self.dtype_policy
-        self.logit_fc_0 = dense(2 * config.hidden_size, config, "logit_fc_0", dtype)
+        self.logit_fc_0 = dense(2 * config.hidden_size, "logit_fc_0", **self.options())
         self.logit_fc_2 = layer_norm(config, "logit_fc_2", dtype)
-        self.logit_fc_3 = dense(num_labels, config, "logit_fc_3", dtype)
-        self.images = images
+        self.logit_fc_3 = dense(num_labels, "logit_fc_3", **self.options())
+        self.num_images = num_images
 
     def build(self, input_shape=None):
         wide = (None, 2 * self.config.hidden_size)
-        self.logit_fc_0.build((None, self.images * self.config.hidden_size))
+        self.logit_fc_0.build((None, self.num_images * self.config.hidden_size))
         self.logit_fc_2.build(wide)
         self.logit_fc_3.build(wide)
 
     def call(self, pooled_output):
-        """float[B, images * H] -> float[B, A]"""
+        """float[B, num_images * H] -> float[B, A]"""
         return self.logit_fc_3(self.logit_fc_2(gelu(self.logit_fc_0(pooled_output))))

@@ -1,9 +1,8 @@
 """What several layers are made of: dense, dropout, normalisation and activations, set up from the config."""
 
+import itertools
 import math
 from collections.abc import Callable
-from contextlib import contextmanager
-from contextvars import ContextVar
 
 import keras
 from keras import ops
@@ -17,11 +16,24 @@ class Block(keras.layers.Layer):
 
     It leaves its inputs' dtypes alone, unlike Keras' own layers: attention biases must stay float32 in half precision,
     where the minimum they hold would become infinite.
+
+    Args:
+        config: sizes and rates.
+        initializer: of every kernel and embedding table. Default: the config's truncated normal.
     """
 
-    def __init__(self, config: LxmertConfig, **kwargs):
+    def __init__(self, config: LxmertConfig, initializer: keras.initializers.Initializer | None = None, **kwargs):
         super().__init__(autocast=False, **kwargs)
-        self.config = config
+        self.config, self.initializer = config, initializer or truncated_normal(config)
+
+    def options(self) -> dict:
+        """What its parts are made with: its dtype policy and initializer."""
+        return {"dtype": self.dtype_policy, "initializer": self.initializer}
+
+
+def truncated_normal(config: LxmertConfig) -> keras.initializers.Initializer:
+    """The initializer of kernels and embedding tables, with the config's deviation."""
+    return keras.initializers.TruncatedNormal(stddev=config.initializer_range)
 
 
 # Outside TensorFlow, Keras computes matrix products, means and variances of float64 in float32; what follows does not.
@@ -37,9 +49,33 @@ def matmul(x, y):
     return ops.matmul(x, y) if keeps_float64(x) else x @ y
 
 
-def rows(x):
-    """x[..., H] -> [rows, H]. TensorFlow fuses product, bias, GELU and residual into one kernel in this shape only."""
-    return ops.reshape(x, (-1, x.shape[-1]))
+# TensorFlow fuses product, bias, GELU and residual into one kernel over [rows, H], and not over [B, L, H].
+
+
+def join_rows(*streams):
+    """The rows of streams float[B, L, H], one after the other, and what parts such rows again.
+
+    Returns:
+        float[rows, H], and a function: [rows, C] -> a list of [B, L, C], one for each stream.
+    """
+    rows = [ops.reshape(stream, (-1, stream.shape[-1])) for stream in streams]
+    ends = list(itertools.accumulate(ops.shape(each)[0] for each in rows[:-1]))
+
+    def split(joined):
+        starts, stops = [0, *ends], [*ends, None]
+        parts = [joined] if len(rows) == 1 else [joined[a:b] for a, b in zip(starts, stops, strict=True)]
+        return [
+            ops.reshape(part, (*ops.shape(stream)[:-1], joined.shape[-1]))
+            for part, stream in zip(parts, streams, strict=True)
+        ]
+
+    return rows[0] if len(rows) == 1 else ops.concatenate(rows), split
+
+
+def on_rows(compute: Callable, *inputs):
+    """What `compute` gives for the rows of inputs [B, L, ...], as [B, L, ...]."""
+    joined, splits = zip(*map(join_rows, inputs), strict=True)
+    return splits[0](compute(*joined))[0]
 
 
 class Dense(keras.layers.Dense):
@@ -63,9 +99,9 @@ class LayerNormalization(keras.layers.LayerNormalization):
         return ops.cast(ops.add(centred * ops.rsqrt(variance + self.epsilon) * gamma, beta), self.compute_dtype)
 
 
-def dense(units: int, config: LxmertConfig, name: str, dtype) -> Dense:
-    """A Dense layer with the config's truncated normal initialiser."""
-    return Dense(units, kernel_initializer=initializer(config), name=name, dtype=dtype)
+def dense(units: int, name: str, initializer, dtype) -> Dense:
+    """A Dense layer whose kernel comes from `initializer`."""
+    return Dense(units, kernel_initializer=initializer, name=name, dtype=dtype)
 
 
 def dropout(rate: float, name: str, dtype) -> Dropout:
@@ -76,36 +112,6 @@ def dropout(rate: float, name: str, dtype) -> Dropout:
 def layer_norm(config: LxmertConfig, name: str, dtype) -> LayerNormalization:
     """Layer normalisation over the last axis with the config's epsilon."""
     return LayerNormalization(epsilon=config.layer_norm_eps, name=name, dtype=dtype)
-
-
-class Normal(keras.initializers.TruncatedNormal):
-    """A truncated normal distribution; inside `weights_to_come`, whatever is made there."""
-
-    def __call__(self, shape, dtype=None):
-        make = _to_come.get()
-        return super().__call__(shape, dtype) if make is None else make(shape, dtype)
-
-
-_to_come = ContextVar("weights_to_come", default=None)
-
-
-@contextmanager
-def weights_to_come(make: Callable):
-    """For building a model whose weights are assigned next: drawing 228 million numbers takes seconds.
-
-    Args:
-        make: (shape, dtype) -> a tensor, which is not read.
-    """
-    token = _to_come.set(make)
-    try:
-        yield
-    finally:
-        _to_come.reset(token)
-
-
-def initializer(config: LxmertConfig) -> Normal:
-    """The initialiser of every kernel and embedding table, with the config's deviation."""
-    return Normal(stddev=config.initializer_range)
 
 
 def activation(hidden_act: str | Callable) -> Callable:

@@ -7,7 +7,7 @@ from lxmert_tf.layers.attention import (
     LxmertSelfAttentionLayer,
 )
 from lxmert_tf.layers.embeddings import LxmertVisualFeatureEncoder
-from lxmert_tf.layers.primitives import Block, activation, dense, rows
+from lxmert_tf.layers.primitives import Block, activation, dense, on_rows
 from lxmert_tf.layers.remat import recomputed
 
 
@@ -16,22 +16,23 @@ class LxmertIntermediate(Block):
 
     def __init__(self, config: LxmertConfig, **kwargs):
         super().__init__(config, **kwargs)
-        self.dense = dense(config.intermediate_size, config, "dense", self.dtype_policy)
+        self.dense = dense(config.intermediate_size, "dense", **self.options())
         self.activation = activation(config.hidden_act)
 
     def build(self, input_shape=None):
         self.dense.build((None, None, self.config.hidden_size))
 
     def call(self, hidden_states):
-        """float[B, L, H] -> rows float[B * L, intermediate_size]"""
-        return self.activation(self.dense(rows(hidden_states)))
+        """float[B, L, H] -> float[B, L, intermediate_size]"""
+        return on_rows(lambda x: self.activation(self.dense(x)), hidden_states)
 
 
 class LxmertOutput(LxmertAttentionOutput):
     """Second half of a feed-forward block, back to H. Upstream: `LxmertOutput`."""
 
-    def __init__(self, config: LxmertConfig, **kwargs):
-        super().__init__(config, config.intermediate_size, **kwargs)
+    def build(self, input_shape=None):
+        self.dense.build((None, None, self.config.intermediate_size))
+        self.LayerNorm.build((None, None, self.config.hidden_size))
 
 
 class LxmertLayer(Block):
@@ -39,10 +40,9 @@ class LxmertLayer(Block):
 
     def __init__(self, config: LxmertConfig, **kwargs):
         super().__init__(config, **kwargs)
-        dtype = self.dtype_policy
-        self.attention = LxmertSelfAttentionLayer(config, name="attention", dtype=dtype)
-        self.intermediate = LxmertIntermediate(config, name="intermediate", dtype=dtype)
-        self.output_layer = LxmertOutput(config, name="output_layer", dtype=dtype)
+        self.attention = LxmertSelfAttentionLayer(config, name="attention", **self.options())
+        self.intermediate = LxmertIntermediate(config, name="intermediate", **self.options())
+        self.output_layer = LxmertOutput(config, name="output_layer", **self.options())
 
     def build(self, input_shape=None):
         self.attention.build()
@@ -51,7 +51,7 @@ class LxmertLayer(Block):
 
     def call(self, hidden_states, bias=None, training=False):
         """float[B, L, H] -> float[B, L, H] and probabilities float[B, A, L, L]"""
-        attended, probabilities = self.attention(hidden_states, hidden_states, bias, training=training)
+        attended, probabilities = self.attention(hidden_states, bias, training=training)
         return self.output_layer(self.intermediate(attended), attended, training=training), probabilities
 
 
@@ -63,14 +63,13 @@ class LxmertXLayer(Block):
 
     def __init__(self, config: LxmertConfig, **kwargs):
         super().__init__(config, **kwargs)
-        dtype = self.dtype_policy
-        self.visual_attention = LxmertCrossAttentionLayer(config, name="visual_attention", dtype=dtype)
-        self.lang_self_att = LxmertSelfAttentionLayer(config, name="lang_self_att", dtype=dtype)
-        self.visn_self_att = LxmertSelfAttentionLayer(config, name="visn_self_att", dtype=dtype)
-        self.lang_inter = LxmertIntermediate(config, name="lang_inter", dtype=dtype)
-        self.lang_output = LxmertOutput(config, name="lang_output", dtype=dtype)
-        self.visn_inter = LxmertIntermediate(config, name="visn_inter", dtype=dtype)
-        self.visn_output = LxmertOutput(config, name="visn_output", dtype=dtype)
+        self.visual_attention = LxmertCrossAttentionLayer(config, name="visual_attention", **self.options())
+        self.lang_self_att = LxmertSelfAttentionLayer(config, name="lang_self_att", **self.options())
+        self.visn_self_att = LxmertSelfAttentionLayer(config, name="visn_self_att", **self.options())
+        self.lang_inter = LxmertIntermediate(config, name="lang_inter", **self.options())
+        self.lang_output = LxmertOutput(config, name="lang_output", **self.options())
+        self.visn_inter = LxmertIntermediate(config, name="visn_inter", **self.options())
+        self.visn_output = LxmertOutput(config, name="visn_output", **self.options())
 
     def build(self, input_shape=None):
         self.visual_attention.build()
@@ -86,8 +85,8 @@ class LxmertXLayer(Block):
         language_crossed, vision_crossed, probabilities = self.visual_attention.both_ways(
             language, vision, language_bias, vision_bias, training
         )
-        language, _ = self.lang_self_att(language_crossed, language_crossed, language_bias, training=training)
-        vision, _ = self.visn_self_att(vision_crossed, vision_crossed, vision_bias, training=training)
+        language, _ = self.lang_self_att(language_crossed, language_bias, training=training)
+        vision, _ = self.visn_self_att(vision_crossed, vision_bias, training=training)
 
         language = self.lang_output(self.lang_inter(language), language, training=training)
         vision = self.visn_output(self.visn_inter(vision), vision, training=training)
@@ -96,7 +95,7 @@ class LxmertXLayer(Block):
     def first_token(self, language, vision, language_bias=None, vision_bias=None, training=False):
         """float[B, T, H] and float[B, N, H] -> float[B, 1, H], the first token of what `call` returns."""
         language, _ = self.visual_attention(language, vision, vision_bias, training=training)
-        first, _ = self.lang_self_att(language[:, :1], language, language_bias, training=training)
+        first = self.lang_self_att.first_token(language, language_bias, training=training)
         return self.lang_output(self.lang_inter(first), first, training=training)
 
 
@@ -108,23 +107,12 @@ class LxmertEncoder(Block):
 
     def __init__(self, config: LxmertConfig, **kwargs):
         super().__init__(config, **kwargs)
-        dtype = self.dtype_policy
-        self.visn_fc = LxmertVisualFeatureEncoder(config, name="visn_fc", dtype=dtype)
+        self.visn_fc = LxmertVisualFeatureEncoder(config, name="visn_fc", **self.options())
         self.gradient_checkpointing = False
         self.depths = {"layer": config.l_layers, "r_layers": config.r_layers, "x_layers": config.x_layers}
         for stack, layer_class in (("layer", LxmertLayer), ("r_layers", LxmertLayer), ("x_layers", LxmertXLayer)):
             for i in range(self.depths[stack]):
-                setattr(self, f"{stack}_{i}", layer_class(config, name=f"{stack}_{i}", dtype=dtype))
-
-    def stack(self, name: str) -> list:
-        """The layers of one stack ("layer", "r_layers" or "x_layers"), in order."""
-        return [getattr(self, f"{name}_{i}") for i in range(self.depths[name])]
-
-    def apply(self, layer, *inputs, training):
-        """What a layer returns; with gradient checkpointing, of a training step only that is kept."""
-        if training and self.gradient_checkpointing:
-            return recomputed(layer, *inputs)
-        return layer(*inputs, training=training)
+                setattr(self, f"{stack}_{i}", layer_class(config, name=f"{stack}_{i}", **self.options()))
 
     def build(self, input_shape=None):
         self.visn_fc.build()
@@ -139,46 +127,57 @@ class LxmertEncoder(Block):
             input, so that the last entry is always the encoder's output), and the language, vision and cross
             attention probabilities.
         """
-        language_states, language_attentions = self.encode_language(language, language_bias, training)
-        vision_states, vision_attentions = self.encode_vision(visual_feats, visual_pos, vision_bias, training)
-        language_crossed, vision_crossed, cross_attentions = self.encode_cross(
-            language_states[-1], vision_states[-1], language_bias, vision_bias, training=training
-        )
-        language_states, vision_states = language_states + language_crossed, vision_states + vision_crossed
-        return language_states, vision_states, language_attentions, vision_attentions, cross_attentions
-
-    def encode_language(self, language, bias=None, training=False):
-        """float[B, T, H] -> lists of states, led by the input, and of attention probabilities."""
-        states, attentions = [language], []
-        for layer in self.stack("layer"):
-            hidden, probabilities = self.apply(layer, states[-1], bias, training=training)
-            states.append(hidden)
-            attentions.append(probabilities)
-        return states, attentions
-
-    def encode_vision(self, visual_feats, visual_pos, bias=None, training=False):
-        """float[B, N, visual_feat_dim] and float[B, N, visual_pos_dim] -> as `encode_language`."""
-        states, attentions = [self.visn_fc(visual_feats, visual_pos, training=training)], []
-        for layer in self.stack("r_layers"):
-            hidden, probabilities = self.apply(layer, states[-1], bias, training=training)
-            states.append(hidden)
-            attentions.append(probabilities)
-        return states, attentions
-
-    def encode_cross(self, language, vision, language_bias=None, vision_bias=None, training=False):
-        """float[B, T, H] and float[B, N, H] -> lists of language states, vision states and attention probabilities."""
-        language_states, vision_states, attentions = [], [], []
+        vision = self.visn_fc(visual_feats, visual_pos, training=training)
+        language_states, language_attentions = self.encode_stream("layer", language, language_bias, training)
+        vision_states, vision_attentions = self.encode_stream("r_layers", vision, vision_bias, training)
+        cross_attentions = []
         for layer in self.stack("x_layers"):
             language, vision, probabilities = self.apply(
-                layer, language, vision, language_bias, vision_bias, training=training
+                layer, language_states[-1], vision_states[-1], language_bias, vision_bias, training=training
             )
             language_states.append(language)
             vision_states.append(vision)
-            attentions.append(probabilities)
-        return language_states, vision_states, attentions
+            cross_attentions.append(probabilities)
+        return language_states, vision_states, language_attentions, vision_attentions, cross_attentions
 
-    def encode_first_token(self, language, vision, language_bias=None, vision_bias=None, training=False):
-        """float[B, T, H] and float[B, N, H] -> float[B, 1, H], the first token after the last cross layer.
+    def encode_stream(self, stack: str, hidden_states, bias=None, training=False):
+        """float[B, L, H] through the layers of one stack -> lists of states, led by the input, and of probabilities"""
+        states, attentions = [hidden_states], []
+        for layer in self.stack(stack):
+            hidden_states, probabilities = self.apply(layer, hidden_states, bias, training=training)
+            states.append(hidden_states)
+            attentions.append(probabilities)
+        return states, attentions
+
+    def stack(self, name: str) -> list:
+        """The layers of one stack ("layer", "r_layers" or "x_layers"), in order."""
+        return [getattr(self, f"{name}_{i}") for i in range(self.depths[name])]
+
+    def apply(self, layer, *inputs, training):
+        """What a layer returns; with gradient checkpointing, of a training step only that is kept."""
+        if training and self.gradient_checkpointing:
+            return recomputed(layer, *inputs)
+        return layer(*inputs, training=training)
+
+    # Shorter ways, where less than all is asked for
+
+    def encode_image(self, visual_feats, visual_pos, bias=None, training=False):
+        """float[B, N, visual_feat_dim] and float[B, N, visual_pos_dim] -> float[B, N, H], before the cross layers"""
+        vision = self.visn_fc(visual_feats, visual_pos, training=training)
+        return self.encode_stream("r_layers", vision, bias, training)[0][-1]
+
+    def encode_text(self, language, bias=None, training=False):
+        """float[B, T, H] -> float[B, T, H], before the cross layers"""
+        return self.encode_stream("layer", language, bias, training)[0][-1]
+
+    def cross(self, language, vision, language_bias=None, vision_bias=None, training=False):
+        """float[B, T, H] and float[B, N, H] through the cross layers -> the same"""
+        for layer in self.stack("x_layers"):
+            language, vision, _ = self.apply(layer, language, vision, language_bias, vision_bias, training=training)
+        return language, vision
+
+    def cross_first_token(self, language, vision, language_bias=None, vision_bias=None, training=False):
+        """float[B, T, H] and float[B, N, H] -> float[B, 1, H], the first token after the last cross layer
 
         The last layer computes nothing else: not the other tokens, and no vision stream, which no one reads.
         """

@@ -9,9 +9,9 @@ import numpy as np
 import tensorflow as tf
 
 from conversion.compare import error_between
+from lxmert_tf.input_table import SIGNATURE_INPUTS, TABLE
 from lxmert_tf.serving import server_files
 from lxmert_tf.serving.checkpoint import Source, load
-from lxmert_tf.serving.graph_inputs import TEXT, VISUAL
 from lxmert_tf.serving.metadata import changed_files, read_metadata
 from lxmert_tf.serving.version_folders import versions
 from lxmert_tf.serving.warmup import reason, replay
@@ -95,7 +95,7 @@ def _compare(signatures, metadata: dict, loaded: Callable[[str], Source]) -> flo
     if source.digest != metadata["source"]["sha256"]:
         return None
     model = source.model
-    inputs = sample_inputs(model.config, getattr(model, "images", None))
+    inputs = sample_inputs(model.config, model.num_images)
     served = run(signatures["serving_default"], inputs)
     largest = 0.0
     for name, value in model(inputs, training=False, return_dict=True).items():
@@ -108,11 +108,11 @@ def _compare(signatures, metadata: dict, loaded: Callable[[str], Source]) -> flo
     return largest
 
 
-def sample_inputs(config, images: int | None = None, examples: int = 3, seed: int = 0) -> dict[str, np.ndarray]:
+def sample_inputs(config, num_images: int = 1, examples: int = 3, seed: int = 0) -> dict[str, np.ndarray]:
     """Random inputs of serving_default with padding in both masks."""
     rng = np.random.default_rng(seed)
     tokens, boxes = min(12, config.max_position_embeddings), 7
-    regions = (examples, boxes) if images is None else (examples, images, boxes)
+    regions = (examples, boxes) if num_images == 1 else (examples, num_images, boxes)
     corners = np.sort(rng.random((*regions, 2, 2)), axis=-2).reshape(*regions, 4)[..., : config.visual_pos_dim]
     kept = rng.integers(1, tokens + 1, examples)
     visual_mask = rng.integers(0, 2, regions)
@@ -125,5 +125,4 @@ def sample_inputs(config, images: int | None = None, examples: int = 3, seed: in
         "visual_pos": corners,
         "visual_attention_mask": visual_mask,
     }
-    floats = ("visual_feats", "visual_pos")
-    return {name: arrays[name].astype("float32" if name in floats else "int32") for name in TEXT + VISUAL}
+    return {name: arrays[name].astype(TABLE[name].dtype) for name in SIGNATURE_INPUTS}

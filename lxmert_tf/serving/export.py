@@ -13,7 +13,7 @@ from lxmert_tf.serving import server_files
 from lxmert_tf.serving.checkpoint import Source, load
 from lxmert_tf.serving.graph_inputs import SpecialIds
 from lxmert_tf.serving.metadata import describe, write_metadata
-from lxmert_tf.serving.signatures import ANSWERING, EXTRAS, Options, Servable
+from lxmert_tf.serving.signatures import EXTRAS, Options, Servable
 from lxmert_tf.serving.version_folders import check_name, next_version, publish, staged
 from lxmert_tf.serving.warmup import write_warmup
 
@@ -95,11 +95,13 @@ def make_options(loaded: Source, text: bool, outputs, labels, top_k: int, probab
     """How a loaded checkpoint is offered, with its tokenizer and answers."""
     from lxmert_tf import LxmertTokenizer
 
-    config, kind = loaded.model.config, type(loaded.model).__name__
-    if labels is not None and kind != "TFLxmertForQuestionAnswering":
-        raise ValueError(f"--labels is for models that answer questions; {kind} has no answers.")
-    if text and kind not in ANSWERING:
-        raise ValueError(f"--text is for models that answer; {kind} gives a value per token: send it token ids.")
+    model, config = loaded.model, loaded.model.config
+    if labels is not None and model.task != "qa":
+        raise ValueError(f"--labels is for models that answer questions; {type(model).__name__} has no answers.")
+    if text and not model.answers:
+        raise ValueError(
+            f"--text is for models that answer; {type(model).__name__} gives a value per token: send it token ids."
+        )
     try:
         tokenizer = LxmertTokenizer.from_pretrained(loaded.directory)
     except FileNotFoundError as error:
@@ -120,7 +122,7 @@ def make_options(loaded: Source, text: bool, outputs, labels, top_k: int, probab
         probabilities = "softmax" if single else "sigmoid"
     return Options(
         tokenizer=tokenizer if text else None,
-        labels=model_answers(loaded.directory, config, labels) if kind == "TFLxmertForQuestionAnswering" else None,
+        labels=model_answers(loaded.directory, config, labels) if model.task == "qa" else None,
         outputs=tuple(outputs),
         top_k=top_k,
         probabilities=probabilities,

@@ -12,40 +12,40 @@ from typing import NamedTuple
 
 import tensorflow as tf
 
-from lxmert_tf.assertions import require
+from lxmert_tf.backend import require
 from lxmert_tf.configuration import LxmertConfig
+from lxmert_tf.input_table import (
+    ENCODED_IMAGE_INPUTS,
+    IMAGE_INPUTS,
+    OPTIONAL_INPUTS,
+    SIGNATURE_INPUTS,
+    TABLE,
+    TEXT_INPUTS,
+)
 
-TEXT = ("input_ids", "attention_mask", "token_type_ids")
-VISUAL = ("visual_feats", "visual_pos", "visual_attention_mask")
-ENCODED = ("vision_states", "visual_attention_mask")
-OPTIONAL = ("attention_mask", "token_type_ids", "visual_attention_mask")
+TEXT = tuple(name for name in SIGNATURE_INPUTS if name in TEXT_INPUTS)
 BOX_TOLERANCE = 0.01  # boxes of another program's rounding, or of half precision, still lie in 0..1
 
 
-def specs(config: LxmertConfig, images: int | None = None) -> dict[str, tf.TensorSpec]:
-    """The spec of every input by name; `images` per example where there is an axis for them."""
-    regions = (None, None) if images is None else (None, images, None)
-    shapes = {
-        **dict.fromkeys(TEXT, ((None, None), tf.int32)),
-        "visual_feats": ((*regions, config.visual_feat_dim), tf.float32),
-        "visual_pos": ((*regions, config.visual_pos_dim), tf.float32),
-        "visual_attention_mask": (regions, tf.int32),
-        "vision_states": ((None, None, config.hidden_size), tf.float32),
-        "questions": ((None,), tf.string),
-    }
-    return {name: tf.TensorSpec(shape, dtype, name) for name, (shape, dtype) in shapes.items()}
+def specs(config: LxmertConfig, num_images: int = 1) -> dict[str, tf.TensorSpec]:
+    """The spec of every input by name; where there are several images per example, they have an axis."""
+    found = {"questions": tf.TensorSpec((None,), tf.string, "questions")}
+    for name in (*SIGNATURE_INPUTS, *ENCODED_IMAGE_INPUTS):
+        sizes = TABLE[name].shape(config, num_images)
+        shape = [size if isinstance(size, int) else None for size in sizes]
+        found[name] = tf.TensorSpec(shape, TABLE[name].dtype, name)
+    return found
 
 
 def completed(given: Mapping[str, tf.Tensor], names: tuple[str, ...]) -> dict[str, tf.Tensor]:
     """The inputs of `names`, in which masks that were not given are 1 and token types 0."""
     inputs = dict(given)
-    if "attention_mask" in names and "attention_mask" not in inputs:
-        inputs["attention_mask"] = tf.ones_like(inputs["input_ids"])
-    if "token_type_ids" in names and "token_type_ids" not in inputs:
-        inputs["token_type_ids"] = tf.zeros_like(inputs["input_ids"])
-    if "visual_attention_mask" in names and "visual_attention_mask" not in inputs:
-        regions = inputs["visual_feats"] if "visual_feats" in inputs else inputs["vision_states"]
-        inputs["visual_attention_mask"] = tf.ones(tf.shape(regions)[:-1], tf.int32)
+    for name in set(names) & set(OPTIONAL_INPUTS) - set(inputs):
+        if name in TEXT:
+            like = tf.shape(inputs["input_ids"])
+        else:
+            like = tf.shape(inputs["visual_feats" if "visual_feats" in inputs else "vision_states"])[:-1]
+        inputs[name] = tf.fill(like, TABLE[name].default)
     return {name: inputs[name] for name in names}
 
 
@@ -230,7 +230,7 @@ def without_padding(inputs: Mapping[str, tf.Tensor]) -> dict[str, tf.Tensor]:
     Clients fill up to a fixed length, such as the 20 tokens of the original code, and servers to that of others.
     """
     shorter = dict(inputs)
-    for mask, names in (("attention_mask", TEXT), ("visual_attention_mask", VISUAL + ENCODED)):
+    for mask, names in (("attention_mask", TEXT), ("visual_attention_mask", IMAGE_INPUTS + ENCODED_IMAGE_INPUTS)):
         if mask not in inputs:
             continue
         axis, used = inputs[mask].shape.rank - 1, _used(inputs[mask])

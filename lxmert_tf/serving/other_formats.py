@@ -7,6 +7,7 @@ from pathlib import Path
 import keras
 
 from lxmert_tf.files import replacing
+from lxmert_tf.input_table import IMAGE_INPUTS
 from lxmert_tf.serving.checkpoint import load
 
 SUFFIXES = {"litert": ".tflite", "onnx": ".onnx"}
@@ -61,7 +62,7 @@ def export_file(
 def _fixed(model, examples: int, tokens: int, boxes: int) -> dict[str, keras.InputSpec]:
     specs = {}
     for name, spec in model.input_signature().items():
-        free = iter((examples, boxes if name.startswith("visual") else tokens))
+        free = iter((examples, boxes if name in IMAGE_INPUTS else tokens))
         shape = tuple(next(free) if size is None else size for size in spec.shape)
         specs[name] = keras.InputSpec(shape=shape, dtype=spec.dtype, name=name)
     return specs

@@ -10,7 +10,7 @@ import string
 
 import tensorflow as tf
 
-from lxmert_tf.assertions import require
+from lxmert_tf.backend import require
 from lxmert_tf.serving.characters import classes
 from lxmert_tf.serving.graph_inputs import of_rank
 from lxmert_tf.serving.normalization import Normalizer

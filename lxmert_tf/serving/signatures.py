@@ -17,13 +17,11 @@ from dataclasses import dataclass
 
 import tensorflow as tf
 
-from lxmert_tf.assertions import require
-from lxmert_tf.serving.fused_attention import fuse_attention
+from lxmert_tf.backend import require
+from lxmert_tf.input_table import ENCODED_IMAGE_INPUTS, IMAGE_INPUTS, OPTIONAL_INPUTS
+from lxmert_tf.serving.fused_projection import fuse_projections
 from lxmert_tf.serving.graph_inputs import (
-    ENCODED,
-    OPTIONAL,
     TEXT,
-    VISUAL,
     SpecialIds,
     checked,
     completed,
@@ -40,9 +38,6 @@ EXTRAS = {
     "hidden_states": ("language_hidden_states", "vision_hidden_states"),
     "attentions": ("language_attentions", "vision_attentions", "cross_encoder_attentions"),
 }
-
-# Models that answer: what they give has no axis of tokens or boxes
-ANSWERING = ("TFLxmertForQuestionAnswering", "TFLxmertForVisualReasoning")
 
 
 @dataclass(frozen=True)
@@ -80,30 +75,30 @@ class Servable:
 
     def __init__(self, model, options: Options):
         self.root = tf.Module(name="lxmert")
-        self.root.weights = fuse_attention(model)
+        self.root.weights = fuse_projections(model)
         self._model, self._options = model, options
         self._labels = None if options.labels is None else tf.constant(list(options.labels))
         self._tokenizer = None
         if options.tokenizer is not None:
             self._tokenizer = QuestionTokenizer(options.tokenizer, model.config.max_position_embeddings)
-        self._specs = specs(model.config, getattr(model, "images", None))
-        self._respond = self._function(self._model_outputs, TEXT + VISUAL)
+        self._specs = specs(model.config, model.num_images)
+        self._respond = self._function(self._model_outputs, TEXT + IMAGE_INPUTS)
         self.signatures = {}
-        self._add("serving_default", TEXT + VISUAL, self._respond)
+        self._add("serving_default", TEXT + IMAGE_INPUTS, self._respond)
         if hasattr(model, "answer_encoded"):
-            self._respond_encoded = self._function(self._encoded_outputs, TEXT + ENCODED)
-            self._add("encode_image", VISUAL, self._function(self._image_outputs, VISUAL))
-            self._add("answer_encoded", TEXT + ENCODED, self._respond_encoded)
+            self._respond_encoded = self._function(self._encoded_outputs, TEXT + ENCODED_IMAGE_INPUTS)
+            self._add("encode_image", IMAGE_INPUTS, self._function(self._image_outputs, IMAGE_INPUTS))
+            self._add("answer_encoded", TEXT + ENCODED_IMAGE_INPUTS, self._respond_encoded)
         if self._tokenizer is not None:
-            self._add("answer_text", ("questions", *VISUAL), self._from_questions(self._respond))
+            self._add("answer_text", ("questions", *IMAGE_INPUTS), self._from_questions(self._respond))
             if hasattr(model, "answer_encoded"):
                 respond = self._from_questions(self._respond_encoded)
-                self._add("answer_text_encoded", ("questions", *ENCODED), respond)
+                self._add("answer_text_encoded", ("questions", *ENCODED_IMAGE_INPUTS), respond)
 
     # Signatures
 
     def _add(self, signature: str, names: tuple[str, ...], respond: Callable) -> None:
-        for suffix, given in (("", names), (UNMASKED, tuple(name for name in names if name not in OPTIONAL))):
+        for suffix, given in (("", names), (UNMASKED, tuple(name for name in names if name not in OPTIONAL_INPUTS))):
 
             def serve(**inputs):
                 return respond(completed(inputs, names))
@@ -129,7 +124,7 @@ class Servable:
 
     def _model_outputs(self, inputs: Mapping[str, tf.Tensor]) -> dict[str, tf.Tensor]:
         inputs = self._prepared(inputs)
-        if type(self._model).__name__ in ANSWERING and not self._options.outputs:
+        if self._model.answers and not self._options.outputs:
             inputs = without_padding(inputs)
         wanted = {f"output_{name}": name in self._options.outputs for name in EXTRAS}
         output = self._model(inputs, training=False, return_dict=True, **wanted)
@@ -161,16 +156,15 @@ class Servable:
 
     def _named(self, output) -> dict[str, tf.Tensor]:
         """Outputs by upstream's names and in float32; answers of models that answer."""
-        kind = type(self._model).__name__
         tensors = {}
         for name, value in output.items():
             if isinstance(value, tuple):
                 tensors.update(self._stacked(name, value))
             else:
                 tensors[name] = self._float32(value, name)
-        if kind == "TFLxmertForQuestionAnswering":
-            tensors |= self._answers(tensors.pop("question_answering_score"))
-        elif kind == "TFLxmertForVisualReasoning":
+        if self._model.task == "qa":
+            tensors |= self._answers(tensors.pop(self._model.answers))
+        elif self._model.task == "visual-reasoning":
             tensors["probabilities"] = tf.nn.softmax(tensors["logits"])
         return tensors
 
@@ -187,8 +181,8 @@ class Servable:
         if not layers:
             return {}
         stacked = self._float32(tf.stack(layers, axis=1), name)
-        images = getattr(self._model, "images", None)
-        if images is not None:  # a row per image -> [B, images, L, ...]
+        images = self._model.num_images
+        if images > 1:  # a row per image -> [B, images, L, ...]
             stacked = tf.reshape(stacked, tf.concat([[-1, images], tf.shape(stacked)[1:]], 0))
         return {name: stacked}
 

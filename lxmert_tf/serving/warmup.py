@@ -9,7 +9,7 @@ import numpy as np
 import tensorflow as tf
 from tensorflow.core.framework import tensor_pb2
 
-from lxmert_tf.serving.graph_inputs import TEXT
+from lxmert_tf.input_table import TABLE, TEXT_INPUTS
 
 WARMUP_FILE = Path("assets.extra") / "tf_serving_warmup_requests"
 MOST_RECORDS = 1000  # TF Serving refuses more
@@ -50,13 +50,13 @@ def write_warmup(folder: Path, name: str, signatures: Mapping, batch_sizes: list
 def _filled(name: str, spec: tf.TensorSpec, batch_size: int, config):
     """A TensorProto of one number throughout, which takes no room in the file."""
     tokens = min(TOKENS, config.max_position_embeddings)
-    free = iter((batch_size, tokens if name in TEXT else BOXES))
+    free = iter((batch_size, tokens if name in TEXT_INPUTS else BOXES))
     proto = tensor_pb2.TensorProto(dtype=spec.dtype.as_datatype_enum)
     proto.tensor_shape.CopyFrom(tf.TensorShape([next(free) if n is None else n for n in spec.shape]).as_proto())
     if spec.dtype == tf.string:
         proto.string_val.append(QUESTION.encode())
     elif spec.dtype == tf.int32:
-        proto.int_val.append(0 if name in ("input_ids", "token_type_ids") else 1)
+        proto.int_val.append(TABLE[name].default or 0)
     else:
         proto.float_val.append(0.5)
     return proto

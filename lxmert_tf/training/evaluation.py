@@ -15,6 +15,7 @@ from lxmert_tf import LxmertTokenizer
 from lxmert_tf.answers import config_answers, read_answers
 from lxmert_tf.data.features.store import open_features
 from lxmert_tf.files import replacing
+from lxmert_tf.input_table import of_image, of_text
 from lxmert_tf.losses import answer_loss
 from lxmert_tf.metrics import Consistency, sentence_groups
 from lxmert_tf.tasks import MODEL_TASKS
@@ -194,8 +195,8 @@ def answering_by_image(model) -> Callable:
     def answer_batch(x: dict, examples: Sequence):
         ids = [annotation.img_id for annotation in examples]
         _, first, image = np.unique(ids, return_index=True, return_inverse=True)
-        images = {name: tf.gather(value, first) for name, value in x.items() if name.startswith("visual")}
-        return answer({name: value for name, value in x.items() if name not in images}, images, image)
+        images = {name: tf.gather(value, first) for name, value in of_image(x).items()}
+        return answer(of_text(x), images, image)
 
     return answer_batch
 

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from support.golden import ROOT
 
-from lxmert_tf import replicas
+from lxmert_tf import backend
 from lxmert_tf.layers.dropout import of_replica, random_bits
 
 
@@ -49,7 +49,7 @@ def bits(replica, monkeypatch) -> np.ndarray:
 
 
 def test_masks_of_replicas_are_independent_and_the_first_is_that_of_one_device(monkeypatch):
-    assert replicas.replica_id() == 0
+    assert backend.replica_id() == 0
     drawn = [bits(replica, monkeypatch) for replica in range(6)]
     seed = keras.ops.convert_to_tensor(np.array([17, 3]))
     np.testing.assert_array_equal(drawn[0], keras.ops.convert_to_numpy(random_bits(keras.ops.zeros(50_000), seed)))

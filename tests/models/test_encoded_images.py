@@ -7,6 +7,7 @@ from support.golden import assert_close, assert_passes_under
 from support.models import batch, flat, labels, tiny_model, to_numpy
 
 from lxmert_tf import TFLxmertForQuestionAnswering, TFLxmertForVisualReasoning, TFLxmertModel
+from lxmert_tf.input_table import ENCODED_INPUTS, INPUTS
 
 # The same sums, of which some leave out what is not read: they differ by the order of additions at most.
 TOLERANCE = 1e-12
@@ -60,15 +61,19 @@ def test_without_a_mask_every_box_counts():
 
 
 @pytest.mark.parametrize("x_layers", [0, 1, 3])
-@pytest.mark.parametrize("pooled_only", [False, True])
-def test_backbone_encodes_text_with_images(x_layers, pooled_only):
+def test_backbone_encodes_text_with_images(x_layers):
     model = tiny_model(TFLxmertModel, dtype="float64", x_layers=x_layers)
     inputs, text, image = questions_about(2, model)
-    output = model.encode_text(**text, **model.encode_image(**image), pooled_only=pooled_only)
-    wanted = model(**inputs)
-    assert list(output) == (["pooled_output"] if pooled_only else list(wanted))
+    encoded, wanted = model.encode_image(**image), model(**inputs)
+    output = model.encode_text(**text, **encoded)
+    assert list(output) == list(wanted)
     assert_equal(output, wanted)
-    assert_equal(model(**inputs, pooled_only=pooled_only), wanted)
+    for pooled in (
+        model.pool(dict.fromkeys(INPUTS) | inputs),
+        model.pool_encoded(dict.fromkeys(ENCODED_INPUTS) | text | encoded),
+    ):
+        assert list(pooled) == ["pooled_output"]
+        assert_equal(pooled, wanted)
 
 
 def test_one_text_with_several_images():
@@ -136,7 +141,7 @@ def test_exported_with_sizes_left_open(tmp_path):
     [
         ({"vision_states": None}, "vision_states is missing; encode_image gives it"),
         ({"input_ids": None}, "either input_ids or inputs_embeds; got neither"),
-        ({"vision_states": np.zeros((6, 5, 9))}, r"vision_states must have shape \[images, boxes, 12\]"),
+        ({"vision_states": np.zeros((6, 5, 9))}, r"vision_states must have shape \[examples, boxes, 12\]"),
         ({"visual_attention_mask": np.ones((6, 4))}, "same number of boxes, got 4 and 5"),
         (
             {"vision_states": np.zeros((4, 5, 12)), "visual_attention_mask": None},

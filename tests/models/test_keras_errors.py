@@ -6,6 +6,7 @@ import tensorflow as tf
 from support.models import batch, labels, tiny_model
 
 from lxmert_tf import TFLxmertForPreTraining, TFLxmertForVisualReasoning, TFLxmertModel
+from lxmert_tf.input_table import IMAGE_INPUTS
 
 
 def without(*names):
@@ -167,7 +168,7 @@ def test_lists_of_numbers_are_arrays():
     lists = {name: value.tolist() for name, value in {**inputs, **given}.items()}
     for output in (model(lists), model(**lists), model(lists.pop("input_ids"), **lists)):
         np.testing.assert_allclose(output.loss, wanted.loss, rtol=1e-6)
-    encoded = model.encode_image(**{name: value for name, value in lists.items() if name.startswith("visual")})
+    encoded = model.encode_image(**{name: value for name, value in lists.items() if name in IMAGE_INPUTS})
     text = {name: lists[name] for name in ("attention_mask", "token_type_ids")}
     answered = model.answer_encoded(inputs["input_ids"].tolist(), **encoded, **text)
     np.testing.assert_allclose(answered.question_answering_score, wanted.question_answering_score, rtol=1e-5, atol=1e-6)

@@ -14,6 +14,7 @@ from lxmert_tf import (
     TFLxmertModel,
     TFLxmertModelOutput,
 )
+from lxmert_tf.input_table import IMAGE_INPUTS
 
 every_model = pytest.mark.parametrize("model_class", MODELS, ids=lambda c: c.__name__)
 every_task_model = pytest.mark.parametrize("model_class", TASK_MODELS, ids=lambda c: c.__name__)
@@ -119,7 +120,7 @@ def test_padding_changes_nothing(model_class):
 
 def pad_by(value, name, tokens, boxes):
     widths = [(0, 0)] * value.ndim
-    if name.startswith("visual"):
+    if name in IMAGE_INPUTS:
         widths[-1 if name == "visual_attention_mask" else -2] = (0, boxes)
     else:
         widths[1] = (0, tokens)

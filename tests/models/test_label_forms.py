@@ -5,6 +5,7 @@ import pytest
 from support.golden import GOLDEN, REL64, assert_close, golden_inputs, golden_labels
 
 from lxmert_tf import TFLxmertForPreTraining, TFLxmertForQuestionAnswering
+from lxmert_tf.input_table import IMAGE_INPUTS
 
 torch = pytest.importorskip("torch")
 
@@ -27,7 +28,7 @@ def test_boxes_that_fill_up_an_image_do_not_count_and_masked_ones_with_labels_do
     ours = TFLxmertForPreTraining.from_pretrained(path, dtype="float64")
     theirs = LxmertForPreTraining.from_pretrained(path, dtype=torch.float64).eval()
     x, obj_labels = golden_inputs(), golden_labels()["obj_labels"]
-    more = {name: padded(value) if name.startswith("visual") else value for name, value in x.items()}
+    more = {name: padded(value) if name in IMAGE_INPUTS else value for name, value in x.items()}
     more_labels = {name: tuple(map(padded, pair)) for name, pair in obj_labels.items()}
     wanted = ours(**x, obj_labels=obj_labels).losses
     for name, value in ours(**more, obj_labels=more_labels).losses.items():

@@ -143,7 +143,7 @@ def test_wrong_inputs(values, message):
 def test_visual_reasoning_needs_two_images(name):
     values = pairs()
     for wrong in (values[name][:, 0], torch.cat([values[name], values[name]], dim=1)):
-        with pytest.raises(ValueError, match=f"{name} must have shape \\[batch, 2, boxes"):
+        with pytest.raises(ValueError, match=f"{name} must have shape \\[examples, 2, boxes"):
             build(LxmertForVisualReasoning)(**{**values, name: wrong})
 
 

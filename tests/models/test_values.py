@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 from support.models import batch, labels, tiny_config, tiny_model
 
 from lxmert_tf import TFLxmertForPreTraining, TFLxmertForVisualReasoning
+from lxmert_tf.input_table import IMAGE_INPUTS
 
 MODES = ("eager", "graph", "xla", "predict", "export")
 WORDS = tiny_config().vocab_size
@@ -157,7 +158,7 @@ def test_lists_keep_the_precision_of_the_model():
     wanted = model(**x).question_answering_score.numpy()
     listed = {name: value.tolist() for name, value in x.items()}
     np.testing.assert_allclose(model(**listed).question_answering_score, wanted, rtol=1e-13)
-    images = {name: listed.pop(name) for name in list(listed) if name.startswith("visual")}
+    images = {name: listed.pop(name) for name in list(listed) if name in IMAGE_INPUTS}
     encoded = model.encode_image(*images.values())
     np.testing.assert_allclose(model.answer_encoded(**listed, **encoded).question_answering_score, wanted, rtol=1e-12)
     scores = np.random.default_rng(0).random((3, 5))

@@ -6,8 +6,7 @@ import pytest
 from support.models import batch, labels, tiny_model
 
 from lxmert_tf import TFLxmertForPreTraining
-from lxmert_tf.losses import cross_entropy
-from lxmert_tf.word_loss import CHUNK, masked_word_loss
+from lxmert_tf.losses import CHUNK, cross_entropy, masked_word_loss
 
 if keras.backend.backend() != "tensorflow":
     pytest.skip("training steps of the other backends compute all logits", allow_module_level=True)

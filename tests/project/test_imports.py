@@ -17,8 +17,7 @@ MAY_USE_TENSORFLOW = tuple(f"lxmert_tf.{part}" for part in ("data", "serving", "
 FRAMEWORK_FREE = ("lxmert_tf.configuration", "lxmert_tf.tokenization", "lxmert_tf.cli")
 LAZY = {  # may import PyTorch or TensorFlow inside a function, because it
     "lxmert_tf.tokenization.encoding",  # makes the tokenizer's tensors in the framework asked for
-    "lxmert_tf.assertions",  # checks values when a TensorFlow graph runs
-    "lxmert_tf.replicas",  # asks TensorFlow's strategies, where Keras runs on it
+    "lxmert_tf.backend",  # asks TensorFlow, where Keras runs on it
     "lxmert_tf.outputs",  # registers the outputs with the backend that Keras runs on
     "lxmert_tf.pretrained",  # makes tensors without filling them
     "lxmert_tf.demo.run",  # compares with the PyTorch reference where that is installed

@@ -38,6 +38,7 @@ def soak(seconds: float, base: Path, checkpoint: Path) -> dict:
     from support.serving import random_inputs, serving
 
     from lxmert_tf import LxmertConfig
+    from lxmert_tf.input_table import IMAGE_INPUTS
     from lxmert_tf.serving.client import InvalidRequestError, connect
 
     config = LxmertConfig.from_pretrained(checkpoint)
@@ -50,7 +51,7 @@ def soak(seconds: float, base: Path, checkpoint: Path) -> dict:
             while time.monotonic() < stop:
                 seed, kind = int(rng.integers(1 << 30)), int(rng.integers(20))
                 inputs = random_inputs(config, *(int(rng.integers(1, n)) for n in (9, 33, 37)), seed)
-                visual = {name: value for name, value in inputs.items() if name.startswith("visual")}
+                visual = {name: value for name, value in inputs.items() if name in IMAGE_INPUTS}
                 try:
                     if kind == 0:
                         inputs["input_ids"][0, 0] = config.vocab_size

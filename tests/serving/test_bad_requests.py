@@ -8,6 +8,7 @@ from support.models import tiny_model
 from support.serving import random_inputs
 
 import lxmert_tf
+from lxmert_tf.input_table import IMAGE_INPUTS
 from lxmert_tf.serving.client import GrpcClient, InvalidRequestError, ModelNotFoundError, RestClient
 
 
@@ -57,7 +58,7 @@ BAD = {
         "input_ids and attention_mask must agree",
     ),
     "more texts than images": (
-        lambda inputs: {n: v if n.startswith("visual") else np.repeat(v, 2, 0) for n, v in inputs.items()},
+        lambda inputs: {n: v if n in IMAGE_INPUTS else np.repeat(v, 2, 0) for n, v in inputs.items()},
         "must have the same number of examples",
     ),
     "NaN features": (changed("visual_feats", np.nan, (1, 2, 3)), "visual_feats must be finite"),
@@ -76,11 +77,11 @@ BAD = {
     "boxes of another width": (changed("visual_pos", lambda x: x[..., :2]), "visual_pos must have 4 values per box"),
     "an empty batch": (empty, "must not be empty"),
     "no boxes": (
-        lambda inputs: {n: v[:, :0] if n.startswith("visual") else v for n, v in inputs.items()},
+        lambda inputs: {n: v[:, :0] if n in IMAGE_INPUTS else v for n, v in inputs.items()},
         "must not be empty",
     ),
     "10,000 tokens": (
-        lambda inputs: {n: v if n.startswith("visual") else np.repeat(v, 2000, 1) for n, v in inputs.items()},
+        lambda inputs: {n: v if n in IMAGE_INPUTS else np.repeat(v, 2000, 1) for n, v in inputs.items()},
         "input_ids must have at most 64 tokens",
     ),
 }
@@ -116,7 +117,7 @@ def test_rest_says_the_same(kind, inputs, server):
 
 
 def visual(inputs):
-    return {name: value for name, value in inputs.items() if name.startswith("visual")}
+    return {name: value for name, value in inputs.items() if name in IMAGE_INPUTS}
 
 
 @pytest.mark.parametrize(
@@ -150,7 +151,7 @@ def test_one_image_without_a_batch_is_told_so_by_every_signature(signature, inpu
 def test_bad_encoded_images(inputs, server):
     client = GrpcClient(server["grpc"], "qa")
     encoded = client.predict(visual(inputs), "encode_image")
-    text = {name: np.repeat(value, 3, 0)[:5] for name, value in inputs.items() if not name.startswith("visual")}
+    text = {name: np.repeat(value, 3, 0)[:5] for name, value in inputs.items() if name not in IMAGE_INPUTS}
     with pytest.raises(InvalidRequestError, match="as many examples as vision_states, or a multiple"):
         client.predict({**text, **encoded}, "answer_encoded")
     text = {name: value[:2] for name, value in text.items()}

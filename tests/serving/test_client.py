@@ -10,6 +10,7 @@ import pytest
 from support.serving import LABELS, random_inputs, serving
 
 import lxmert_tf
+from lxmert_tf.input_table import IMAGE_INPUTS
 from lxmert_tf.serving.client import (
     Answer,
     DeadlineExceeded,
@@ -33,7 +34,7 @@ def inputs(exports):
 
 @pytest.fixture(scope="module")
 def visual(inputs):
-    return {name: value for name, value in inputs.items() if name.startswith("visual")}
+    return {name: value for name, value in inputs.items() if name in IMAGE_INPUTS}
 
 
 def same(one: list[list[Answer]], other: list[list[Answer]]) -> None:

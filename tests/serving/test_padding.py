@@ -6,6 +6,7 @@ from support.golden import assert_close
 from support.serving import REL, TASKS, batched, random_inputs
 
 import lxmert_tf
+from lxmert_tf.input_table import IMAGE_INPUTS
 from lxmert_tf.serving.client import GrpcClient
 from lxmert_tf.serving.client.padding import pad_boxes, pad_text, server_proof
 
@@ -72,9 +73,9 @@ def test_without_masks_filled_up_requests_still_answer_alike(client, requests):
 
 
 def test_encoded_images_of_different_box_counts_share_a_batch(client, requests):
-    visual = [{n: v for n, v in request.items() if n.startswith("visual")} for request in requests]
+    visual = [{n: v for n, v in request.items() if n in IMAGE_INPUTS} for request in requests]
     encoded = [client.predict(each, "encode_image") for each in visual]
-    text = [{n: v for n, v in request.items() if not n.startswith("visual")} for request in requests]
+    text = [{n: v for n, v in request.items() if n not in IMAGE_INPUTS} for request in requests]
     pairs = [{**words, **image} for words, image in zip(text, encoded, strict=True)]
     wanted = alone(client, requests)
     assert_close(client.predict(batched(pairs), "answer_encoded")["logits"], wanted, REL)
@@ -110,14 +111,14 @@ def test_padding_is_not_computed(exports, task, monkeypatch):
 
     monkeypatch.setattr(type(model), "call", recorded)
     answer = Servable(model, Options()).signatures["serving_default"]
-    inputs = random_inputs(model.config, 2, 12, 9, seed=3, images=getattr(model, "images", None))
+    inputs = random_inputs(model.config, 2, 12, 9, seed=3, num_images=model.num_images)
     inputs["attention_mask"][:], inputs["visual_attention_mask"][:] = [[0] * 12, [1] * 12], 1
     answer(**{name: tf.constant(value) for name, value in inputs.items()})
     inputs["attention_mask"][0], inputs["attention_mask"][:, 5:] = 1, 0
     inputs["visual_attention_mask"][..., 7:] = 0
     padded = answer(**{name: tf.constant(value) for name, value in inputs.items()})["logits"]
     boxes = np.s_[:, :7] if task == "qa" else np.s_[:, :, :7]
-    cut = {name: value[boxes if name.startswith("visual") else np.s_[:, :5]] for name, value in inputs.items()}
+    cut = {name: value[boxes if name in IMAGE_INPUTS else np.s_[:, :5]] for name, value in inputs.items()}
     assert_close(padded, answer(**{name: tf.constant(value) for name, value in cut.items()})["logits"], REL)
     assert sizes == [(12, 9), (5, 7), (5, 7)]
 
@@ -141,7 +142,7 @@ def test_padding_of_questions_about_encoded_images_is_not_computed(exports, monk
     inputs = random_inputs(model.config, 3, 12, 9, seed=3)
     for mask, used in (("attention_mask", 5), ("visual_attention_mask", 7)):
         inputs[mask][:, used - 1], inputs[mask][:, used:] = 1, 0
-    visual = {name: tf.constant(value[:1]) for name, value in inputs.items() if name.startswith("visual")}
+    visual = {name: tf.constant(value[:1]) for name, value in inputs.items() if name in IMAGE_INPUTS}
     encoded = signatures["encode_image"](**visual)
     text = {name: tf.constant(inputs[name]) for name in ("input_ids", "attention_mask", "token_type_ids")}
     padded = signatures["answer_encoded"](**text, **encoded)["logits"]
@@ -187,8 +188,8 @@ def test_a_text_masked_throughout_is_its_first_token_and_an_image_one_box_of_zer
     plain["attention_mask"][0, 0] = plain["visual_attention_mask"][1, 0] = 1
     plain["visual_feats"][1], plain["visual_pos"][1] = 0, 0
     wanted = model(plain).question_answering_score
-    text = {name: value for name, value in inputs.items() if not name.startswith("visual")}
-    visual = {name: value for name, value in inputs.items() if name.startswith("visual")}
+    text = {name: value for name, value in inputs.items() if name not in IMAGE_INPUTS}
+    visual = {name: value for name, value in inputs.items() if name in IMAGE_INPUTS}
     encoded = client.predict(visual, "encode_image")
     assert_close(client.predict(inputs)["logits"], wanted, REL)
     assert_close(client.predict({**text, **encoded}, "answer_encoded")["logits"], wanted, REL)

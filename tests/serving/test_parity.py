@@ -7,6 +7,7 @@ from support.models import flat
 from support.serving import LABELS, REL, TASKS, pytorch_model, pytorch_outputs, random_inputs
 
 import lxmert_tf
+from lxmert_tf.input_table import IMAGE_INPUTS
 from lxmert_tf.serving.client import GrpcClient
 
 SIZES = [(1, 1, 1), (3, 7, 5), (32, 20, 36), (1, 64, 100), (2, 64, 1)]  # examples, tokens, boxes
@@ -20,7 +21,7 @@ class Served:
         self.client = GrpcClient(server["grpc"], task)
         self.keras = getattr(lxmert_tf, TASKS[task]).from_pretrained(exports / task)
         self.torch = pytorch_model(task, exports / task)
-        self.images = getattr(self.keras, "images", None)
+        self.images = self.keras.num_images
         self.extras = task in ("model", "reasoning")
 
     def inputs(self, examples, tokens, boxes, seed=0):
@@ -30,7 +31,7 @@ class Served:
         options = {"output_hidden_states": True, "output_attentions": True} if self.extras else {}
         outputs = pytorch_outputs(self.torch, inputs, **options)
         for name, value in outputs.items():
-            if self.images and name != "logits":  # a row per image -> per example
+            if self.images > 1 and name != "logits":  # a row per image -> per example
                 outputs[name] = value.reshape(-1, self.images, *value.shape[1:])
         return outputs
 
@@ -100,8 +101,8 @@ def test_without_masks_all_tokens_and_boxes_count(task, served):
 def test_encode_image_and_answer_encoded_are_the_one_shot_answer(images, questions, masked, served):
     each, suffix = served("qa"), "" if masked else "_unmasked"
     inputs = each.inputs(questions, 8, 7)
-    visual = {name: value[:images] for name, value in inputs.items() if name.startswith("visual")}
-    text = {name: value for name, value in inputs.items() if not name.startswith("visual")}
+    visual = {name: value[:images] for name, value in inputs.items() if name in IMAGE_INPUTS}
+    text = {name: value for name, value in inputs.items() if name not in IMAGE_INPUTS}
     if not masked:
         visual, text = ({n: v for n, v in part.items() if n not in MASKS} for part in (visual, text))
     encoded = each.client.predict(visual, "encode_image" + suffix)
@@ -120,7 +121,7 @@ def test_questions_as_strings_are_the_tokenised_questions(task, exports, served)
     tokenizer = lxmert_tf.LxmertTokenizer.from_pretrained(exports / task)
     questions = ["What is in the picture?", "cafés", "", "the [MASK] color ?? xyz"]
     text = dict(tokenizer(questions, padding=True, return_tensors="np"))
-    visual = {name: value for name, value in each.inputs(4, 5, 6).items() if name.startswith("visual")}
+    visual = {name: value for name, value in each.inputs(4, 5, 6).items() if name in IMAGE_INPUTS}
     got = each.client.predict({"questions": questions, **visual}, "answer_text")
     wanted = each.torch_outputs({**text, **visual})
     if task == "reasoning":

@@ -15,6 +15,7 @@ from support.models import tiny_model
 from support.serving import TASKS, WORDS, batched, random_inputs
 
 import lxmert_tf
+from lxmert_tf.input_table import IMAGE_INPUTS
 from lxmert_tf.serving.client.padding import pad_boxes, pad_text, server_proof
 from lxmert_tf.serving.graph_inputs import SpecialIds
 from lxmert_tf.serving.signatures import Options, Servable
@@ -56,7 +57,7 @@ class Served:
 
     def __init__(self, task: str, tokenizer):
         model = tiny_model(getattr(lxmert_tf, TASKS[task]), dtype="float64", l_layers=1)
-        self.config, self.images = model.config, getattr(model, "images", None)
+        self.config, self.images = model.config, model.num_images
         self._servable = Servable(model, Options(tokenizer=tokenizer, special=SpecialIds(CLS, SEP, PAD)))
         self.signatures = self._servable.signatures
 
@@ -194,13 +195,13 @@ def check_padded(served, signature, seed, groups, twists):
     twists = [twist for twist in twists if twist != "-1 in masks"]  # which no client takes
     alone, requests = [], []
     for group in groups:
-        boxes = [n for _, n in group] if each.images is None else [group[0][1]] * len(group)
+        boxes = [n for _, n in group] if each.images == 1 else [group[0][1]] * len(group)
         seeds = range(seed + len(alone), seed + len(alone) + len(group))
         rows = [each.request(s, t, n, twists) for s, (t, _), n in zip(seeds, group, boxes, strict=True)]
         columns = {key: [row[key][0] for row in rows] for key in rows[0]}
         text = {key: columns.pop(key) for key in ("input_ids", "attention_mask", "token_type_ids")}
         questions = np.array(columns.pop("questions"), object)
-        visual = columns if each.images is None else {key: np.stack(value) for key, value in columns.items()}
+        visual = columns if each.images == 1 else {key: np.stack(value) for key, value in columns.items()}
         requests.append({"questions": questions, **pad_text(**text), **pad_boxes(**visual)})
         alone += rows
     together = each.answer(name, *requests, proof=True)
@@ -223,8 +224,8 @@ def check_permuted(served, signature, seed, tokens, boxes, twists):
     each, name = chosen(served, signature)
     request = each.request(seed, tokens, boxes, [twist for twist in twists if twist != "-1 in masks"])
     order = np.random.default_rng(seed).permutation(boxes)
-    axis = 1 if each.images is None else 2
-    moved = {key: np.take(v, order, axis) if key.startswith("visual") else v for key, v in request.items()}
+    axis = 1 if each.images == 1 else 2
+    moved = {key: np.take(v, order, axis) if key in IMAGE_INPUTS else v for key, v in request.items()}
     wanted = each.answer(name, request, proof=True)
     wanted = {key: value[:, order] if key.startswith("vision") else value for key, value in wanted.items()}
     assert_same(each.answer(name, moved, proof=True), 0, wanted)
@@ -247,7 +248,7 @@ def test_questions_about_shared_images_are_answered_from_their_own(served):
     encoded = each.call("encode_image", batched(images))
     together = each.call("answer_encoded", {**batched(texts), **encoded})
     for row, text in enumerate(texts):
-        visual = {key: value for key, value in images[row // 2].items() if key.startswith("visual")}
+        visual = {key: value for key, value in images[row // 2].items() if key in IMAGE_INPUTS}
         alone = each.call("serving_default", {**text, **visual})
         assert_same({logits: together[logits]}, row, {logits: alone[logits]})
 

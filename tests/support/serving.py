@@ -153,10 +153,10 @@ def _free_port() -> int:
         return free.getsockname()[1]
 
 
-def random_inputs(config, examples: int, tokens: int, boxes: int, seed: int, images: int | None = None) -> dict:
+def random_inputs(config, examples: int, tokens: int, boxes: int, seed: int, num_images: int = 1) -> dict:
     """Inputs of serving_default with random masks; the first token and box are never masked."""
     rng = np.random.default_rng(seed)
-    regions = (examples, boxes) if images is None else (examples, images, boxes)
+    regions = (examples, boxes) if num_images == 1 else (examples, num_images, boxes)
     masks = rng.integers(0, 2, (examples, tokens)), rng.integers(0, 2, regions)
     for mask in masks:
         mask[..., 0] = 1

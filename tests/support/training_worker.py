@@ -17,7 +17,7 @@ import numpy as np
 import tensorflow as tf
 from support.training import MemoryDataset, compiled, small_config
 
-from lxmert_tf.replicas import replica_id
+from lxmert_tf.backend import replica_id
 from lxmert_tf.training.backup import Backup
 from lxmert_tf.training.callbacks import Backups, NonFiniteGuard, Progress
 from lxmert_tf.training.distribution import check_agreement, distribute, is_chief, make_fit_work, make_strategy

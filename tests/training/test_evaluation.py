@@ -8,6 +8,7 @@ from support.models import tiny_config, tiny_model
 from support.training import MemoryDataset
 
 from lxmert_tf import TFLxmertForQuestionAnswering
+from lxmert_tf.input_table import IMAGE_INPUTS
 from lxmert_tf.training.evaluation import answering_by_image
 
 
@@ -20,7 +21,7 @@ def test_questions_about_one_image_share_its_encoding(monkeypatch):
     for images in ("bcbaacb", "aaaacc", "d"):
         x = MemoryDataset(tiny_config()).batch(0)[0]
         rows = np.array(["abcd".index(image) for image in images])
-        x = {name: value[rows] if name.startswith("visual") else value[: len(rows)] for name, value in x.items()}
+        x = {name: value[rows] if name in IMAGE_INPUTS else value[: len(rows)] for name, value in x.items()}
         scores = answer(x, [SimpleNamespace(img_id=image) for image in images])
         assert_close(scores, model(x).question_answering_score, REL64)
     assert encoded[0]["visual_feats"].shape[0] == 3  # traced with the first batch

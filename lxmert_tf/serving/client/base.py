@@ -11,10 +11,11 @@ from typing import NamedTuple
 
 import numpy as np
 
+from lxmert_tf.input_table import SIGNATURE_INPUTS, TABLE
 from lxmert_tf.serving.client.padding import check_integers, pad_boxes, pad_text, server_proof
 from lxmert_tf.serving.version_folders import check_name
 
-INT_INPUTS = ("input_ids", "attention_mask", "token_type_ids", "visual_attention_mask")
+INT_INPUTS = tuple(name for name in SIGNATURE_INPUTS if TABLE[name].dtype == "int32")
 _ASSERTION = "assertion failed: "
 _UNEQUAL_ROWS = "equal 0th-dimension size"  # what a batching server says of one image with several questions
 
