@@ -124,7 +124,7 @@ def questions(images: int) -> list:
 
 def text_and_answers(folder: Path):
     from lxmert_tf import LxmertTokenizer
-    from lxmert_tf.data.annotations import AnswerTable
+    from lxmert_tf.answers import AnswerTable
     from lxmert_tf.demo.model import vocabulary
 
     (folder / "vocab.txt").write_text("\n".join(vocabulary()) + "\n")

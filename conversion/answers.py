@@ -1,34 +1,21 @@
 """A fine-tuning answer head that starts from the pretrained one: rows of equal answers copied, the others zero."""
 
 import os
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Collection
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 
+from conversion.convert import Report, convert
+from conversion.formats import Checkpoint
+from conversion.report import counted
+from conversion.source import open_source
 from conversion.tensors import Tensors
-from lxmert_tf.files import read_json
-from lxmert_tf.labels import by_row
+from lxmert_tf.answers import AnswerTable, normalize_answer, read_answers
+from lxmert_tf.configuration import LxmertConfig
 
 KERNEL, BIAS = "answer_head.logit_fc.3.weight", "answer_head.logit_fc.3.bias"
-ARTICLES = ("a ", "an ", "the ")
-
-# Only whole answers, and only these: the pretraining list is normalised already, yet holds "zero" beside "0",
-# "eleven", "two dogs", "light grey" and "greyhound" as answers of their own.
-SPELLINGS = {
-    "one": "1",
-    "two": "2",
-    "three": "3",
-    "four": "4",
-    "five": "5",
-    "six": "6",
-    "seven": "7",
-    "eight": "8",
-    "nine": "9",
-    "ten": "10",
-    "grey": "gray",
-}
 
 
 @dataclass(frozen=True)
@@ -51,21 +38,7 @@ class AnswerMatch:
         return len(self.rows) - len(self.not_found)
 
 
-def normalize_answer(text: str) -> str:
-    """The spelling under which answers are compared, as the pretraining list has it.
-
-    Lower case, without outer spaces, one trailing full stop and one leading article; an answer that then is a number
-    word from one to ten becomes digits, and "grey" becomes "gray". "The two." gives "2"; "two dogs" stays.
-    """
-    answer = text.strip().lower().removesuffix(".").strip()
-    for article in ARTICLES:
-        if answer.startswith(article):
-            answer = answer.removeprefix(article).strip()
-            break
-    return SPELLINGS.get(answer, answer)
-
-
-def match_answers(pretrained: Sequence[str], target: Sequence[str]) -> AnswerMatch:
+def match_answers(pretrained: Collection[str], target: Collection[str]) -> AnswerMatch:
     """Finds each target answer among the pretrained ones, both normalised.
 
     Of pretrained answers that are equal once normalised the first wins. Target answers may share a row.
@@ -111,31 +84,6 @@ def with_target_head(tensors: Tensors, match: AnswerMatch) -> Tensors:
     return Tensors({**tensors.stored, **Tensors.of({KERNEL: kernel, BIAS: bias}).stored})
 
 
-def read_pretraining_answers(path: str | os.PathLike) -> list[str]:
-    """The answers of a pretrained head, in the order of its rows.
-
-    Args:
-        path: an `all_ans.json`, `[{"ans": "cat", "dsets": ["vqa"]}, ...]`, or a `label2ans.json`.
-
-    Raises:
-        FileNotFoundError: there is no such file.
-        ValueError: it cannot be read, is no such list, or has an answer twice; the message names the file.
-    """
-    entries = _read_list(path)
-    answers = [entry.get("ans") if isinstance(entry, dict) else entry for entry in entries]
-    return _strings(path, answers, '{"ans": text} or text')
-
-
-def read_answers(path: str | os.PathLike) -> list[str]:
-    """The answers of a `label2ans.json`, `["cat", ...]`, in the order of the labels.
-
-    Raises:
-        FileNotFoundError: there is no such file.
-        ValueError: it cannot be read, is no such list, or has an answer twice; the message names the file.
-    """
-    return _strings(path, _read_list(path), "text")
-
-
 def _take_rows(array: np.ndarray, rows: list[int]) -> np.ndarray:
     source = np.array(rows, dtype=np.intp)
     found = source >= 0
@@ -144,24 +92,89 @@ def _take_rows(array: np.ndarray, rows: list[int]) -> np.ndarray:
     return taken
 
 
-def _read_list(path: str | os.PathLike) -> list[Any]:
-    try:
-        content = read_json(path)
-    except FileNotFoundError:
-        raise
-    except (OSError, ValueError) as error:
-        raise ValueError(f"{os.fspath(path)} cannot be read as a JSON list of answers: {error}") from error
-    if not isinstance(content, list) or not content:
-        raise ValueError(f"{os.fspath(path)} must hold a list of answers that is not empty.")
-    return content
+# Checkpoints
 
 
-def _strings(path: str | os.PathLike, answers: list[Any], expected: str) -> list[str]:
-    for index, answer in enumerate(answers):
-        if not isinstance(answer, str):
-            raise ValueError(f"{os.fspath(path)} must be a list of {expected}; entry {index} is not.")
-    try:
-        by_row(enumerate(answers))
-    except ValueError as error:
-        raise ValueError(f"{os.fspath(path)}: {error}") from error
-    return answers
+@dataclass(frozen=True)
+class AnswersReport:
+    """What became of the answers.
+
+    Args:
+        match: which pretrained answer each new one is.
+        report: of the conversion.
+    """
+
+    match: AnswerMatch
+    report: Report
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain JSON values: "found", "not_found" (the answers), "pretrained" (how many), "conversion"."""
+        return {
+            "found": self.match.found,
+            "not_found": self.match.not_found,
+            "pretrained": self.match.num_pretrained,
+            "conversion": self.report.to_dict(),
+        }
+
+    def lines(self) -> list[str]:
+        """The report for people."""
+        lost = self.match.not_found
+        return [
+            *self.report.lines(),
+            f"{counted(self.match.found, 'answer')} found among {self.match.num_pretrained}, {len(lost)} not found",
+            *([f"not found, and zero: {', '.join(lost)}"] if lost else []),
+        ]
+
+
+def convert_answers(
+    source: Any,
+    destination: str | os.PathLike,
+    pretrained: str | os.PathLike,
+    answers: str | os.PathLike,
+    **options: Any,
+) -> AnswersReport:
+    """Writes a checkpoint for question answering whose answer head starts from the pretrained one.
+
+    Args:
+        source: a checkpoint with an answer head, as for `convert`.
+        destination: as for `convert`.
+        pretrained: the source's answers: an `all_ans.json`, or a `label2ans.json` if it was fine-tuned.
+        answers: those of the new head, a `label2ans.json`; the config that is written names them in `id2label`.
+        **options: of `convert`, except `task` and `allow_missing`.
+
+    Raises:
+        ValueError: the source has no head of that many answers, none is found, or one is named twice; or as `convert`.
+    """
+    new = read_answers(answers)
+    match = match_answers(read_answers(pretrained), new)
+    if not match.found:
+        raise ValueError(f"None of the answers in {answers} is among those in {pretrained}; check which list is which.")
+    checkpoint = _with_answers(open_source(source, options.pop("config", None)), match, new)
+    return AnswersReport(match, convert(checkpoint, destination, task="qa", **options))
+
+
+def _with_answers(checkpoint: Checkpoint, match: AnswerMatch, answers: AnswerTable) -> Checkpoint:
+    """The checkpoint with an answer head for question answering that starts from its own one.
+
+    Args:
+        checkpoint: of pretraining, or fine-tuned on other answers.
+        match: of the checkpoint's answers with `answers`.
+        answers: of the new head, in the order of its rows; the config names them in `id2label`.
+
+    Raises:
+        ValueError: the checkpoint has no answer head, or one of another number of answers.
+    """
+    tensors = checkpoint.tensors
+    if not {KERNEL, BIAS} <= set(tensors) or checkpoint.task == "visual-reasoning":
+        raise ValueError(f"{checkpoint.path} has no answer head to start from; use one of pretraining with task_qa.")
+    if tensors.shapes[BIAS] != (match.num_pretrained,):
+        head = counted(tensors.shapes[BIAS][0], "answer")
+        raise ValueError(
+            f"{checkpoint.path} has a head of {head}, but the list of its answers has {match.num_pretrained}."
+        )
+    named = {"num_qa_labels": len(answers), "id2label": dict(enumerate(answers)), "label2id": None}
+    return replace(
+        checkpoint,
+        tensors=with_target_head(tensors, match),
+        config=LxmertConfig.from_dict({**checkpoint.config.to_dict(), **named}),
+    )

@@ -1,4 +1,4 @@
-"""How far two arrays are apart, and what of them is not finite, which proves nothing."""
+"""How far two arrays are apart, and how many of their values are not finite, which proves nothing."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -67,13 +67,13 @@ def nonfinite_values(array: np.ndarray) -> int:
     return sum(piece.size - int(np.count_nonzero(np.isfinite(piece))) for piece in pieces(array))
 
 
-def told_nonfinite(values: Mapping[str, int]) -> list[str]:
+def nonfinite_notes(values: Mapping[str, int]) -> list[str]:
     """A note on tensors with values that are not finite, of how many there are by name; none where there are none."""
-    told = [
+    notes = [
         f"{name} holds {counted(count, 'value')} that {'is' if count == 1 else 'are'} not finite"
         for name, count in values.items()
     ]
-    return [some(told)] if told else []
+    return [some(notes)] if notes else []
 
 
 def _bits(piece: np.ndarray) -> np.ndarray:

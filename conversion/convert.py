@@ -8,18 +8,19 @@ from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 from typing import Any
 
-from conversion.compare import identical, nonfinite_values, told_nonfinite
-from conversion.destination import check_apart, check_replaceable, told_by_name, written_as
+from conversion.compare import identical, nonfinite_notes, nonfinite_values
+from conversion.destination import check_apart, check_replaceable, file_format, format_of_name
 from conversion.formats import TIED, Checkpoint, find_weights, read_file
 from conversion.names import HEADS, fit_prefix
-from conversion.plan import Plan, make_plan
-from conversion.report import bar, counted, grouped, some
+from conversion.plan import Plan, check_choice, make_plan
+from conversion.report import counted, grouped, progress_bar, some
+from conversion.source import open_source
 from conversion.tensors import DTYPES
 from conversion.writers import DIRECTORY_FORMATS, FILE_FORMATS, SHARDED_FORMATS, write_checkpoint, write_file
+from lxmert_tf.command_line import option
 from lxmert_tf.configuration import CONFIG_NAME, LxmertConfig
 from lxmert_tf.files import staged
 from lxmert_tf.hub import TOKENIZER_FILES
-from lxmert_tf.weights import open_source
 
 FORMATS = ("hf-pt", "hf-pt-bin", "hf-tf", "keras", "keras-weights", "original")
 UNITS = {"": 1, "B": 1, "KB": 10**3, "MB": 10**6, "GB": 10**9, "KIB": 2**10, "MIB": 2**20, "GIB": 2**30}
@@ -82,7 +83,7 @@ class Report:
             f"{', '.join(self.dtypes)}, {self.bytes:,} bytes, {verified}",
             *(f"dropped {len(names)}: {some(names)}: {reason}" for reason, names in grouped(self.dropped).items()),
             *([f"initialised {len(self.initialised)}: {some(self.initialised)}"] if self.initialised else []),
-            *(f"warning: {told}" for told in told_nonfinite(self.nonfinite)),
+            *(f"warning: {note}" for note in nonfinite_notes(self.nonfinite)),
             *(
                 f"warning: {name}: {counted(count, 'value')} overflowed in the cast to {', '.join(self.dtypes)}"
                 for name, count in self.overflowed.items()
@@ -111,8 +112,8 @@ def convert(
             in memory; or an opened checkpoint.
         destination: a directory; for "keras-weights" (`.weights.h5`) and "original" (`.pth`) a file, and for "keras"
             one if it is named `*.keras`. Vocabulary files beside the source are copied into a directory.
-        to: "hf-pt", "hf-pt-bin", "hf-tf", "keras", "keras-weights" or "original"; by default told by the
-            destination's suffix (`.weights.h5`, `.keras`, `.pth`), else "hf-pt".
+        to: "hf-pt", "hf-pt-bin", "hf-tf", "keras", "keras-weights" or "original"; by default the one of
+            the destination's suffix (`.weights.h5`, `.keras`, `.pth`), else "hf-pt".
         task: "model", "pretraining", "qa" or "visual-reasoning"; by default the source's own.
         dtype: "float16", "bfloat16", "float32" or "float64"; by default each tensor keeps its own.
         config: a config or its JSON file, in place of the source's.
@@ -132,15 +133,15 @@ def convert(
     if not os.fspath(destination):
         raise ValueError("The name of the destination is empty; give a file or a directory.")
     destination = Path(os.path.realpath(destination))
-    to = to or told_by_name(destination)
+    to = to or format_of_name(destination)
     limit = _check_options(to, task, dtype, shard_size)
-    to_file = written_as(to, destination)
+    to_file = file_format(to, destination)
     check_replaceable(destination, to, to_file is not None, overwrite)
     checkpoint = open_source(source, config)
     check_apart(source, checkpoint, destination)
     plan = make_plan(checkpoint, task or checkpoint.task, dtype, allow_missing)
-    copied = [] if to_file else _beside(checkpoint)
-    with _watched(plan, verify, progress) as plan, staged(destination) as place:
+    copied = [] if to_file else _tokenizer_files(checkpoint)
+    with _with_progress(plan, verify, progress) as plan, staged(destination) as place:
         if to_file:
             write_file(place, plan.tensors, plan.config, plan.task, to_file)
         else:
@@ -183,7 +184,7 @@ def parse_size(text: int | str) -> int:
     except (KeyError, ValueError, OverflowError):
         size = 0
     if size < 1:
-        raise ValueError(f"shard_size must be a number of bytes such as 2GB or 500MB, got {text!r}.")
+        raise ValueError(f"{option('shard_size')} must be a number of bytes such as 2GB or 500MB, got {text!r}.")
     return size
 
 
@@ -192,20 +193,19 @@ def parse_size(text: int | str) -> int:
 
 def _check_options(to: str, task: str | None, dtype: str | None, shard_size: int | str | None) -> int | None:
     """The shard size in bytes, if all options are valid."""
-    for name, value, known in (("to", to, FORMATS), ("task", task, tuple(HEADS)), ("dtype", dtype, tuple(DTYPES))):
-        if value is not None and value not in known:
-            raise ValueError(f"{name} must be one of {', '.join(known)}, got {value!r}.")
+    for name, value, known in (("to", to, FORMATS), ("task", task, HEADS), ("dtype", dtype, DTYPES)):
+        check_choice(name, value, known)
     if shard_size is None:
         return None
     if to not in SHARDED_FORMATS:
-        raise ValueError(f"shard_size splits only {' and '.join(SHARDED_FORMATS)}, not {to}; leave it out.")
+        raise ValueError(f"{option('shard_size')} splits only {' and '.join(SHARDED_FORMATS)}, not {to}; leave it out.")
     return parse_size(shard_size)
 
 
 # Reading
 
 
-def _beside(checkpoint: Checkpoint) -> list[Path]:
+def _tokenizer_files(checkpoint: Checkpoint) -> list[Path]:
     """The vocabulary files in the checkpoint's directory."""
     if checkpoint.format == "memory":
         return []
@@ -213,10 +213,10 @@ def _beside(checkpoint: Checkpoint) -> list[Path]:
 
 
 @contextmanager
-def _watched(plan: Plan, verify: bool, progress: bool) -> Iterator[Plan]:
+def _with_progress(plan: Plan, verify: bool, progress: bool) -> Iterator[Plan]:
     """Yields the plan, of which every tensor read moves a bar on."""
-    with bar(plan.tensors.nbytes * (2 if verify else 1), progress) as update:
-        yield replace(plan, tensors=plan.tensors.watched(update))
+    with progress_bar(plan.tensors.nbytes * (2 if verify else 1), progress) as update:
+        yield replace(plan, tensors=plan.tensors.with_progress(update))
 
 
 # Proof
@@ -230,9 +230,8 @@ def _compare(path: Path, plan: Plan, with_config: bool) -> tuple[dict[str, int],
     """
     _, written, _ = read_file(find_weights(path))
     written = written.renamed(lambda name: fit_prefix(name, plan.task))
-    strange = (set(written) ^ set(plan.tensors)) - {TIED[0]}
-    if strange:
-        raise Differs(f"What was written has other tensors than the model: {some(sorted(strange))}; nothing is kept.")
+    if unshared := sorted((set(written) ^ set(plan.tensors)) - {TIED[0]}):
+        raise Differs(f"What was written has other tensors than the model: {some(unshared)}; nothing is kept.")
     nonfinite, overflowed = {}, {}
     for row in plan.table:
         array = plan.tensors[row.torch]
@@ -259,7 +258,7 @@ def _notes(checkpoint: Checkpoint, plan: Plan, to_file: str | None, copied: list
     if checkpoint.inferred:
         notes.append(
             f"{checkpoint.inferred}, so the config is inferred from shapes; num_attention_heads={heads} is a guess: "
-            "if it is wrong, pass config="
+            f"if it is wrong, {option('pass config=', 'give it with --config')}"
         )
     elif to_file in FILE_FORMATS:
         notes.append(f"a single file holds no config; its reader must know num_attention_heads={heads}")

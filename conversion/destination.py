@@ -7,20 +7,21 @@ from typing import Any
 from conversion.formats import Checkpoint
 from conversion.report import some
 from conversion.writers import DIRECTORY_FORMATS, FILE_FORMATS
+from lxmert_tf.command_line import option
 from lxmert_tf.configuration import CONFIG_NAME
 from lxmert_tf.hub import TOKENIZER_FILES
 
 # The file formats by what their names end in, and the suffixes that no directory should have.
-TOLD_BY_NAME = {".weights.h5": "keras-weights", ".keras": "keras", ".pth": "original"}
+FORMATS_BY_SUFFIX = {".weights.h5": "keras-weights", ".keras": "keras", ".pth": "original"}
 FILE_SUFFIXES = (".safetensors", ".bin", ".h5", ".keras", ".pth", ".pt")
 
 
-def told_by_name(destination: Path) -> str:
-    """The format that a destination's name tells."""
-    return next((to for suffix, to in TOLD_BY_NAME.items() if destination.name.endswith(suffix)), "hf-pt")
+def format_of_name(destination: Path) -> str:
+    """The format that a destination's name stands for."""
+    return next((to for suffix, to in FORMATS_BY_SUFFIX.items() if destination.name.endswith(suffix)), "hf-pt")
 
 
-def written_as(to: str, destination: Path) -> str | None:
+def file_format(to: str, destination: Path) -> str | None:
     """The format of the single file that is written, or None for a directory."""
     if to == "keras" and destination.suffix == ".keras":
         return "keras-archive"
@@ -36,23 +37,29 @@ def written_as(to: str, destination: Path) -> str | None:
 
 
 def check_replaceable(destination: Path, to: str, is_file: bool, overwrite: bool) -> None:
+    """Refuses a destination that is there and may not be replaced.
+
+    Raises:
+        FileExistsError: it exists and `overwrite` is not given, is of another kind, or holds more than a checkpoint.
+    """
     empty = not is_file and destination.is_dir() and not any(destination.iterdir())
     if empty or not destination.exists():
         return
     if not (destination.is_dir() or destination.is_file()):
         raise FileExistsError(f"{destination} exists but is not a regular file; choose another destination.")
     if not overwrite:
-        raise FileExistsError(f"{destination} exists; choose another destination, or replace it with overwrite=True.")
+        replace = option("overwrite=True")
+        raise FileExistsError(f"{destination} exists; choose another destination, or replace it with {replace}.")
     if destination.is_dir() == is_file:
         kind = "a file" if is_file else "a directory"
         raise FileExistsError(f"{destination} exists and is not {kind}, as {to} is; choose another destination.")
     if destination.is_dir():
-        others = sorted(path.name for path in destination.iterdir() if not _is_ours(path))
+        others = sorted(path.name for path in destination.iterdir() if not _is_checkpoint_file(path))
         if others:
             raise FileExistsError(f"{destination} also holds {some(others)}; only a checkpoint alone is overwritten.")
 
 
-def _is_ours(path: Path) -> bool:
+def _is_checkpoint_file(path: Path) -> bool:
     """Whether a checkpoint's directory has such a file."""
     patterns = ("model*.safetensors", "pytorch_model*.bin", "*.index.json", "model*.weights.*", "tf_model*.h5")
     known = path.name in (CONFIG_NAME, *TOKENIZER_FILES) or any(path.match(pattern) for pattern in patterns)
@@ -60,7 +67,11 @@ def _is_ours(path: Path) -> bool:
 
 
 def check_apart(source: Any, checkpoint: Checkpoint, destination: Path) -> None:
-    """Neither path may hold the other: writing one would change or remove the other."""
+    """Refuses a destination that holds the source or lies inside it: writing it would change or remove the source.
+
+    Raises:
+        ValueError: one holds the other.
+    """
     paths = [source] if isinstance(source, str | os.PathLike) else []
     paths += [] if checkpoint.format == "memory" else [checkpoint.path]
     for path in (Path(os.path.realpath(path)) for path in paths):

@@ -1,14 +1,17 @@
 """Two checkpoints side by side: names, shapes, dtypes, values and configs, whatever their formats; neither is run."""
 
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields
 from typing import Any
 
-from conversion.compare import Error, error_between, identical, nonfinite_values, told_nonfinite
-from conversion.configs import config_difference
+import numpy as np
+
+from conversion.compare import Error, error_between, identical, nonfinite_notes, nonfinite_values
 from conversion.formats import Checkpoint
 from conversion.names import fit_prefix, rows, skip_reason
-from conversion.report import bar, counted, grouped, some
-from lxmert_tf.weights import open_source
+from conversion.report import counted, grouped, progress_bar, some
+from conversion.source import open_source
+from conversion.tensors import Stored
+from lxmert_tf.configuration import LxmertConfig
 
 
 @dataclass(frozen=True)
@@ -21,6 +24,7 @@ class Side:
 
     @classmethod
     def of(cls, checkpoint: Checkpoint) -> "Side":
+        """The side that a checkpoint is."""
         return cls(str(checkpoint.path), checkpoint.format, checkpoint.task)
 
     def __str__(self) -> str:
@@ -38,7 +42,7 @@ class Difference:
         values: name to the error, where any bit differs, or any value if the dtypes do.
         config: field to its values in a and in b, where they differ.
         compared: how many tensors are in both in the same shape.
-        notes: what was not compared, and why, which file was read, and what is not finite.
+        notes: what was not compared, with the reason, which file was read, and what is not finite.
         nonfinite: name to the number of places where a, b or both hold a value that is not finite.
     """
 
@@ -81,7 +85,7 @@ class Difference:
         width = max(map(len, self.values), default=0)
         return [
             f"{counted(self.compared, 'tensor')} compared, {self.compared - len(self.values)} of equal values",
-            *(f"{len(names)} only in {side}: {some(names)}" for side, names in self._lacking().items() if names),
+            *(f"{len(names)} only in {side}: {some(names)}" for side, names in self._unshared().items() if names),
             *(f"shape: {name}: {first}, {second}" for name, (first, second) in self.shapes.items()),
             *(
                 f"dtype of {len(names)}: {', '.join(pair)}: {some(names)}"
@@ -90,7 +94,7 @@ class Difference:
             *(f"values: {name:{width}}  max {e.max:.1e}  mean {e.mean:.1e}" for name, e in self.values.items()),
         ]
 
-    def _lacking(self) -> dict[str, list[str]]:
+    def _unshared(self) -> dict[str, list[str]]:
         return {"a": self.only_a, "b": self.only_b}
 
 
@@ -111,13 +115,13 @@ def diff(a: Any, b: Any, progress: bool = False) -> Difference:
 def difference(a: Checkpoint, b: Checkpoint, progress: bool = False) -> Difference:
     """Compares two opened checkpoints."""
     order = {fit_prefix(row.torch, "qa"): i for i, row in enumerate(rows(a.config, a.task))}
-    first, second = _full(a), _full(b)
+    first, second = _named_tensors(a), _named_tensors(b)
     names = sorted(set(first) | set(second), key=lambda name: (order.get(name, len(order)), name))
     both = [name for name in names if name in first and name in second]
     shapes = {n: (list(first[n].shape), list(second[n].shape)) for n in both if first[n].shape != second[n].shape}
     same_shape = [name for name in both if name not in shapes]
     values, nonfinite = {}, {}
-    with bar(sum(side[name].nbytes for name in same_shape for side in (first, second)), progress) as update:
+    with progress_bar(sum(side[name].nbytes for name in same_shape for side in (first, second)), progress) as update:
         for name in same_shape:
             error, count = _compare(first[name].read(), second[name].read())
             if error is not None:
@@ -133,20 +137,26 @@ def difference(a: Checkpoint, b: Checkpoint, progress: bool = False) -> Differen
         shapes=shapes,
         dtypes={n: (first[n].dtype.name, second[n].dtype.name) for n in both if first[n].dtype != second[n].dtype},
         values=values,
-        config={} if a.inferred or b.inferred else config_difference(a.config, b.config),
+        config={} if a.inferred or b.inferred else _config_difference(a.config, b.config),
         compared=len(same_shape),
-        notes=[*_notes(a, b), *told_nonfinite(nonfinite)],
+        notes=[*_notes(a, b), *nonfinite_notes(nonfinite)],
         nonfinite=nonfinite,
     )
 
 
-def _full(checkpoint: Checkpoint) -> dict:
+def _named_tensors(checkpoint: Checkpoint) -> dict[str, Stored]:
     """The stored tensors by their names in a model with heads, without those that no model loads."""
-    renamed = checkpoint.tensors.renamed(lambda name: fit_prefix(name, "qa")).stored
-    return {name: item for name, item in renamed.items() if not skip_reason(name)}
+    stored = checkpoint.named_for("qa").stored
+    return {name: item for name, item in stored.items() if not skip_reason(name)}
 
 
-def _compare(a, b) -> tuple[Error | None, int]:
+def _config_difference(a: LxmertConfig, b: LxmertConfig) -> dict[str, tuple[Any, Any]]:
+    """Field to its values in a and in b, where they differ."""
+    pairs = {field.name: (getattr(a, field.name), getattr(b, field.name)) for field in fields(LxmertConfig)}
+    return {name: pair for name, pair in pairs.items() if pair[0] != pair[1]}
+
+
+def _compare(a: np.ndarray, b: np.ndarray) -> tuple[Error | None, int]:
     """The error if two arrays are not the same, and at how many places they are not finite."""
     if identical(a, b):
         return None, nonfinite_values(a)

@@ -8,7 +8,7 @@
 | keras | model.weights.h5, or shards with model.weights.json, or a `.keras` archive |
 | original | `.pth` files of the original code |
 
-The format is told by what a file holds, not by its name. Reading is lazy and never runs code from a file.
+The format is detected from what a file holds, not from its name. Reading is lazy and never runs code from a file.
 """
 
 import json
@@ -23,7 +23,8 @@ from typing import Any
 
 from conversion.compare import identical
 from conversion.copies import canonically_named, merged
-from conversion.names import LAYOUTS, Row, contradictions, find_task, fit_prefix, infer_config, lookup
+from conversion.matching import Matched, contradictions, find_task, infer_config, match
+from conversion.names import LAYOUTS, Row, fit_prefix, lookup
 from conversion.readers import Content, read_h5, read_pickle, read_safetensors, read_zip, reading
 from conversion.report import counted, some
 from conversion.tensors import Stored, Tensors
@@ -46,7 +47,7 @@ WEIGHT_FILES = {
 }
 SUFFIXES = (".safetensors", ".h5", ".keras", ".bin", ".pth", ".pt")
 # Checkpoints of other names; `model_00000.weights.h5` is a shard, and `rng_state.pth` the state of a training.
-WHOLE = re.compile(r"(?!rng_state|\.).*(\.keras|\.pth|(?<!_\d{5})\.weights\.h5)")
+WEIGHTS_NAME = re.compile(r"(?!rng_state|\.).*(\.keras|\.pth|(?<!_\d{5})\.weights\.h5)")
 
 INDEXES = (".index.json", ".weights.json")
 
@@ -62,9 +63,9 @@ class Checkpoint:
         format: "hf-pt", "hf-pt-bin", "hf-tf", "keras" or "original".
         tensors: by upstream's PyTorch names, in PyTorch layout; a bare backbone has no `lxmert.` prefix.
         config: from the config.json beside the file or in it, else inferred from the shapes.
-        task: "model", "pretraining", "qa" or "visual-reasoning", told by the heads.
+        task: "model", "pretraining", "qa" or "visual-reasoning", as its heads show.
         config_file: where the config was read from, if it was.
-        inferred: why the config is told from the shapes, with a guess for what they do not tell; "" if it is not.
+        inferred: why the config is inferred from the shapes, with a guess for what they do not show; "" if it is not.
         notes: what else its user should know.
     """
 
@@ -87,6 +88,36 @@ class Checkpoint:
         """In which sizes the config is not the tensors' own, or ""."""
         return _contradiction(self.config_file or "the config", self.config, self.tensors.shapes)
 
+    def named_for(self, task: str) -> Tensors:
+        """The tensors under the names that models of `task` have for them."""
+        return self.tensors.renamed(lambda name: fit_prefix(name, task))
+
+    def match(
+        self,
+        task: str | None = None,
+        config: LxmertConfig | None = None,
+        ignore_mismatched_sizes: bool = False,
+        allow_missing: bool = False,
+    ) -> Matched:
+        """What of it a model takes, by default one of its own task and config.
+
+        Args:
+            task, config: the model's.
+            ignore_mismatched_sizes, allow_missing: as of `conversion.matching.match`.
+
+        Raises:
+            ValueError: as `conversion.matching.match`; the message begins with the path, and says where the config
+                contradicts the tensors.
+        """
+        task, config = task or self.task, config or self.config
+        try:
+            return match(self.tensors.shapes, task, config, ignore_mismatched_sizes, allow_missing)
+        except ValueError as error:
+            head, *details = str(error).splitlines()
+            if self.contradiction:
+                head = f"{head.removesuffix('.')}: {self.contradiction}."
+            raise ValueError("\n".join([f"{self.path}: {head}", *details])) from None
+
 
 # Opening
 
@@ -108,7 +139,7 @@ def open_checkpoint(path: str | os.PathLike, config: LxmertConfig | str | os.Pat
     """
     source, path = Path(path), find_weights(Path(path))
     format, tensors, own_config = read_file(path)
-    beside, notes = path.parent / CONFIG_NAME, _others(source, path)
+    beside, notes = path.parent / CONFIG_NAME, _other_checkpoints(source, path)
     for note in notes:
         logger.info(note, extra={"note": True})
     if isinstance(config, LxmertConfig):
@@ -121,8 +152,8 @@ def open_checkpoint(path: str | os.PathLike, config: LxmertConfig | str | os.Pat
         return checkpoint_of(path, format, tensors, None, notes=notes)
     if source.is_dir():
         return checkpoint_of(path, format, tensors, LxmertConfig.from_json_file(beside), beside, notes=notes)
-    if ignored := _why_ignored(beside, tensors):
-        return checkpoint_of(path, format, tensors, None, why=ignored)
+    if reason := _reason_to_ignore(beside, tensors):
+        return checkpoint_of(path, format, tensors, None, reason=reason)
     return checkpoint_of(path, format, tensors, LxmertConfig.from_json_file(beside), beside)
 
 
@@ -132,20 +163,20 @@ def checkpoint_of(
     tensors: Tensors,
     config: LxmertConfig | None,
     config_file: Path | None = None,
-    why: str = f"there is no {CONFIG_NAME}",
+    reason: str = f"there is no {CONFIG_NAME}",
     notes: tuple[str, ...] = (),
 ) -> Checkpoint:
-    """A checkpoint of tensors; without a config, one is inferred from their shapes, and `why` tells the user why."""
+    """A checkpoint of tensors; without a config, one is inferred from their shapes, for the `reason` given."""
     task = find_task(tensors.shapes)
     notes = (*notes, UNTIED) if _untied(tensors) else notes
     if config is not None:
         return Checkpoint(path, format, tensors, config, task, config_file, notes=notes)
     with reading(path):
         config = infer_config(tensors.shapes)
-    return Checkpoint(path, format, tensors, config, task, inferred=why, notes=notes)
+    return Checkpoint(path, format, tensors, config, task, inferred=reason, notes=notes)
 
 
-def _why_ignored(file: Path, tensors: Tensors) -> str:
+def _reason_to_ignore(file: Path, tensors: Tensors) -> str:
     """Why the config beside a single file is not that file's, or ""."""
     try:
         config = LxmertConfig.from_json_file(file)
@@ -158,17 +189,17 @@ def _why_ignored(file: Path, tensors: Tensors) -> str:
 
 
 def _contradiction(source: Path | str, config: LxmertConfig, shapes: Mapping[str, Any]) -> str:
-    sizes = [f"{name}={given}, the tensors {told}" for name, (given, told) in contradictions(config, shapes).items()]
+    sizes = [f"{name}={given}, the tensors {found}" for name, (given, found) in contradictions(config, shapes).items()]
     return f"{source} says {some(sizes, 2)}" if sizes else ""
 
 
-def _others(source: Path, path: Path) -> tuple[str, ...]:
+def _other_checkpoints(source: Path, path: Path) -> tuple[str, ...]:
     """A note if a directory holds other checkpoints than the one that is read."""
     if not source.is_dir():
         return ()
     files = sorted(file.name for file in source.iterdir() if file.is_file() and file.name != path.name)
     found = [name for name in WEIGHT_FILES if name in files]
-    found += [name for name in files if name not in found and WHOLE.fullmatch(name)]
+    found += [name for name in files if name not in found and WEIGHTS_NAME.fullmatch(name)]
     return (f"{source} also holds {some(found)}; {path.name} is used",) if found else ()
 
 
@@ -229,7 +260,7 @@ def _read_content(path: Path, index_allowed: bool) -> Content:
         if not index_allowed:
             raise ValueError("it is an index, named in the weight_map of an index, which must name files with tensors")
         return _read_index(path)
-    raise ValueError(_no_checkpoint(start))
+    raise ValueError(_unknown_format(start))
 
 
 def _named(content: Content) -> Tensors:
@@ -250,7 +281,7 @@ def _inverse(row: Row, item: Stored) -> Stored:
     return Stored(layout.shape(item.shape), item.dtype, lambda: layout.inverse(item.read()))
 
 
-def _no_checkpoint(start: bytes) -> str:
+def _unknown_format(start: bytes) -> str:
     """What a file that starts like this may be instead, and what to do."""
     if not start:
         return "it is empty; download or copy it again"
@@ -279,7 +310,7 @@ def _read_index(path: Path) -> Content:
         raise ValueError(f"its files must all be of one format, got {formats}")
     [(format, spelling)] = kinds
     names = {name for content in contents.values() for name in content.stored}
-    lost = sorted(name for name in index["weight_map"] if not _is_held(name, spelling, names))
+    lost = sorted(name for name in index["weight_map"] if not _holds(name, spelling, names))
     if lost:
         raise ValueError(f"its files lack {counted(lost, 'tensor')} of its weight_map, first {lost[0]}")
     everything = (
@@ -309,7 +340,7 @@ def _files(path: Path, weight_map: dict[str, Any]) -> list[str]:
     return sorted(files)
 
 
-def _is_held(name: str, spelling: str, names: Collection[str]) -> bool:
+def _holds(name: str, spelling: str, names: Collection[str]) -> bool:
     """Whether an index's name is that of a tensor: TensorFlow's has the root model's before it, Keras' is a layer's."""
     if spelling == "h5_path":
         return any(tensor.startswith(f"{name.strip('/')}/") for tensor in names)

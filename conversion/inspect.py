@@ -6,11 +6,12 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from conversion.formats import Checkpoint
-from conversion.names import ARCHITECTURES, Shape, fit_prefix, rows, skip_reason
+from conversion.names import Shape, rows, skip_reason
 from conversion.report import counted, grouped, some
+from conversion.source import open_source
 from conversion.tensors import DTYPES, SAFETENSORS_TYPES, Stored
 from lxmert_tf.configuration import LxmertConfig
-from lxmert_tf.weights import open_source
+from lxmert_tf.tasks import ARCHITECTURES
 
 SIZES = (
     "l_layers",
@@ -49,7 +50,7 @@ class Inspection:
         format: "hf-pt", "hf-pt-bin", "hf-tf", "keras" or "original".
         class_name: the PyTorch class of its model.
         task: "model", "pretraining", "qa" or "visual-reasoning".
-        config: "file" if it was read from one, "inferred" if it is told from the shapes, "given" if it was passed.
+        config: "file" if it was read from one, "inferred" if it is from the shapes, "given" if it was passed.
         config_file: where it was read from, if it was.
         sizes: depths and widths, by config field. Inferred ones of absent heads are defaults.
         tensors: the table, in the order of the file.
@@ -109,7 +110,7 @@ class Inspection:
 
 
 def inspect(source: Any, config: LxmertConfig | str | os.PathLike | None = None) -> Inspection:
-    """Inspects a checkpoint; of its tensors it reads at most a decoder's, to tell whether it is tied.
+    """Inspects a checkpoint; of its tensors it reads at most a decoder's, to see whether it is tied.
 
     Args:
         source: a file, a directory or a Hub id; or a model or a state dict in memory.
@@ -122,7 +123,7 @@ def inspect(source: Any, config: LxmertConfig | str | os.PathLike | None = None)
     checkpoint = open_source(source, config)
     config, task = checkpoint.config, checkpoint.task
     wanted = {row.torch: row.shape(config) for row in rows(config, task)}
-    tensors = {fit_prefix(name, task): item for name, item in checkpoint.tensors.stored.items()}
+    tensors = checkpoint.named_for(task).stored
     shapes = {name: item.shape for name, item in tensors.items()}
     skipped = {name: reason for name in shapes if (reason := skip_reason(name))}
     return Inspection(

@@ -5,10 +5,11 @@ from typing import Any
 
 import numpy as np
 
+from conversion.models import assign_rows, task_of_model
 from conversion.plan import Plan, make_plan
+from conversion.source import open_source
 from conversion.tensors import to_torch
 from lxmert_tf.configuration import LxmertConfig
-from lxmert_tf.weights import assign_rows, open_source, task_of_model
 
 
 def load_state_dict(
@@ -35,7 +36,7 @@ def load_into(model: Any, source: Any, allow_missing: bool = False) -> Plan:
     """Gives a model of `lxmert_tf`, `lxmert_pt` or upstream's PyTorch the weights of a checkpoint, in its own dtype.
 
     Args:
-        model: its class and config tell which tensors it takes.
+        model: its class and config determine which tensors it takes.
         source: as of `conversion.convert.convert`.
         allow_missing: draw anew what the source lacks instead of refusing it.
 

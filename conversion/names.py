@@ -1,7 +1,7 @@
 """The table of names: every tensor of LXMERT in PyTorch, Keras and old TensorFlow spelling, its layout and its shape.
 
 The table is the data below: rows in blocks, blocks in blocks. Code only expands it for a config's depths, heads and
-task into exact names, and compares a checkpoint's names with it.
+task into exact names.
 """
 
 from collections.abc import Callable, Collection, Iterable, Mapping
@@ -11,7 +11,6 @@ from typing import NamedTuple
 
 import numpy as np
 
-from conversion.report import counted, grouped, some
 from lxmert_tf.configuration import LxmertConfig
 
 Shape = tuple[int, ...]
@@ -163,7 +162,7 @@ GLOBALS = _block(
     ),
     pooler=_block(dense=_dense(H, H)),
 )
-# Each with a slot for the number of the layer, and the config field that says how many there are.
+# Each with a slot for the number of the layer, and the config field with their number.
 STACKS = {
     "l_layers": _block(encoder=_block(layer=LAYER)),
     "r_layers": _block(encoder=_block(r_layers=LAYER)),
@@ -231,27 +230,6 @@ SKIPPED_PARTS = {"optimizer": "the optimizer's state, not the model's"}  # of a 
 def skip_reason(name: str) -> str | None:
     """Why a tensor is left out on purpose whatever the model, or None."""
     return SKIPPED.get(name) or SKIPPED_PARTS.get(name.split("/")[0])
-
-
-# The PyTorch class of each task; ours in Keras has "TF" before it.
-ARCHITECTURES = {
-    "model": "LxmertModel",
-    "pretraining": "LxmertForPreTraining",
-    "qa": "LxmertForQuestionAnswering",
-    "visual-reasoning": "LxmertForVisualReasoning",
-}
-
-
-def task_of(class_name: str) -> str:
-    """The task of a model class of ours or upstream's.
-
-    Raises:
-        ValueError: it is none of them.
-    """
-    for task, architecture in ARCHITECTURES.items():
-        if class_name.removeprefix("TF") == architecture:
-            return task
-    raise ValueError(f"{class_name} is not an LXMERT model; expected one of {', '.join(ARCHITECTURES.values())}.")
 
 
 # Expansion
@@ -354,161 +332,3 @@ def fit_prefix(name: str, task: str) -> str:
     if task == "model":
         return name.removeprefix("lxmert.")
     return f"lxmert.{name}" if name.startswith(("embeddings.", "encoder.", "pooler.")) else name
-
-
-def find_task(shapes: Mapping[str, Shape]) -> str:
-    """The task of the model that tensors of these PyTorch names and shapes belong to."""
-    heads = {name.split(".")[0] for name in shapes}
-    if heads & {"cls", "obj_predict_head"}:
-        return "pretraining"
-    if "answer_head" not in heads:
-        return "model"
-    first = shapes.get("answer_head.logit_fc.0.weight", ())
-    return "visual-reasoning" if len(first) == 2 and first[0] == first[1] else "qa"
-
-
-# Comparing a checkpoint with the table
-
-
-@dataclass(frozen=True)
-class Matched:
-    """What a checkpoint gives a model.
-
-    Args:
-        loaded: rows it has, in the model's shape.
-        missing: PyTorch names that stay initialised: heads it lacks and, if asked for, tensors of other shapes.
-        unused: PyTorch names it has beyond the model's, each with the reason.
-    """
-
-    loaded: list[Row]
-    missing: list[str]
-    unused: dict[str, str]
-
-    def summary(self) -> str:
-        """One line: tensors loaded, missing, unused with the reason."""
-        missing = f" ({', '.join(self.missing)})" if self.missing else ""
-        unused = "; ".join(f"{some(names, 3)}: {reason}" for reason, names in grouped(self.unused).items())
-        return (
-            f"{counted(self.loaded, 'tensor')} loaded, {len(self.missing)} missing and initialised{missing}, "
-            f"{len(self.unused)} unused{f' ({unused})' if unused else ''}"
-        )
-
-
-def match(
-    shapes: Mapping[str, Shape], task: str, config: LxmertConfig, ignore_mismatched_sizes: bool = False
-) -> Matched:
-    """Compares a checkpoint with the table for `task` and `config`.
-
-    Args:
-        shapes: PyTorch names and shapes of the checkpoint.
-        task: the model's task.
-        config: the model's config.
-        ignore_mismatched_sizes: leave tensors of another shape initialised instead of refusing them.
-
-    Raises:
-        ValueError: with every missing, unexpected and misshapen tensor. A head may be missing as a whole.
-    """
-    wanted = {row.torch: row.shape(config) for row in rows(config, task)}
-    pairs = [each == "visual-reasoning" for each in (task, find_task(shapes))]
-    given = {fit_prefix(name, task): tuple(shape) for name, shape in shapes.items()}
-    reasons = {name: _why_unused(name, wanted, task, pairs[0] != pairs[1]) for name in sorted(given)}
-    found = {name: shape for name, shape in given.items() if not reasons[name]}
-
-    heads = {head_of(name) for name in found}
-    absent = {name for name in wanted if name not in found}
-    initialised = {name for name in absent if head_of(name) and head_of(name) not in heads}
-    misshapen = {name for name in wanted if name in found and found[name] != wanted[name]}
-    problems = {
-        "missing": [f"{name} {list(wanted[name])}" for name in sorted(absent - initialised)],
-        "unexpected": [f"{name} {list(found[name])}" for name in sorted(found) if name not in wanted],
-        "misshapen": [f"{name} {list(found[name])}, expected {list(wanted[name])}" for name in sorted(misshapen)],
-    }
-    if ignore_mismatched_sizes:
-        problems["misshapen"] = []
-    if any(problems.values()):
-        raise ValueError(_report(problems, task))
-    left = absent | misshapen
-    return Matched(
-        loaded=[row for row in rows(config, task) if row.torch not in left],
-        missing=sorted(left),
-        unused={name: reason for name, reason in reasons.items() if reason},
-    )
-
-
-def _why_unused(name: str, wanted: Collection[str], task: str, other_head: bool) -> str | None:
-    """Why a model leaves a tensor aside, or None."""
-    if reason := skip_reason(name):
-        return reason
-    if other_head and head_of(name) == "answer_head":
-        return "an answer head for one image does not fit pairs of images, nor the other way round"
-    if name not in wanted and any(name == row.torch for block in ALL_HEADS for row in block):
-        return f"{ARCHITECTURES[task]} of this config has no such head"
-    return None
-
-
-def _report(problems: Mapping[str, list[str]], task: str) -> str:
-    counts = ", ".join(f"{len(lines)} {kind}" for kind, lines in problems.items() if lines)
-    hint = "check that its config is the checkpoint's own"
-    if problems["misshapen"]:
-        hint += ", or leave misshapen ones initialised with ignore_mismatched_sizes=True"
-    lines = [f"  {kind}: {line}" for kind, lines in problems.items() for line in lines]
-    return "\n".join([f"The tensors do not fit {ARCHITECTURES[task]}: {counts}; {hint}.", *lines])
-
-
-# Without a config
-
-
-def infer_config(shapes: Mapping[str, Shape]) -> LxmertConfig:
-    """The config that tensors of these PyTorch names and shapes belong to.
-
-    Shapes do not tell the number of attention heads: 64 wide each is assumed, as in every published model.
-
-    Raises:
-        ValueError: the tensors are not those of an LXMERT model; the message names the first one missing.
-    """
-    task = find_task(shapes)
-    shapes = {fit_prefix(name, "qa"): shape for name, shape in shapes.items()}
-    depths = {stack: _depth(stack, shapes) for stack in STACKS}
-    for row in expand(depths, (), bare=False):
-        if row.torch not in shapes:
-            raise ValueError(f"There is no tensor {row.torch}, so these are not the weights of an LXMERT model.")
-    sizes = {name: told[-1] for name, told in _sizes_told(shapes).items()}
-    hidden = sizes["hidden_size"]
-    heads = {"num_attention_heads": hidden // 64 if hidden % 64 == 0 else 1}
-    return LxmertConfig(**sizes, **heads, **_switches(task, shapes))
-
-
-def contradictions(config: LxmertConfig, shapes: Mapping[str, Shape]) -> dict[str, tuple[int, int]]:
-    """The sizes in which no tensor agrees with a config: field to the config's and to the tensors'."""
-    given = {name: getattr(config, name) for name in _sizes_told(shapes)}
-    return {name: (given[name], told[-1]) for name, told in _sizes_told(shapes).items() if given[name] not in told}
-
-
-def _sizes_told(shapes: Mapping[str, Shape]) -> dict[str, list[int]]:
-    """Config field to its value in every tensor that tells it."""
-    task = find_task(shapes)
-    shapes = {fit_prefix(name, "qa"): shape for name, shape in shapes.items()}
-    depths = {stack: _depth(stack, shapes) for stack in STACKS}
-    told = {stack: [depth] for stack, depth in depths.items()}
-    for row in expand(depths, () if task == "visual-reasoning" else ALL_HEADS, bare=False):
-        for name, size in zip(row.sizes, shapes.get(row.torch, ()), strict=False):
-            if isinstance(name, str) and "*" not in name:
-                told.setdefault(name, []).append(size)
-    return told
-
-
-def _depth(stack: str, shapes: Collection[str]) -> int:
-    return next(i for i in count() if not any(row.torch in shapes for row in layer(stack, i, bare=False)))
-
-
-def _switches(task: str, shapes: Collection[str]) -> dict[str, bool]:
-    """Which pretraining tasks a checkpoint has heads for; all of them where it is not of pretraining."""
-    if task != "pretraining":
-        return {}
-    heads = {head_of(name) for name in shapes}
-    visual = {
-        f"visual_{loss}_loss": f"obj_predict_head.decoder_dict.{loss}.weight" in shapes
-        for loss in ("obj", "attr", "feat")
-    }
-    switches = {"task_obj_predict": "obj_predict_head" in heads, "task_qa": "answer_head" in heads}
-    return {**switches, **visual} if switches["task_obj_predict"] else switches

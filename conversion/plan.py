@@ -1,16 +1,18 @@
 """What a conversion will write: a checkpoint's tensors mapped to a model of a task, nothing read yet."""
 
 import zlib
+from collections.abc import Collection
 from dataclasses import dataclass
 
 import numpy as np
 
 from conversion.formats import Checkpoint
-from conversion.names import ARCHITECTURES, Row, fit_prefix, head_of, match, rows
+from conversion.names import Row, rows
 from conversion.report import counted, some
 from conversion.tensors import DTYPES, SAFETENSORS_TYPES, Stored, Tensors
+from lxmert_tf.command_line import option
 from lxmert_tf.configuration import LxmertConfig
-from lxmert_tf.weights import misfit
+from lxmert_tf.tasks import ARCHITECTURES
 
 
 class Incomplete(ValueError):
@@ -43,39 +45,44 @@ class Plan:
     notes: list[str]
 
 
+def check_choice(name: str, value: str | None, choices: Collection[str]) -> None:
+    """Refuses a value that is neither None nor one of the choices.
+
+    Raises:
+        ValueError: naming the argument, the choices and the value.
+    """
+    if value is not None and value not in choices:
+        raise ValueError(f"{name} must be one of {', '.join(choices)}, got {value!r}.")
+
+
 def make_plan(checkpoint: Checkpoint, task: str, dtype: str | None, allow_missing: bool) -> Plan:
     """Maps a checkpoint to a model of `task`.
 
     Raises:
         Incomplete: it lacks tensors, and that is not allowed.
-        ValueError: it has unexpected or misshapen tensors.
+        ValueError: it has unexpected or misshapen tensors, or `dtype` is not one of `DTYPES`.
     """
+    check_choice("dtype", dtype, DTYPES)
     config = checkpoint.config
     table = rows(config, task)
-    shapes = checkpoint.tensors.renamed(lambda name: fit_prefix(name, task)).shapes
-    parts = {head_of(name) for name in shapes} | {None}
-    holes = {row.torch: row.shape(config) for row in table if row.torch not in shapes and head_of(row.torch) in parts}
-    try:
-        matched = match({**shapes, **holes}, task, config)
-    except ValueError as error:
-        raise ValueError(misfit(checkpoint, error)) from None
-    missing = sorted({*holes, *matched.missing})
+    matched = checkpoint.match(task, allow_missing=True)
+    missing = matched.missing
     if missing and not allow_missing:
-        told = checkpoint.contradiction
+        contradiction = f"{checkpoint.contradiction}; " if checkpoint.contradiction else ""
         raise Incomplete(
             f"{checkpoint.path} lacks {counted(missing, 'tensor')} of {ARCHITECTURES[task]}: {some(missing)}; "
-            f"{f'{told}; ' if told else ''}choose another task, or have them initialised with allow_missing=True."
+            f"{contradiction}choose another task, or have them initialised with {option('allow_missing=True')}."
         )
-    source = _prepared(checkpoint, task, table, missing, DTYPES.get(dtype))
+    source = _model_tensors(checkpoint, task, table, missing, DTYPES.get(dtype))
     tensors = source if dtype is None else source.cast(DTYPES[dtype])
     return Plan(table, tensors, source, config, task, matched.unused, missing, [*checkpoint.notes])
 
 
-def _prepared(
+def _model_tensors(
     checkpoint: Checkpoint, task: str, table: list[Row], missing: list[str], dtype: np.dtype | None
 ) -> Tensors:
     """The model's tensors, fresh in `dtype` where the checkpoint lacks them."""
-    source = checkpoint.tensors.renamed(lambda name: fit_prefix(name, task)).stored
+    source = checkpoint.named_for(task).stored
     known = (source[row.torch].dtype for row in table if row.torch in source)
     fresh_dtype = next((dtype for dtype in known if dtype in SAFETENSORS_TYPES), np.dtype("float32"))
 

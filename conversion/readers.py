@@ -18,10 +18,11 @@ import numpy as np
 from safetensors import SafetensorError, safe_open
 
 from conversion.copies import merged
-from conversion.names import Shape, task_of
+from conversion.names import Shape
 from conversion.tensors import BFLOAT16, SAFETENSORS_TYPES, Stored, from_torch, torch_dtype
 from lxmert_tf.configuration import LxmertConfig
-from lxmert_tf.files import ENTRY_HEADER, content_offset
+from lxmert_tf.files import ENTRY_HEADER, content_offset, parse_json
+from lxmert_tf.tasks import task_of
 
 # What is refused because it would fill the memory: more than this many bytes, and this many times its size in the file.
 LARGE, EXPANSION = 2**20, 100
@@ -56,7 +57,7 @@ class Unreadable(ValueError):
 
 @contextmanager
 def reading(path: Path) -> Iterator[None]:
-    """Turns whatever a library says of a damaged file into one `Unreadable` that names it."""
+    """Turns any error of a library over a damaged file into one `Unreadable` that names it."""
     try:
         yield
     except (FileNotFoundError, ImportError):
@@ -88,7 +89,7 @@ def _first_line(error: Exception) -> str:
 
 
 def _lazy(path: Path, shape: Shape, dtype: np.dtype, read: Callable[[], np.ndarray]) -> Stored:
-    def read_or_tell() -> np.ndarray:
+    def read_checked() -> np.ndarray:
         with reading(path):
             array = read()
             if (array.shape, array.dtype) != (tuple(shape), dtype):
@@ -97,10 +98,10 @@ def _lazy(path: Path, shape: Shape, dtype: np.dtype, read: Callable[[], np.ndarr
                 )
             return array
 
-    return Stored(tuple(shape), dtype, read_or_tell)
+    return Stored(tuple(shape), dtype, read_checked)
 
 
-def _refuse_bomb(name: str, size: int, stored: int) -> None:
+def _check_expansion(name: str, size: int, stored: int) -> None:
     if size > LARGE and size > EXPANSION * stored:
         raise ValueError(f"{name} would expand from {stored:,} to {size:,} bytes, which is refused")
 
@@ -155,16 +156,7 @@ def _read_header(path: Path) -> tuple[dict[str, Any], int]:
         length, size = int.from_bytes(file.read(8), "little"), path.stat().st_size
         if length > min(size - 8, MAX_HEADER):
             raise ValueError(f"it is cut short or damaged: of its {size:,} bytes, {length:,} should be header")
-        return json.loads(file.read(length), object_pairs_hook=_without_duplicates), 8 + length
-
-
-def _without_duplicates(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    values: dict[str, Any] = {}
-    for name, value in pairs:
-        if name in values:
-            raise ValueError(f"its header has two entries called {name!r}")
-        values[name] = value
-    return values
+        return parse_json(file.read(length)), 8 + length
 
 
 def read_zip(path: Path) -> Content:
@@ -175,7 +167,7 @@ def read_zip(path: Path) -> Content:
         if len(set(names)) < len(names):
             raise ValueError("it has two entries of the same name")
         for entry in entries:
-            _refuse_bomb(entry.filename, entry.file_size, entry.compress_size)
+            _check_expansion(entry.filename, entry.file_size, entry.compress_size)
             if entry.flag_bits & ENCRYPTED:
                 raise ValueError(f"its entry {entry.filename} is encrypted; unpack it, or save it without a password")
         if "model.weights.h5" in names:
@@ -246,7 +238,7 @@ def read_pickle(path: Path, mmap: bool = False) -> Content:
     for name, _, value in entries:
         if value.layout != torch.strided or value.is_quantized or value.is_meta or value.is_nested:
             raise ValueError(f"{name} is a sparse, quantized, nested or meta tensor; save it as a plain one")
-        _refuse_bomb(name, value.numel() * value.element_size(), value.untyped_storage().nbytes())
+        _check_expansion(name, value.numel() * value.element_size(), value.untyped_storage().nbytes())
     stored = merged(
         (name, place, _lazy(path, value.shape, torch_dtype(value), lambda value=value: from_torch(value)))
         for name, place, value in entries
@@ -269,7 +261,7 @@ def _read_h5(file: h5py.File, path: Path, data: np.ndarray) -> Content:
                 raise ValueError(f"its dataset {name} lies in another file, which is refused")
             if item.shape is None or item.dtype.kind not in "fiubV" or item.dtype.fields or item.dtype.subdtype:
                 raise ValueError(f"its dataset {name} must hold numbers, got {item.dtype}")
-            _refuse_bomb(f"its dataset {name}", item.nbytes, item.id.get_storage_size())
+            _check_expansion(f"its dataset {name}", item.nbytes, item.id.get_storage_size())
             datasets[name] = item
 
     file.visititems(visit)  # follows neither soft nor external links

@@ -1,4 +1,4 @@
-"""How long work is shown: a progress bar, numbers of things, and long lists of names, in short sentences."""
+"""What reports are made of: counts, short lists of names, groups by reason, and a progress bar."""
 
 from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence, Sized
 from contextlib import contextmanager
@@ -30,8 +30,8 @@ def grouped(reasons: Mapping[str, Key]) -> dict[Key, list[str]]:
 
 
 @contextmanager
-def bar(total: int, shown: bool, unit: str = "B") -> Iterator[Callable[[int], object]]:
+def progress_bar(total: int, shown: bool, unit: str = "B") -> Iterator[Callable[[int], object]]:
     """Yields what moves the bar on by a number of units; nothing is drawn in the first second, or off a terminal."""
-    hidden = None if shown else True  # None: tqdm looks whether stderr is a terminal
-    with tqdm(total=total, unit=unit, unit_scale=unit == "B", delay=1, disable=hidden, leave=False) as drawn:
+    disable = None if shown else True  # None: unless stderr is a terminal
+    with tqdm(total=total, unit=unit, unit_scale=unit == "B", delay=1, disable=disable, leave=False) as drawn:
         yield drawn.update

@@ -11,12 +11,17 @@ from importlib.util import find_spec
 import numpy as np
 
 from conversion.formats import Checkpoint
-from conversion.names import ARCHITECTURES, head_of, match, rows
+from conversion.names import STACKS, head_of, rows
 from lxmert_tf.command_line import quiet_start
 from lxmert_tf.configuration import LxmertConfig
 from lxmert_tf.input_table import IMAGE_INPUTS
+from lxmert_tf.tasks import ARCHITECTURES, keras_class
 
 EXAMPLES, TOKENS, BOXES = 4, 9, 6
+# What every model computes with and shapes do not show.
+BEYOND_SHAPES = ("num_attention_heads", "hidden_act", "layer_norm_eps")
+PRETRAINING_TASKS = ("task_matched", "task_mask_lm", "task_obj_predict", "task_qa")
+VISUAL_LOSSES = ("visual_obj_loss", "visual_attr_loss", "visual_feat_loss", "visual_loss_normalizer")
 # The head that each output of a whole model comes from.
 HEAD_OUTPUTS = {
     "prediction_logits": "cls",
@@ -24,6 +29,17 @@ HEAD_OUTPUTS = {
     "question_answering_score": "answer_head",
     "logits": "answer_head",
 }
+
+
+def fields_in_use(config: LxmertConfig, task: str) -> set[str]:
+    """The config's fields that a model of `task` computes its outputs and losses with.
+
+    Not among them: dropout and how weights are drawn; the names of answers; what a call returns by default; and sizes
+    of heads that the model does not have.
+    """
+    sizes = {size.rpartition("*")[2] for row in rows(config, task) for size in row.sizes if isinstance(size, str)}
+    losses = (*PRETRAINING_TASKS, *(VISUAL_LOSSES if config.task_obj_predict else ())) if task == "pretraining" else ()
+    return {*BEYOND_SHAPES, *STACKS, *sizes, *losses}
 
 
 def example_inputs(*configs: LxmertConfig) -> dict[str, np.ndarray]:
@@ -57,7 +73,7 @@ def example_inputs(*configs: LxmertConfig) -> dict[str, np.ndarray]:
     }
 
 
-def computed_in_order(config: LxmertConfig) -> list[tuple[str, str]]:
+def output_order(config: LxmertConfig) -> list[tuple[str, str]]:
     """Every output of a model with every head, with the block that computes it, first to last.
 
     Names are those of the models' outputs, `name.index` for entries of a tuple, and `obj_predict_head.obj` and so on.
@@ -98,7 +114,7 @@ def _layer_outputs(stream: str, depth: int) -> Iterator[tuple[str, str]]:
 
 
 def run_keras(checkpoint: Checkpoint, inputs: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
-    """The outputs of a checkpoint's model in `lxmert_tf`, float64, by the names of `computed_in_order`.
+    """The outputs of a checkpoint's model in `lxmert_tf`, float64, by the names of `output_order`.
 
     Heads that the checkpoint lacks are left out.
     """
@@ -107,11 +123,10 @@ def run_keras(checkpoint: Checkpoint, inputs: dict[str, np.ndarray]) -> dict[str
 
         keras.ops.zeros(())  # the first tensor looks for devices
     import lxmert_tf
-    from lxmert_tf.weights import model_of
 
     with _quiet():
-        model = model_of(getattr(lxmert_tf, f"TF{ARCHITECTURES[checkpoint.task]}"), checkpoint, "float64")
-    outputs = _outputs(model, inputs, _whole_heads(checkpoint), checkpoint.task)
+        model = getattr(lxmert_tf, keras_class(checkpoint.task)).from_pretrained(checkpoint, dtype="float64")
+    outputs = _outputs(model, inputs, _complete_heads(checkpoint), checkpoint.task)
     return {name: keras.ops.convert_to_numpy(value) for name, value in outputs.items()}
 
 
@@ -124,7 +139,7 @@ def run_pytorch(checkpoint: Checkpoint, inputs: dict[str, np.ndarray]) -> dict[s
     with _quiet(), torch.no_grad():
         model = getattr(lxmert_pt, ARCHITECTURES[checkpoint.task]).from_pretrained(checkpoint, dtype=torch.float64)
         given = {name: torch.from_numpy(value) for name, value in inputs.items()}
-        outputs = _outputs(model, given, _whole_heads(checkpoint), checkpoint.task)
+        outputs = _outputs(model, given, _complete_heads(checkpoint), checkpoint.task)
     return {name: value.numpy() for name, value in outputs.items()}
 
 
@@ -163,15 +178,15 @@ def _paired(inputs: dict) -> dict:
     }
 
 
-def _whole_heads(checkpoint: Checkpoint) -> set[str]:
+def _complete_heads(checkpoint: Checkpoint) -> set[str]:
     """The heads that the checkpoint has all tensors of; others would be drawn at random."""
-    missing = match(checkpoint.tensors.shapes, checkpoint.task, checkpoint.config).missing
+    missing = checkpoint.match().missing
     return {head_of(row.torch) for row in rows(checkpoint.config, checkpoint.task)} - {None, *map(head_of, missing)}
 
 
 @contextmanager
 def _quiet() -> Iterator[None]:
-    """Without the lines about missing heads and a config that is a guess: what runs the models tells them itself."""
+    """Without the log lines on missing heads and an inferred config, which the caller reports itself."""
     logger = logging.getLogger("lxmert_tf")
     level = logger.level
     logger.setLevel(logging.ERROR)

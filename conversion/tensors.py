@@ -38,7 +38,7 @@ class Stored:
 
 
 class Tensors(Mapping[str, np.ndarray]):
-    """Tensors by name, each read when it is asked for; `stored` tells their shapes and dtypes without reading."""
+    """Tensors by name, each read when it is asked for; `stored` has their shapes and dtypes without reading."""
 
     def __init__(self, stored: Mapping[str, Stored]):
         self.stored = dict(stored)
@@ -92,8 +92,8 @@ class Tensors(Mapping[str, np.ndarray]):
         stored = self.stored.items()
         return Tensors({name: Stored(item.shape, dtype, partial(read, item)) for name, item in stored})
 
-    def watched(self, update: Callable[[int], Any]) -> "Tensors":
-        """The same tensors; `update` is told the bytes of each one that is read."""
+    def with_progress(self, update: Callable[[int], Any]) -> "Tensors":
+        """The same tensors; `update` is called with the bytes of each one that is read."""
 
         def read(item: Stored) -> np.ndarray:
             update(item.nbytes)

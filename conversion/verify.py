@@ -10,14 +10,14 @@ from typing import Any
 import numpy as np
 
 from conversion.compare import Error, error_between
-from conversion.configs import BEYOND_SHAPES, computed_with
 from conversion.diff import Difference, difference
 from conversion.formats import Checkpoint
-from conversion.names import HEAD_NAMES, head_of, match
-from conversion.report import bar, counted, some
-from conversion.run_models import computed_in_order, example_inputs, frameworks
+from conversion.names import HEAD_NAMES, head_of
+from conversion.report import counted, progress_bar, some
+from conversion.run_models import BEYOND_SHAPES, example_inputs, fields_in_use, frameworks, output_order
+from conversion.source import open_source
+from lxmert_tf.command_line import option
 from lxmert_tf.configuration import LxmertConfig
-from lxmert_tf.weights import misfit, open_source
 
 
 @dataclass(frozen=True)
@@ -54,7 +54,7 @@ class Verification:
         weights: how the tensors differ.
         outputs: what both compute, in the order of computation; empty if they were not run.
         packages: the packages that ran them.
-        notes: what was not compared or proves nothing, and why; in what the configs differ; and which file was read.
+        notes: what was not compared or proves nothing, with the reason; how the configs differ; which file was read.
         config: field to its values in a and in b, where it makes the models compute something else.
     """
 
@@ -105,7 +105,7 @@ class Verification:
             "first_divergence": None if first is None else {"block": first.block, "name": first.name},
             "weights": {**self.weights.to_dict(), "differing": self.differing_weights},
             "outputs": [
-                {**asdict(each), "errors": {name: _plain(error) for name, error in each.errors.items()}}
+                {**asdict(each), "errors": {name: _json_error(error) for name, error in each.errors.items()}}
                 for each in self.outputs
             ],
             "packages": self.packages,
@@ -149,21 +149,21 @@ class Verification:
                 if weights
                 else []
             ),
-            *([f"{first.block} is the first block that {_what_is_wrong(first)}, in {first.name}"] if first else []),
-            self._negation(),
+            *([f"{first.block} is the first block that {_failure(first)}, in {first.name}"] if first else []),
+            self._inequality(),
         ]
 
-    def _negation(self) -> str:
+    def _inequality(self) -> str:
         if not self.outputs:
             return "different; not run"
         if self.differs:
             return "different"
         things = ((self.weights.nonfinite, "tensor"), (self.nonfinite_outputs, "output"))
-        told = " and ".join(counted(each, noun) for each, noun in things if each)
-        return f"not proven equal: there are values that are not finite in {told}"
+        places = " and ".join(counted(each, noun) for each, noun in things if each)
+        return f"not proven equal: there are values that are not finite in {places}"
 
 
-def _what_is_wrong(output: Output) -> str:
+def _failure(output: Output) -> str:
     return "diverges" if output.is_finite else "is not finite"
 
 
@@ -173,7 +173,7 @@ def _cell(error: Error | None) -> str:
     return f"{error.max:8.1e} {error.mean:8.1e}" if error else f"{'other shape':>17}"
 
 
-def _plain(error: Error | None) -> dict[str, float | None] | None:
+def _json_error(error: Error | None) -> dict[str, float | None] | None:
     """Plain JSON values; what is not finite has no error."""
     if error is None:
         return None
@@ -190,7 +190,7 @@ def verify(
     """Compares weights tensor by tensor, then runs both checkpoints on the same inputs, masks on, in both frameworks.
 
     The models compute in float64, so that rounding explains nothing. Of checkpoints of different tasks, what they have
-    in common is compared. A checkpoint without a config takes from the other's what shapes do not tell. Configs that
+    in common is compared. A checkpoint without a config takes from the other's what shapes do not show. Configs that
     make the models compute something else are a difference, and values that are not finite prove nothing.
 
     Args:
@@ -205,28 +205,28 @@ def verify(
             can be inferred.
     """
     if not max_error >= 0:
-        raise ValueError(f"max_error must be at least 0, got {max_error}.")
+        raise ValueError(f"{option('max_error')} must be at least 0, got {max_error}.")
     first, second = open_source(a, config), open_source(b, config)
-    first, second = _with_guesses_of(first, second), _with_guesses_of(second, first)
+    first, second = _completed_config(first, second), _completed_config(second, first)
     weights = difference(first, second, progress)
-    decisive = _decisive(first, second, weights)
+    decisive = _decisive_fields(first, second, weights)
     outputs, packages, notes = _run(first, second, progress)
     notes = [*weights.notes, *_notes(first, second, weights), *_config_notes(weights.config, decisive), *notes]
     return Verification(max_error, weights, outputs, packages, notes, decisive)
 
 
-def _with_guesses_of(checkpoint: Checkpoint, other: Checkpoint) -> Checkpoint:
-    """Without a config of its own, `checkpoint` with what the other's tells beyond shapes."""
-    told = {name: getattr(other.config, name) for name in BEYOND_SHAPES}
+def _completed_config(checkpoint: Checkpoint, other: Checkpoint) -> Checkpoint:
+    """Without a config of its own, `checkpoint` with what shapes do not show from the other's."""
+    known = {name: getattr(other.config, name) for name in BEYOND_SHAPES}
     if not checkpoint.inferred or other.inferred or checkpoint.config.hidden_size != other.config.hidden_size:
         return checkpoint
-    return replace(checkpoint, config=LxmertConfig.from_dict({**checkpoint.config.to_dict(), **told}))
+    return replace(checkpoint, config=LxmertConfig.from_dict({**checkpoint.config.to_dict(), **known}))
 
 
-def _decisive(a: Checkpoint, b: Checkpoint, weights: Difference) -> dict[str, tuple[Any, Any]]:
+def _decisive_fields(a: Checkpoint, b: Checkpoint, weights: Difference) -> dict[str, tuple[Any, Any]]:
     """The config's fields that differ and make what both have compute something else, losses included."""
     task = a.task if a.task == b.task else "model"
-    read = computed_with(a.config, task) | computed_with(b.config, task)
+    read = fields_in_use(a.config, task) | fields_in_use(b.config, task)
     return {name: pair for name, pair in weights.config.items() if name in read}
 
 
@@ -246,24 +246,26 @@ def _notes(a: Checkpoint, b: Checkpoint, weights: Difference) -> list[str]:
             notes.append(f"{' and '.join(others)} of a and of b differ in size, so they are not compared")
     if a.inferred and b.inferred:
         heads = a.config.num_attention_heads
-        notes.append(f"num_attention_heads={heads} is a guess; if it is wrong, pass config=")
+        notes.append(
+            f"num_attention_heads={heads} is a guess; if it is wrong, {option('pass config=', 'give it with --config')}"
+        )
     return notes
 
 
 def _run(a: Checkpoint, b: Checkpoint, progress: bool) -> tuple[list[Output], list[str], list[str]]:
-    """What both compute, the packages they ran in, and why not in others."""
+    """What both compute, the packages they ran in, and notes on what was not run or compared."""
     try:
         inputs = example_inputs(a.config, b.config)
     except ValueError as error:
         return [], [], [f"not run: {str(error).splitlines()[0]}"]
     for checkpoint in (a, b):
         try:
-            match(checkpoint.tensors.shapes, checkpoint.task, checkpoint.config)
+            checkpoint.match()
         except ValueError as error:
-            return [], [], [f"not run: {misfit(checkpoint, error).splitlines()[0]}"]
+            return [], [], [f"not run: {str(error).splitlines()[0]}"]
     available = frameworks()
     results = {}
-    with bar(2 * len(available), progress, unit="run") as update:
+    with progress_bar(2 * len(available), progress, unit="run") as update:
         for package, run in available.items():
             for side, checkpoint in (("a", a), ("b", b)):
                 results[side, package] = run(checkpoint, inputs)
@@ -273,7 +275,7 @@ def _run(a: Checkpoint, b: Checkpoint, progress: bool) -> tuple[list[Output], li
     if {"lxmert_tf", "lxmert_pt"} <= set(available):
         pairs["a in both"] = results["a", "lxmert_tf"], results["a", "lxmert_pt"]
     outputs = _compared(a.config, pairs)
-    notes = [*_lacking_heads(a, b)]
+    notes = [*_unshared_heads(a, b)]
     if names := [output.name for output in outputs if not output.is_finite]:
         notes.append(f"{counted(names, 'output')} not finite in a or b: {some(names)}")
     if "lxmert_pt" not in available:
@@ -283,7 +285,7 @@ def _run(a: Checkpoint, b: Checkpoint, progress: bool) -> tuple[list[Output], li
     return outputs, list(available), notes
 
 
-def _lacking_heads(a: Checkpoint, b: Checkpoint) -> Iterator[str]:
+def _unshared_heads(a: Checkpoint, b: Checkpoint) -> Iterator[str]:
     """Notes on the heads, or parts of them, that only one of the models has."""
     first, second = _heads(a), _heads(b)
     for side, has, other, others in (("a", first, "b", second), ("b", second, "a", first)):
@@ -295,8 +297,7 @@ def _lacking_heads(a: Checkpoint, b: Checkpoint) -> Iterator[str]:
 
 def _heads(checkpoint: Checkpoint) -> set[str]:
     """The tensors of heads that a checkpoint's model has from it."""
-    loaded = match(checkpoint.tensors.shapes, checkpoint.task, checkpoint.config).loaded
-    return {row.torch for row in loaded if head_of(row.torch)}
+    return {row.torch for row in checkpoint.match().loaded if head_of(row.torch)}
 
 
 def _compared(config: LxmertConfig, pairs: dict) -> list[Output]:
@@ -304,7 +305,7 @@ def _compared(config: LxmertConfig, pairs: dict) -> list[Output]:
     shared = set.intersection(*(set(side) for pair in pairs.values() for side in pair))
     return [
         Output(block, name, {title: _error(x[name], y[name]) for title, (x, y) in pairs.items()})
-        for block, name in computed_in_order(config)
+        for block, name in output_order(config)
         if name in shared
     ]
 

@@ -15,10 +15,12 @@ import h5py
 import numpy as np
 
 from conversion.formats import TIED, WEIGHT_FILES
-from conversion.names import ARCHITECTURES, LAYOUTS, Row, match, original_name
+from conversion.matching import match
+from conversion.names import LAYOUTS, Row, original_name
 from conversion.tensors import BFLOAT16, SAFETENSORS_TYPES, Tensors, pieces, to_torch
 from lxmert_tf.configuration import CONFIG_NAME, LxmertConfig
 from lxmert_tf.files import replacing, write_text
+from lxmert_tf.tasks import ARCHITECTURES, keras_class
 
 DIRECTORY_FORMATS = ("hf-pt", "hf-pt-bin", "hf-tf", "keras")
 FILE_FORMATS = ("keras-weights", "original")  # one file, without a config
@@ -59,10 +61,10 @@ def write_checkpoint(
         )
     tensors = Tensors.of(tensors)
     config_text = _config_text(config, task, tensors)
-    table = _whole(tensors, config, task)
-    name = next(name for name, written_as in WEIGHT_FILES.items() if written_as == format)
+    table = _complete_table(tensors, config, task)
+    name = next(name for name, kept_format in WEIGHT_FILES.items() if kept_format == format)
     path = Path(directory) / name
-    _refuse_to_be_hidden(path, format)
+    _check_precedence(path, format)
     if max_shard_size is None or tensors.nbytes <= max_shard_size:
         with replacing(path) as temporary:
             WRITERS[format](temporary, tensors, table, task)
@@ -89,7 +91,7 @@ def write_file(
         ValueError: a dtype that the format cannot hold, or tensors that are not the model's.
     """
     tensors = Tensors.of(tensors)
-    table = _whole(tensors, config, task)
+    table = _complete_table(tensors, config, task)
     with replacing(path) as temporary:
         if format == "keras-archive":
             _write_archive(temporary, tensors, table, task, config)
@@ -97,25 +99,25 @@ def write_file(
             WRITERS[format](temporary, tensors, table, task)
 
 
-def _whole(tensors: Tensors, config: LxmertConfig, task: str) -> list[Row]:
+def _complete_table(tensors: Tensors, config: LxmertConfig, task: str) -> list[Row]:
     """The rows of the model that the tensors are, none missing."""
     matched = match(tensors.shapes, task, config)
     if matched.missing:
         raise ValueError(
-            f"A whole {ARCHITECTURES[task]} must be written, but {', '.join(matched.missing)} are missing."
+            f"{ARCHITECTURES[task]} must be written with all its tensors, but lacks {', '.join(matched.missing)}."
         )
     return matched.loaded
 
 
-def _refuse_to_be_hidden(path: Path, format: str) -> None:
+def _check_precedence(path: Path, format: str) -> None:
     """Refuses to write where older weights of another format would go on being read."""
-    for name, written_as in WEIGHT_FILES.items():
-        if written_as == format:
+    for name, kept_format in WEIGHT_FILES.items():
+        if kept_format == format:
             return
         if (path.parent / name).is_file():
             raise FileExistsError(
                 f"{path.parent} holds {name}, which would be read instead of {path.name}: "
-                f"remove it, save as {written_as!r}, or save to another directory."
+                f"remove it, save as {kept_format!r}, or save to another directory."
             )
 
 
@@ -258,7 +260,7 @@ def _write_archive(path: Path, tensors: Tensors, table: list[Row], task: str, co
     """What Keras' `model.save` writes: the weights, and the config of the class that `lxmert_tf` registers."""
     dtypes = {item.dtype.name for item in tensors.stored.values()}
     policy = {"name": dtypes.pop() if len(dtypes) == 1 else "float32"}
-    class_name = f"TF{ARCHITECTURES[task]}"
+    class_name = keras_class(task)
     model = {
         "module": "lxmert_tf.modeling",
         "class_name": class_name,
@@ -286,7 +288,7 @@ def _write_archive(path: Path, tensors: Tensors, table: list[Row], task: str, co
 
 def _write_tf(path: Path, tensors: Tensors, table: list[Row], task: str) -> None:
     """Keras 2's layout: a group per top layer with the list of its weights, embeddings under `cls` too."""
-    root = _snake(f"TF{ARCHITECTURES[task]}")
+    root = _snake(keras_class(task))
     groups: dict[str, list[str]] = {}
     places = {}
     with _new_h5(path) as file:

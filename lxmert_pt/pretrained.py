@@ -7,12 +7,13 @@ from typing import Any
 import torch
 from torch import nn
 
-from conversion.names import fit_prefix, rows
+from conversion.models import select
+from conversion.names import rows
+from conversion.source import open_source
 from conversion.tensors import from_torch, to_torch
 from conversion.writers import write_checkpoint
 from lxmert_tf.configuration import LxmertConfig
 from lxmert_tf.outputs import ModelOutput
-from lxmert_tf.weights import open_source, select
 
 
 class LxmertPreTrainedModel(nn.Module):
@@ -115,7 +116,7 @@ class LxmertPreTrainedModel(nn.Module):
         model = cls(checkpoint.config).to(dtype or torch.get_default_dtype())
         task = cls.task
         matched = select(checkpoint, task, model.config, ignore_mismatched_sizes)
-        tensors = checkpoint.tensors.renamed(lambda name: fit_prefix(name, task))
+        tensors = checkpoint.named_for(task)
         parameters = model.state_dict()
         for row in matched.loaded:
             parameters[row.torch].copy_(to_torch(tensors[row.torch]))

@@ -10,8 +10,9 @@ import os
 import signal
 import sys
 import threading
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
+from contextvars import ContextVar
 from types import ModuleType
 from typing import Any, NoReturn
 
@@ -20,6 +21,8 @@ from lxmert_tf import __version__
 # Errors that users can cause; anything else is a bug, whose traceback is shown.
 ERRORS = (OSError, ValueError, TypeError, RuntimeError, ImportError, MemoryError)
 DETAILS = 3  # lines of a long report that are shown
+
+_running = ContextVar("command_line", default=False)
 
 
 class Parser(argparse.ArgumentParser):
@@ -64,13 +67,24 @@ def add_subcommand(subparsers: Any, module: ModuleType) -> None:
     subparser.set_defaults(run=module.run)
 
 
-def run(parser: Parser, arguments: Sequence[str] | None = None, tell: Callable[[str], str] = str) -> int:
+def option(argument: str, spelling: str | None = None) -> str:
+    """How a message names an option: `argument` to a caller of the library, `spelling` to a user of a command line.
+
+    Args:
+        argument: as a caller writes it, such as "overwrite=True" or "shard_size".
+        spelling: by default that of the argument: "--overwrite", "--shard-size".
+    """
+    if not _running.get():
+        return argument
+    return f"--{argument.partition('=')[0].replace('_', '-')}" if spelling is None else spelling
+
+
+def run(parser: Parser, arguments: Sequence[str] | None = None) -> int:
     """Runs one subcommand.
 
     Args:
         parser: of `make_parser`.
         arguments: the command line without the program's name. Default: the process's own.
-        tell: puts an error of the library into the words of the command line.
 
     Returns:
         The exit code: the subcommand's own; after a user's error, printed to stderr in one sentence, its `exit_code` if
@@ -82,6 +96,7 @@ def run(parser: Parser, arguments: Sequence[str] | None = None, tell: Callable[[
     os.environ.setdefault("HF_HUB_VERBOSITY", "error")  # so is the Hub's advice
     if not sys.stderr.isatty():
         os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
+    token = _running.set(True)
     try:
         code = args.run(args)
         sys.stdout.flush()  # a closed pipe is noticed here, not at exit
@@ -95,8 +110,10 @@ def run(parser: Parser, arguments: Sequence[str] | None = None, tell: Callable[[
     except ERRORS as error:
         if args.traceback:
             raise
-        print(f"{parser.prog} {args.subcommand}: error: {tell(sentence(error))}", file=sys.stderr)
+        print(f"{parser.prog} {args.subcommand}: error: {sentence(error)}", file=sys.stderr)
         return getattr(error, "exit_code", 2)
+    finally:
+        _running.reset(token)
 
 
 def _open_standard_streams() -> None:

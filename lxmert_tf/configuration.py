@@ -10,7 +10,7 @@ from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
-from lxmert_tf.labels import are_placeholders, by_row
+from lxmert_tf.answers import are_placeholders, by_row
 
 logger = logging.getLogger("lxmert_tf")
 

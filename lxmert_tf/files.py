@@ -137,13 +137,43 @@ def read_json(path: str | os.PathLike) -> Any:
 
     Raises:
         OSError: it cannot be opened.
-        ValueError: it is not JSON, or an object has a key twice, of which Python would silently drop one. The message
-            does not name the file.
+        ValueError: as `parse_json`; the message does not name the file.
+    """
+    return parse_json(Path(path).read_text(encoding="utf-8"))
+
+
+def parse_json(text: str | bytes) -> Any:
+    """The value of a JSON text.
+
+    Raises:
+        ValueError: it is not JSON, or an object has a key twice, of which Python would silently drop one.
     """
     try:
-        return json.loads(Path(path).read_text(encoding="utf-8"), object_pairs_hook=_object)
+        return json.loads(text, object_pairs_hook=_object)
     except RecursionError as error:
         raise ValueError("it is nested too deeply") from error
+
+
+def read_json_as(path: str | os.PathLike, kind: type | tuple[type, ...], expected: str) -> Any:
+    """The content of a JSON file, of one of these Python types.
+
+    Raises:
+        OSError: it cannot be opened.
+        ValueError: it is not JSON, or not what is `expected`; the message names the file.
+    """
+    try:
+        value = read_json(path)
+    except ValueError as error:
+        raise ValueError(f"{os.fspath(path)}: not json: {error}") from error
+    if not isinstance(value, kind):
+        raise ValueError(f"{os.fspath(path)}: expected {expected}, got {json_kind(value)}")
+    return value
+
+
+def json_kind(value: Any) -> str:
+    """What JSON calls a value of this type."""
+    names = {bool: "true or false", int: "a number", float: "a number", str: "text", list: "a list", dict: "an object"}
+    return names.get(type(value), "null")
 
 
 def check_apart(output: str | os.PathLike, inputs: Iterable[str | os.PathLike | None]) -> None:

@@ -2,12 +2,16 @@
 
 import copy
 import os
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 
 import keras
 from keras import ops
 
+from conversion.models import assign, state_dict, variables_by_path
+from conversion.names import rows
+from conversion.source import open_source
+from conversion.writers import write_checkpoint
 from lxmert_tf.configuration import LxmertConfig
 from lxmert_tf.input_table import SIGNATURE_INPUTS, TABLE
 from lxmert_tf.keras_private import allow_any_positional, mark_called, register_node, replace_weight
@@ -127,7 +131,8 @@ class TFLxmertPreTrainedModel(keras.Model):
         """A model with the weights of a checkpoint of any format.
 
         Args:
-            source: directory, file, or Hub id such as "unc-nlp/lxmert-base-uncased"; or a model or state dict.
+            source: directory, file, or Hub id such as "unc-nlp/lxmert-base-uncased"; or a model, a state dict or an
+                opened checkpoint.
             dtype: a Keras dtype or dtype policy; Keras' default, not the file's.
             revision, cache_dir, local_files_only, token: for the Hub.
             config: in place of the checkpoint's own.
@@ -137,12 +142,13 @@ class TFLxmertPreTrainedModel(keras.Model):
             FileNotFoundError: no such path or repository.
             ValueError: the checkpoint is damaged, or lacks tensors other than this model's heads.
         """
-        from lxmert_tf import weights
-
-        checkpoint = weights.open_source(
+        checkpoint = open_source(
             source, config, revision=revision, cache_dir=cache_dir, local_files_only=local_files_only, token=token
         )
-        return weights.model_of(cls, checkpoint, dtype, ignore_mismatched_sizes)
+        model = cls(checkpoint.config, dtype=dtype, initializer=_uninitialized)
+        matched = assign(model, checkpoint, ignore_mismatched_sizes)
+        _initialize(model, matched.missing)
+        return model
 
     def save_pretrained(self, directory: str | os.PathLike, format: str = "keras") -> None:
         """Writes config.json and the weights.
@@ -152,9 +158,7 @@ class TFLxmertPreTrainedModel(keras.Model):
             format: "keras" (model.weights.h5), "hf-pt" (model.safetensors), "hf-pt-bin" (pytorch_model.bin) or
                 "hf-tf" (tf_model.h5).
         """
-        from lxmert_tf import weights
-
-        weights.save(self, directory, format)
+        write_checkpoint(directory, state_dict(self), self.config, self.task, format)
 
     # Training and inference
 
@@ -281,3 +285,21 @@ def resize(layer: keras.layers.Layer, attribute: str, size: int, fresh_initializ
 def _check_size(name: str, value) -> None:
     if not isinstance(value, int) or isinstance(value, bool) or value < 1:
         raise ValueError(f"{name} must be an integer of at least 1, got {value!r}.")
+
+
+def _uninitialized(shape: tuple[int, ...], dtype: str | None):
+    """A tensor with nothing written to it yet, so that it takes no memory; Keras' own are zeros under TensorFlow."""
+    if keras.backend.backend() != "tensorflow":
+        return keras.ops.empty(shape, dtype)
+    import tensorflow as tf
+
+    return tf.raw_ops.Empty(shape=shape, dtype=dtype or keras.config.floatx(), init=False)
+
+
+def _initialize(model: TFLxmertPreTrainedModel, names: Collection[str]) -> None:
+    """Draws the kernels and embedding tables of these PyTorch names; the other variables start at 0 or 1."""
+    variables = variables_by_path(model)
+    for row in rows(model.config, model.task):
+        if row.torch in names and row.keras.endswith(("kernel", "weight")):
+            variable = variables[row.keras]
+            variable.assign(truncated_normal(model.config)(variable.shape, variable.dtype))

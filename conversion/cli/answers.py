@@ -28,7 +28,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    from conversion.answer_heads import convert_answers
+    from conversion.answers import convert_answers
 
     result = convert_answers(args.source, args.destination, args.pretrained, args.answers, **destination_options(args))
     show(result, args.json)

@@ -5,21 +5,9 @@ import json
 
 # Those of conversion.convert, which is too slow to import for --help.
 FORMATS = ("hf-pt", "hf-pt-bin", "hf-tf", "keras", "keras-weights", "original")
-TASKS = ("model", "pretraining", "qa", "visual-reasoning")
 DTYPES = ("float64", "float32", "float16", "bfloat16")
 
-# How the library names its arguments, and what they are on the command line.
-ARGUMENTS = {
-    "overwrite=True": "--overwrite",
-    "allow_missing=True": "--allow-missing",
-    "pass config=": "give it with --config",
-    "shard_size must": "--shard-size must",
-    "shard_size splits": "--shard-size splits",
-    "max_error must": "--max-error must",
-    ", or leave misshapen ones initialised with ignore_mismatched_sizes=True": "",
-}
-
-SOURCE = "a file, a directory or a Hub id; its format is told by its content"
+SOURCE = "a file, a directory or a Hub id; its format is detected from its content"
 
 
 def add_source(parser: argparse.ArgumentParser, *names: str) -> None:
@@ -36,7 +24,7 @@ def add_destination(parser: argparse.ArgumentParser) -> None:
     """Adds the destination and how it is written."""
     add = parser.add_argument
     add("destination", metavar="DST", help="a directory; for keras-weights and original a file; *.keras is an archive")
-    add("--to", choices=FORMATS, help="format to write (default: told by DST's suffix, else hf-pt)")
+    add("--to", choices=FORMATS, help="format to write (default: that of DST's suffix, else hf-pt)")
     add("--dtype", choices=DTYPES, help="dtype of all tensors (default: each keeps its own)")
     add("--config", metavar="FILE", help="config.json in place of the source's")
     add("--shard-size", metavar="SIZE", help="split PyTorch weights larger than this, such as 2GB")
@@ -55,13 +43,6 @@ def destination_options(args: argparse.Namespace) -> dict:
     return {**{name: getattr(args, name) for name in names}, "progress": True}
 
 
-def as_options(text: str) -> str:
-    """What the library says of its arguments, in the words of the command line."""
-    for argument, option in ARGUMENTS.items():
-        text = text.replace(argument, option)
-    return text
-
-
 def show(result, as_json: bool) -> None:
     """Prints a result that has `to_dict()` and `lines()`."""
-    print(as_options(json.dumps(result.to_dict(), indent=2) if as_json else "\n".join(result.lines())))
+    print(json.dumps(result.to_dict(), indent=2) if as_json else "\n".join(result.lines()))

@@ -2,7 +2,8 @@
 
 import argparse
 
-from conversion.cli.common import TASKS, add_destination, add_json, add_source, destination_options, show
+from conversion.cli.common import add_destination, add_json, add_source, destination_options, show
+from lxmert_tf.tasks import ARCHITECTURES
 
 NAME = "convert"
 HELP = "write a checkpoint in another format, dtype or task"
@@ -21,7 +22,7 @@ exit codes: 0 done, 1 tensors are missing or were reread with other values, 2 ba
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_source(parser)
     add_destination(parser)
-    parser.add_argument("--task", choices=TASKS, help="model to write (default: the source's own)")
+    parser.add_argument("--task", choices=ARCHITECTURES, help="model to write (default: the source's own)")
     parser.add_argument("--allow-missing", action="store_true", help="initialise tensors that SRC lacks")
     add_json(parser)
 

@@ -5,7 +5,7 @@ import argparse
 from conversion.cli.common import add_json, add_source, show
 
 NAME = "diff"
-HELP = "tell how names, shapes, dtypes, values and configs of two checkpoints differ"
+HELP = "show how names, shapes, dtypes, values and configs of two checkpoints differ"
 EPILOG = """\
 Needs no framework, except PyTorch for .bin and .pth files.
 

@@ -5,7 +5,7 @@ import argparse
 from conversion.cli.common import add_json, add_source, show
 
 NAME = "inspect"
-HELP = "tell format, class, sizes and tensors of a checkpoint"
+HELP = "show format, class, sizes and tensors of a checkpoint"
 EPILOG = """\
 examples:
   lxmert-convert inspect model_LXRT.pth

@@ -2,7 +2,7 @@
 
 import argparse
 
-from lxmert_tf.demo import TASKS
+from lxmert_tf.tasks import TASKS
 
 NAME = "demo-data"
 HELP = "draw pictures of coloured shapes and write a set for training, of any size, in the original's file formats"

@@ -4,8 +4,8 @@ import argparse
 import json
 from typing import TYPE_CHECKING
 
+from lxmert_tf.tasks import TASKS
 from lxmert_tf.training.options import PRECISIONS
-from lxmert_tf.training.recipes import TASKS
 
 if TYPE_CHECKING:
     from lxmert_tf.training.evaluation import Evaluator

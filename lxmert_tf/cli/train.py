@@ -2,8 +2,9 @@
 
 import argparse
 
+from lxmert_tf.tasks import TASKS
 from lxmert_tf.training.options import PRECISIONS, SUBSETS, TrainOptions
-from lxmert_tf.training.recipes import LOSSES, OPTIMIZERS, RECIPES, TASKS
+from lxmert_tf.training.recipes import LOSSES, OPTIMIZERS, RECIPES
 
 NAME = "train"
 HELP = "train or fine-tune for VQA, GQA, NLVR2 or pretraining, with the published recipes as defaults"

@@ -5,19 +5,18 @@ from typing import TYPE_CHECKING
 from lxmert_tf.lazy import face
 
 if TYPE_CHECKING:
+    from lxmert_tf.answers import AnswerTable as AnswerTable
+    from lxmert_tf.answers import read_answers as read_answers
+    from lxmert_tf.answers import write_all_answers as write_all_answers
+    from lxmert_tf.answers import write_answers as write_answers
     from lxmert_tf.data.annotations import Annotation as Annotation
-    from lxmert_tf.data.annotations import AnswerTable as AnswerTable
     from lxmert_tf.data.annotations import NLVR2Annotation as NLVR2Annotation
     from lxmert_tf.data.annotations import PretrainingAnnotation as PretrainingAnnotation
-    from lxmert_tf.data.annotations import read_all_answers as read_all_answers
     from lxmert_tf.data.annotations import read_annotations as read_annotations
-    from lxmert_tf.data.annotations import read_answers as read_answers
     from lxmert_tf.data.annotations import read_nlvr2 as read_nlvr2
     from lxmert_tf.data.annotations import read_pretraining as read_pretraining
     from lxmert_tf.data.annotations import unknown_answers as unknown_answers
-    from lxmert_tf.data.annotations import write_all_answers as write_all_answers
     from lxmert_tf.data.annotations import write_annotations as write_annotations
-    from lxmert_tf.data.annotations import write_answers as write_answers
     from lxmert_tf.data.annotations import write_nlvr2 as write_nlvr2
     from lxmert_tf.data.annotations import write_pretraining as write_pretraining
     from lxmert_tf.data.batches import TaskDataset as TaskDataset
@@ -39,11 +38,11 @@ else:
     __all__, __getattr__, __dir__ = face(
         __name__,
         {
+            "lxmert_tf.answers": ("AnswerTable", "read_answers", "write_answers", "write_all_answers"),
             "lxmert_tf.data.annotations": (
                 "Annotation",
                 "NLVR2Annotation",
                 "PretrainingAnnotation",
-                "AnswerTable",
                 "read_annotations",
                 "read_nlvr2",
                 "read_pretraining",
@@ -51,10 +50,6 @@ else:
                 "write_nlvr2",
                 "write_pretraining",
                 "unknown_answers",
-                "read_answers",
-                "read_all_answers",
-                "write_answers",
-                "write_all_answers",
             ),
             "lxmert_tf.data.batches": ("TaskDataset",),
             "lxmert_tf.data.datasets": ("vqa_dataset", "gqa_dataset", "nlvr2_dataset", "pretraining_dataset"),

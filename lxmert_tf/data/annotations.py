@@ -1,8 +1,6 @@
-"""The json files of the original LXMERT: questions (VQA, GQA), pairs of images (NLVR2), pretraining, answer tables.
+"""The json files of the original LXMERT: questions (VQA, GQA), pairs of images (NLVR2), pretraining.
 
 Each reader has its writer; errors name the file and the entry.
-
-Shapes: A = answers in the table.
 """
 
 import json
@@ -12,11 +10,8 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field, fields
 from typing import Any
 
-import numpy as np
-
-from conversion.answers import read_pretraining_answers
-from lxmert_tf.files import read_json, replacing, write_text
-from lxmert_tf.labels import by_row
+from lxmert_tf.answers import AnswerTable
+from lxmert_tf.files import json_kind, read_json_as, replacing
 
 Label = dict[str, float]  # soft scores: answer -> score in 0..1
 
@@ -83,55 +78,6 @@ class PretrainingAnnotation:
             labels = self.labelf.get(source, [None] * len(sentences))
             for sentence, label in zip(sentences, labels, strict=True):
                 yield source, sentence, label
-
-
-class AnswerTable:
-    """The answers that a model can give; an answer's place is its row in the answer head.
-
-    Args:
-        answers: the answers in order, no two alike.
-
-    Raises:
-        ValueError: there is no answer, an answer is not text, or one is there twice.
-    """
-
-    def __init__(self, answers: Iterable[str]):
-        self.answers = tuple(answers)
-        if not self.answers:
-            raise ValueError("an answer table must hold at least one answer, got none")
-        self._rows = {answer: row for row, answer in by_row(enumerate(self.answers)).items()}
-
-    def __len__(self) -> int:
-        return len(self.answers)
-
-    def __contains__(self, answer: str) -> bool:
-        return answer in self._rows
-
-    def __getitem__(self, row: int) -> str:
-        return self.answers[row]
-
-    def row(self, answer: str) -> int:
-        """The row of an answer, in 0..A-1; ValueError if the table does not hold it."""
-        if answer not in self._rows:
-            raise ValueError(f"the answer {answer!r} is not among the {len(self)} of the answer table")
-        return self._rows[answer]
-
-    def scores(self, label: dict[str, float]) -> np.ndarray:
-        """Soft scores as the loss takes them.
-
-        Args:
-            label: answer -> score in 0..1, as in `Annotation.label`.
-
-        Returns:
-            `float32[A]`, 0 for answers that the label does not name.
-
-        Raises:
-            ValueError: the label names an answer that the table does not hold.
-        """
-        target = np.zeros(len(self), np.float32)
-        for answer, score in label.items():
-            target[self.row(answer)] = score
-        return target
 
 
 def read_annotations(path: str | os.PathLike, answers: AnswerTable | None = None) -> list[Annotation]:
@@ -207,7 +153,7 @@ def read_pretraining(path: str | os.PathLike) -> list[PretrainingAnnotation]:
 
     Returns:
         The images in the order of the file. Answers are as in the file; the original normalises them
-        (`conversion.answers.normalize_answer`) before it looks them up.
+        (`lxmert_tf.answers.normalize_answer`) before it looks them up.
 
     Raises:
         ValueError: the file is not such a list, an entry is wrong or repeats an img_id, or a source has more or fewer
@@ -230,58 +176,9 @@ def unknown_answers(annotations: Iterable[Annotation | PretrainingAnnotation], t
     return Counter(answer for label in labels for answer in label if answer not in table)
 
 
-def read_answers(label2ans: str | os.PathLike, ans2label: str | os.PathLike | None = None) -> AnswerTable:
-    """Reads an answer table.
-
-    Args:
-        label2ans: a json list of answers.
-        ans2label: if given, a json object answer -> row; it must say the same as the list.
-
-    Raises:
-        ValueError: a file is not of that form, or the two disagree. The message names the file and the answer.
-    """
-    names = _read_json(label2ans, list, "a list of answers")
-    table = _table(label2ans, names)
-    if ans2label is not None:
-        _check_same(table, _read_json(ans2label, dict, "an object of answer: row"), ans2label, label2ans)
-    return table
-
-
-def write_answers(label2ans: str | os.PathLike, ans2label: str | os.PathLike, table: AnswerTable) -> None:
-    """Writes an answer table as `read_answers` takes it: the json list, and the json object answer -> row."""
-    for path, value in ((label2ans, table.answers), (ans2label, {name: row for row, name in enumerate(table.answers)})):
-        write_text(path, json.dumps(value, ensure_ascii=False, indent=1) + "\n")
-
-
-def read_all_answers(path: str | os.PathLike) -> AnswerTable:
-    """Reads the answer table of pretraining, `all_ans.json`: a json list of {ans, dsets} in the order of the rows.
-
-    A plain list of answers is read too.
-
-    Raises:
-        ValueError: the file is no such list, or holds an answer twice. The message names the file.
-    """
-    return _table(path, read_pretraining_answers(path))
-
-
-def write_all_answers(path: str | os.PathLike, table: AnswerTable, sources: dict[str, Iterable[str]]) -> None:
-    """Writes an answer table as `read_all_answers` takes it.
-
-    Args:
-        path: the file to write.
-        table: the answers.
-        sources: source ("vqa", "gqa", ...) -> the answers that it has.
-    """
-    known = {source: frozenset(answers) for source, answers in sources.items()}
-    entries = [
-        {"ans": answer, "dsets": [source for source in known if answer in known[source]]} for answer in table.answers
-    ]
-    write_text(path, json.dumps(entries, ensure_ascii=False, indent=1) + "\n")
-
-
 def _read_entries(path: str | os.PathLike, what: str, key: str, parse: Callable[[dict], Any]) -> list:
     """The parsed entries of a json list of objects, no two of which have the same `key`."""
-    entries = _read_json(path, list, f"a list of {what}s")
+    entries = read_json_as(path, list, f"a list of {what}s")
     check = _Check(path, what, key, parse)
     for number, entry in enumerate(entries):
         entries[number] = check(number, entry)  # in place: most of the memory is json objects
@@ -315,7 +212,7 @@ class _Check:
     def __call__(self, number: int, entry: Any) -> Any:
         try:
             if not isinstance(entry, dict):
-                raise ValueError(f"a {self.what} must be a json object, got {_kind(entry)}")
+                raise ValueError(f"a {self.what} must be a json object, got {json_kind(entry)}")
             annotation = self.parse(entry)
             name = getattr(annotation, self.key)
             if name in self.seen:
@@ -415,41 +312,6 @@ def _check_label(label: Any) -> None:
         number = isinstance(score, int | float) and not isinstance(score, bool)
         if not (number and 0 <= score <= 1):
             raise ValueError(f"the score of answer {answer!r} must be a number in 0..1, got {score!r}")
-
-
-def _table(path: str | os.PathLike, answers: Iterable[str]) -> AnswerTable:
-    try:
-        return AnswerTable(answers)
-    except ValueError as error:
-        raise ValueError(f"{os.fspath(path)}: {error}") from error
-
-
-def _check_same(table: AnswerTable, rows: dict[str, Any], path: str | os.PathLike, other: str | os.PathLike) -> None:
-    for answer in table.answers:
-        if type(rows.get(answer)) is not int or rows[answer] != table.row(answer):
-            raise ValueError(
-                f"{os.fspath(path)}: answer {answer!r} must have row {table.row(answer)} as in {os.fspath(other)}, "
-                f"got {rows.get(answer)!r}"
-            )
-    extra = sorted(rows.keys() - set(table.answers))
-    if extra:
-        raise ValueError(f"{os.fspath(path)}: answer {extra[0]!r} is not in {os.fspath(other)}")
-
-
-def _read_json(path: str | os.PathLike, kind: type, what: str) -> Any:
-    try:
-        value = read_json(path)
-    except ValueError as error:
-        raise ValueError(f"{os.fspath(path)}: not json: {error}") from error
-    if not isinstance(value, kind):
-        raise ValueError(f"{os.fspath(path)}: expected {what}, got {_kind(value)}")
-    return value
-
-
-def _kind(value: Any) -> str:
-    """JSON's name for the type of a value."""
-    names = {bool: "true or false", int: "a number", float: "a number", str: "text", list: "a list", dict: "an object"}
-    return names.get(type(value), "null")
 
 
 def _short(value: Any) -> str:

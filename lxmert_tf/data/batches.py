@@ -15,7 +15,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from conversion.report import counted
-from lxmert_tf.data.annotations import Annotation, AnswerTable, Label, NLVR2Annotation
+from lxmert_tf.answers import AnswerTable
+from lxmert_tf.data.annotations import Annotation, Label, NLVR2Annotation
 from lxmert_tf.data.features.store import FeatureStore, UnknownImageError
 from lxmert_tf.data.sampling import Sampler
 from lxmert_tf.input_table import IMAGE_INPUTS, TEXT_INPUTS

@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from lxmert_tf.answers import AnswerTable
 from lxmert_tf.data import masking
 from lxmert_tf.data.annotations import (
     Annotation,
-    AnswerTable,
     NLVR2Annotation,
     PretrainingAnnotation,
     unknown_answers,

@@ -6,9 +6,9 @@ from typing import NamedTuple
 
 import numpy as np
 
-from conversion.answers import normalize_answer
+from lxmert_tf.answers import AnswerTable, normalize_answer
 from lxmert_tf.data import masking
-from lxmert_tf.data.annotations import AnswerTable, Label, PretrainingAnnotation
+from lxmert_tf.data.annotations import Label, PretrainingAnnotation
 from lxmert_tf.data.batches import Batch, Scores, TaskDataset, log_unknown_answers
 
 

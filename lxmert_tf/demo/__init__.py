@@ -5,5 +5,3 @@ same arguments always give the same set. `dataset.write_dataset` writes a whole 
 
 Shapes: N = boxes per image, D = feature dimension.
 """
-
-TASKS = ("vqa", "gqa", "nlvr2", "pretrain")

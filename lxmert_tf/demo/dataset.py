@@ -7,21 +7,20 @@ from pathlib import Path
 
 from tqdm import tqdm
 
+from lxmert_tf.answers import AnswerTable, write_all_answers, write_answers
 from lxmert_tf.data.annotations import (
-    AnswerTable,
-    write_all_answers,
     write_annotations,
-    write_answers,
     write_nlvr2,
     write_pretraining,
 )
 from lxmert_tf.data.features.tsv import RegionFeatures, write_tsv
-from lxmert_tf.demo import TASKS, gqa, nlvr2, pretraining, vqa
+from lxmert_tf.demo import gqa, nlvr2, pretraining, vqa
 from lxmert_tf.demo.model import model_config, vocabulary
 from lxmert_tf.demo.pictures import detect, draw, pillow
 from lxmert_tf.demo.questions import ANSWERS
 from lxmert_tf.demo.scenes import MAX_SHAPES, SPLITS, make_scene, splits
 from lxmert_tf.files import staged, write_text
+from lxmert_tf.tasks import TASKS
 
 SHARED_FILES = ("features.tsv", "label2ans.json", "ans2label.json", "all_ans.json", "vocab.txt", "config.json")
 SHOW_PROGRESS = 1000  # pictures; fewer take a few seconds

@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from lxmert_tf.data.annotations import Annotation, AnswerTable, read_annotations, read_answers
+from lxmert_tf.answers import AnswerTable, read_answers
+from lxmert_tf.data.annotations import Annotation, read_annotations
 from lxmert_tf.data.features.build import build_features
 from lxmert_tf.data.features.store import open_features
 from lxmert_tf.demo.dataset import write_dataset

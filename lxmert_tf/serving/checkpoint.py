@@ -5,8 +5,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from conversion.formats import weight_files
-from conversion.names import ARCHITECTURES, match
+from conversion.source import open_source
 from lxmert_tf.files import sha256
+from lxmert_tf.tasks import keras_class
 
 
 @dataclass(frozen=True)
@@ -39,12 +40,11 @@ def load(source: str | os.PathLike, precision: str = "float32", config: str | os
         ValueError: it is damaged, or lacks a head, which would be served untrained.
     """
     import lxmert_tf
-    from lxmert_tf import weights
 
     own = None if config is None else lxmert_tf.LxmertConfig.from_json_file(config)
-    checkpoint = weights.open_source(source, own)
-    model = weights.model_of(getattr(lxmert_tf, "TF" + ARCHITECTURES[checkpoint.task]), checkpoint, precision)
-    missing = match(checkpoint.tensors.shapes, checkpoint.task, checkpoint.config).missing
+    checkpoint = open_source(source, own)
+    model = getattr(lxmert_tf, keras_class(checkpoint.task)).from_pretrained(checkpoint, dtype=precision)
+    missing = checkpoint.match().missing
     untrained = sorted(name for name in missing if not name.startswith("obj_predict_head"))
     if untrained:
         raise ValueError(

@@ -7,11 +7,11 @@ from pathlib import Path
 
 import tensorflow as tf
 
+from lxmert_tf.answers import model_answers
 from lxmert_tf.configuration import SINGLE_LABEL
 from lxmert_tf.serving import server_files
 from lxmert_tf.serving.checkpoint import Source, load
 from lxmert_tf.serving.graph_inputs import SpecialIds
-from lxmert_tf.serving.labels import read_labels
 from lxmert_tf.serving.metadata import describe, write_metadata
 from lxmert_tf.serving.signatures import EXTRAS, Options, Servable
 from lxmert_tf.serving.version_folders import check_name, next_version, publish, staged
@@ -129,7 +129,7 @@ def make_options(
         probabilities = "softmax" if single else "sigmoid"
     return Options(
         tokenizer=tokenizer if text else None,
-        labels=read_labels(loaded.directory, config, labels) if model.task == "qa" else None,
+        labels=model_answers(loaded.directory, config, labels) if model.task == "qa" else None,
         outputs=tuple(outputs),
         top_k=top_k,
         probabilities=probabilities,

@@ -10,14 +10,16 @@ import keras
 import numpy as np
 from tqdm import tqdm
 
-from conversion.names import match, task_of
-from lxmert_tf import LxmertTokenizer, weights
+from conversion.source import open_source
+from lxmert_tf import LxmertTokenizer
+from lxmert_tf.answers import config_answers, read_answers
 from lxmert_tf.data.batches import TaskDataset
 from lxmert_tf.data.features.store import open_features
 from lxmert_tf.files import replacing
 from lxmert_tf.input_table import of_image, of_text
 from lxmert_tf.losses import answer_loss
 from lxmert_tf.metrics import Consistency, sentence_groups
+from lxmert_tf.tasks import MODEL_TASKS
 from lxmert_tf.training import tasks
 from lxmert_tf.training.inputs import check_compatible, read_tokenizer
 from lxmert_tf.training.options import verbosity
@@ -65,7 +67,7 @@ class Evaluator:
         self.answers = None
         if tasks.has_answers(task):
             config = self.model.config
-            self.answers = tasks.read_answer_table(answers) if answers else tasks.config_answers(config)
+            self.answers = read_answers(answers) if answers else config_answers(config)
             if self.answers is None or len(self.answers) != config.num_qa_labels:
                 raise ValueError(
                     f"The answer table must name the {config.num_qa_labels} answers of {model} (--answers), "
@@ -204,9 +206,9 @@ def make_answer_function(model: keras.Model) -> Callable:
 
 def _trained_model(task: str, source: str, precision: str):
     """The task's model with a checkpoint's weights, which must hold all that the task reads."""
-    checkpoint, model_class = weights.open_source(source), tasks.model_class(task)
-    model = weights.model_of(model_class, checkpoint, precision)
-    missing = match(checkpoint.tensors.shapes, task_of(model_class.__name__), checkpoint.config).missing
+    checkpoint = open_source(source)
+    model = tasks.model_class(task).from_pretrained(checkpoint, dtype=precision)
+    missing = checkpoint.match(MODEL_TASKS[task]).missing
     if missing:
         raise ValueError(f"{source} is not a trained model for {task}: it lacks {', '.join(sorted(missing)[:3])}.")
     return model

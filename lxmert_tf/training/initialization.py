@@ -9,9 +9,8 @@ from typing import TYPE_CHECKING
 from conversion.answers import KERNEL, match_answers, with_target_head
 from conversion.formats import Checkpoint
 from conversion.tensors import Tensors
-from lxmert_tf import weights
+from lxmert_tf.answers import config_answers
 from lxmert_tf.configuration import LxmertConfig
-from lxmert_tf.labels import head_labels
 
 if TYPE_CHECKING:
     import keras
@@ -46,7 +45,7 @@ def from_checkpoint(
 
     Args:
         model_class: of the task to train for.
-        checkpoint: as from `lxmert_tf.weights.open_source`.
+        checkpoint: as from `conversion.source.open_source`.
         config: the model's, with as many answers as `answers`.
         answers: the answers to train for, in order; None for a task without.
         init_answers: those of the checkpoint's head; by default the labels in its config.
@@ -67,7 +66,7 @@ def from_checkpoint(
         tensors = _without_head(tensors)
     elif KERNEL in tensors:
         tensors = _fitted_head(checkpoint, list(answers), init_answers, load_answers)
-    return weights.model_of(model_class, replace(checkpoint, tensors=tensors, config=config), dtype)
+    return model_class.from_pretrained(replace(checkpoint, tensors=tensors, config=config), dtype=dtype)
 
 
 def freeze(model: "keras.Model", patterns: Sequence[str]) -> int:
@@ -109,7 +108,7 @@ def _fitted_head(
     if not load_answers:
         return _without_head(tensors)
     if names is None:
-        names = head_labels(checkpoint.config.id2label, rows)
+        names = config_answers(checkpoint.config, rows)
     if names is None:
         logger.warning(
             "%s does not name the %d answers of its head: the answer head is initialised. "

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from conversion.report import counted
 from lxmert_tf import LxmertConfig, LxmertTokenizer
-from lxmert_tf.data.annotations import AnswerTable
+from lxmert_tf.answers import AnswerTable, config_answers, read_answers
 from lxmert_tf.data.batches import TaskDataset
 from lxmert_tf.data.features.store import FeatureStore, open_features
 from lxmert_tf.hub import is_path
@@ -61,7 +61,7 @@ def read_inputs(
     tokenizer = read_tokenizer(options.vocab, options.init)
     answers = None
     if tasks.has_answers(options.task):
-        answers = tasks.read_answer_table(options.answers) if options.answers else tasks.config_answers(config)
+        answers = read_answers(options.answers) if options.answers else config_answers(config)
         if answers is None:
             raise ValueError("The answers have no names: give an answer table (--answers label2ans.json).")
     features = open_features(options.features)

@@ -4,7 +4,8 @@ import sys
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
-from lxmert_tf.training.recipes import FROM_SCRATCH, RECIPES, TASKS, Recipe
+from lxmert_tf.tasks import TASKS
+from lxmert_tf.training.recipes import FROM_SCRATCH, RECIPES, Recipe
 
 PRECISIONS = ("float32", "mixed_bfloat16", "mixed_float16", "bfloat16", "float64")
 SUBSETS = {"tiny": 512, "fast": 5000}  # values of `limit`, as in the original

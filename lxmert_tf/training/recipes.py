@@ -8,11 +8,11 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from lxmert_tf.configuration import MULTI_LABEL, SINGLE_LABEL
+from lxmert_tf.tasks import TASKS
 
 if TYPE_CHECKING:
     import keras
 
-TASKS = ("vqa", "gqa", "nlvr2", "pretrain")
 OPTIMIZERS = ("bertadam", "adamw")
 LOSSES = ("bce", "ce")
 # As a config names them. Source: upstream `PretrainedConfig.problem_type`.

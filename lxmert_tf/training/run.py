@@ -14,7 +14,9 @@ import keras
 
 from conversion.formats import Checkpoint
 from conversion.report import counted
-from lxmert_tf import LxmertConfig, weights
+from conversion.source import open_source
+from lxmert_tf import LxmertConfig
+from lxmert_tf.answers import read_answers
 from lxmert_tf.data.batches import TaskDataset
 from lxmert_tf.files import check_apart, remove_partial, write_text
 from lxmert_tf.keras_private import build_compiled
@@ -211,7 +213,7 @@ class _Run:
         if resumed:
             return LxmertConfig.from_pretrained(self.path), None
         config = LxmertConfig.from_pretrained(options.config) if options.config else None
-        checkpoint = weights.open_source(options.init, config) if options.init else None
+        checkpoint = open_source(options.init, config) if options.init else None
         config = config or checkpoint.config
         if options.dropout is not None:
             rates = {"hidden_dropout_prob": options.dropout, "attention_probs_dropout_prob": options.dropout}
@@ -236,7 +238,7 @@ class _Run:
             )
         if checkpoint is None:
             return model_class(config, dtype=options.precision)
-        init_answers = tasks.read_answer_table(options.init_answers).answers if options.init_answers else None
+        init_answers = read_answers(options.init_answers).answers if options.init_answers else None
         load_answers = options.load_answers
         if load_answers is None:  # what NLVR2 does not load are answers; the head of another NLVR2 model it keeps
             load_answers = self.recipe.load_answers or names is None

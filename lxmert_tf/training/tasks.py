@@ -4,27 +4,19 @@ import os
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-from lxmert_tf.configuration import LxmertConfig
+from lxmert_tf.answers import AnswerTable
 from lxmert_tf.data.annotations import (
-    AnswerTable,
-    read_all_answers,
     read_annotations,
     read_nlvr2,
     read_pretraining,
 )
-from lxmert_tf.labels import head_labels
+from lxmert_tf.tasks import MODEL_TASKS, keras_class
 
 if TYPE_CHECKING:
     from lxmert_tf.data.batches import TaskDataset
     from lxmert_tf.data.features.store import FeatureStore
     from lxmert_tf.tokenization import LxmertTokenizer
 
-MODELS = {
-    "vqa": "TFLxmertForQuestionAnswering",
-    "gqa": "TFLxmertForQuestionAnswering",
-    "nlvr2": "TFLxmertForVisualReasoning",
-    "pretrain": "TFLxmertForPreTraining",
-}
 READERS = {"vqa": read_annotations, "gqa": read_annotations, "nlvr2": read_nlvr2, "pretrain": read_pretraining}
 
 
@@ -32,7 +24,7 @@ def model_class(task: str) -> type:
     """The class of the models for a task."""
     import lxmert_tf
 
-    return getattr(lxmert_tf, MODELS[task])
+    return getattr(lxmert_tf, keras_class(MODEL_TASKS[task]))
 
 
 def has_answers(task: str) -> bool:
@@ -75,21 +67,6 @@ def annotation_id(annotation: Any) -> int | str:
         if hasattr(annotation, name):
             return getattr(annotation, name)
     raise TypeError(f"{type(annotation).__name__} has no question_id, uid or img_id.")
-
-
-def read_answer_table(path: str | os.PathLike) -> AnswerTable:
-    """An answer table from a label2ans.json, or from an all_ans.json, whose entries are objects."""
-    return read_all_answers(path)
-
-
-def config_answers(config: LxmertConfig) -> AnswerTable | None:
-    """The answers that a config names, or None; a line of the log tells of names that are not as many as the rows.
-
-    Raises:
-        ValueError: there are as many names as rows of the answer head, but not one for each.
-    """
-    names = head_labels(config.id2label, config.num_qa_labels)
-    return None if names is None else AnswerTable(names)
 
 
 def dataset(

@@ -8,7 +8,8 @@ import pytest
 from lxmert_tf.cli import demo_data, main
 from lxmert_tf.data.annotations import read_annotations, read_nlvr2
 from lxmert_tf.data.features.tsv import read_tsv
-from lxmert_tf.demo import TASKS, gqa, nlvr2, vqa
+from lxmert_tf.demo import gqa, nlvr2, vqa
+from lxmert_tf.tasks import TASKS
 
 pytest.importorskip("PIL.Image")
 

@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 from pathlib import Path
 
 import ml_dtypes
@@ -10,19 +11,12 @@ import pytest
 from support.checkpoints import run
 from support.golden import GOLDEN, ROOT
 
-from conversion import answer_heads
-from conversion.answers import (
-    AnswerMatch,
-    initialize_answer_head,
-    match_answers,
-    normalize_answer,
-    read_answers,
-    read_pretraining_answers,
-)
+from conversion.answers import BIAS, KERNEL, AnswerMatch, initialize_answer_head, match_answers
 from conversion.formats import open_checkpoint
 from conversion.names import rows
 from conversion.writers import write_checkpoint
 from lxmert_tf import LxmertConfig
+from lxmert_tf.answers import normalize_answer, read_answers
 
 DATA = Path(os.environ.get("LXMERT_TF_DATA", ROOT.parent / "shared" / "data"))
 PRETRAINING = DATA / "lxmert" / "all_ans.json"
@@ -135,10 +129,10 @@ def test_head_of_other_answers_is_refused(kernel, bias):
 
 
 def test_readers_keep_order_and_spelling(answer_file):
-    assert read_answers(answer_file(["Otter", "", "café", "otter"])) == ["Otter", "", "café", "otter"]
+    assert list(read_answers(answer_file(["Otter", "", "café", "otter"]))) == ["Otter", "", "café", "otter"]
     entries = [{"ans": "Otter", "dsets": ["vqa"]}, {"ans": "0", "dsets": []}]
-    assert read_pretraining_answers(answer_file(entries)) == ["Otter", "0"]
-    assert read_pretraining_answers(answer_file(["Otter", "0"])) == ["Otter", "0"], "a head that was fine-tuned"
+    assert list(read_answers(answer_file(entries))) == ["Otter", "0"]
+    assert list(read_answers(answer_file(["Otter", "0"]))) == ["Otter", "0"], "a head that was fine-tuned"
 
 
 BAD = {"cut short": '["otter", ', "not text": b"\xff\xfe", "empty": "", "deep": "[" * 100_000}
@@ -158,31 +152,22 @@ BAD_ENTRIES = {
 }
 
 
-@pytest.mark.parametrize(
-    ("read", "content"),
-    [
-        *(pytest.param(read_answers, content, id=f"answers-{name}") for name, content in {**BAD, **BAD_LISTS}.items()),
-        pytest.param(read_answers, [{"ans": "otter"}], id="answers-pretraining list"),
-        *(
-            pytest.param(read_pretraining_answers, content, id=f"pretraining-{name}")
-            for name, content in {**BAD, **BAD_LISTS, **BAD_ENTRIES}.items()
-        ),
-    ],
-)
-def test_bad_file(answer_file, read, content):
+BAD_FILES = {**BAD, **BAD_LISTS, **BAD_ENTRIES}
+
+
+@pytest.mark.parametrize("content", BAD_FILES.values(), ids=BAD_FILES)
+def test_bad_file(answer_file, content):
     path = answer_file(content)
-    with pytest.raises(ValueError, match="answers") as caught:
-        read(path)
-    assert str(path) in str(caught.value)
+    with pytest.raises(ValueError, match=re.escape(f"{path}: ")) as caught:
+        read_answers(path)
+    assert re.search("answer|not json", str(caught.value).removeprefix(str(path)))
 
 
-@pytest.mark.parametrize("read", [read_answers, read_pretraining_answers])
-def test_no_file(tmp_path, read):
+def test_no_file(tmp_path):
     with pytest.raises(FileNotFoundError, match="nowhere"):
-        read(tmp_path / "nowhere.json")
-    with pytest.raises(ValueError, match="cannot be read") as caught:
-        read(tmp_path)
-    assert str(tmp_path) in str(caught.value)
+        read_answers(tmp_path / "nowhere.json")
+    with pytest.raises(IsADirectoryError, match=re.escape(str(tmp_path))):
+        read_answers(tmp_path)
 
 
 # The original's lists
@@ -191,14 +176,14 @@ def test_no_file(tmp_path, read):
 @real_lists
 @pytest.mark.parametrize(("task", "found", "missing"), [("vqa", 3124, 5), ("gqa", 1736, 106)])
 def test_real_counts(task, found, missing):
-    match = match_answers(read_pretraining_answers(PRETRAINING), read_answers(LISTS[task]))
+    match = match_answers(read_answers(PRETRAINING), read_answers(LISTS[task]))
     assert (match.found, len(match.not_found), match.num_pretrained) == (found, missing, 9500)
 
 
 @real_lists
 def test_pretraining_list_is_normalised():
     """So no pretrained row is lost to a duplicate, and the rules go no further than those of the list."""
-    answers = read_pretraining_answers(PRETRAINING)
+    answers = list(read_answers(PRETRAINING))
     assert [normalize_answer(answer) for answer in answers] == answers
     assert len(set(answers)) == len(answers) == 9500
 
@@ -206,7 +191,7 @@ def test_pretraining_list_is_normalised():
 @real_lists
 @pytest.mark.parametrize("task", LISTS)
 def test_found_answers_are_the_same(task):
-    pretrained, target = read_pretraining_answers(PRETRAINING), read_answers(LISTS[task])
+    pretrained, target = read_answers(PRETRAINING), read_answers(LISTS[task])
     rows = match_answers(pretrained, target).rows
     assert all(
         pretrained[row] == normalize_answer(answer) for answer, row in zip(target, rows, strict=True) if row >= 0
@@ -218,7 +203,7 @@ def test_found_answers_are_the_same(task):
 
 def head(path) -> tuple[np.ndarray, np.ndarray]:
     tensors = open_checkpoint(path).tensors
-    return tensors[answer_heads.KERNEL], tensors[answer_heads.BIAS]
+    return tensors[KERNEL], tensors[BIAS]
 
 
 @pytest.fixture
@@ -242,7 +227,7 @@ def test_a_checkpoint_starts_from_the_pretrained_answers(tmp_path, lists, source
     assert checkpoint.task == "qa" and checkpoint.config.num_qa_labels == 3
     assert checkpoint.config.id2label == {0: "The answer 4.", 1: "teal", 2: "answer 0"}
     original = open_checkpoint(GOLDEN / source).tensors
-    others = set(checkpoint.tensors) - {answer_heads.KERNEL, answer_heads.BIAS}
+    others = set(checkpoint.tensors) - {KERNEL, BIAS}
     assert len(others) == 151 and all(np.array_equal(checkpoint.tensors[name], original[name]) for name in others)
 
 
@@ -263,7 +248,7 @@ def test_the_json_of_answers_and_every_option(tmp_path, lists):
         ("original/nlvr2_BEST.pth", 2, ["answer 1"], "has no answer head to start from"),
         ("hf_pt_pretraining", 10, ["answer 1"], "has a head of 11 answers, but the list of its answers has 10"),
         ("hf_pt_pretraining", 11, ["teal"], "None of the answers in"),
-        ("hf_pt_pretraining", 11, {"teal": 0}, "must hold a list of answers"),
+        ("hf_pt_pretraining", 11, {"teal": 0}, "expected a list of answers, got an object"),
         (
             "hf_pt_pretraining",
             11,
@@ -288,7 +273,7 @@ def test_bad_usage_of_answers(tmp_path, source, pretrained, answers, words):
 def test_real_lists_on_a_checkpoint_of_their_size(tmp_path, task, found, missing):
     config = LxmertConfig.from_pretrained(GOLDEN / "hf_pt_pretraining", num_qa_labels=9500)
     tensors = {row.torch: np.full(row.shape(config), 0.5, "f4") for row in rows(config, "pretraining")}
-    tensors[answer_heads.BIAS] = np.arange(9500, dtype="f4") + 1
+    tensors[BIAS] = np.arange(9500, dtype="f4") + 1
     write_checkpoint(tmp_path / "source", tensors, config, "pretraining", "hf-pt")
     lists = ("--pretrained", PRETRAINING, "--answers", LISTS[task])
     code, out, _ = run("answers", tmp_path / "source", tmp_path / "out.weights.h5", *lists, "--json")

@@ -335,7 +335,7 @@ def test_a_name_given_twice_in_a_header_is_refused(tmp_path, dtype):
     again = {**header[BIAS], "dtype": dtype or header[BIAS]["dtype"]}
     text = json.dumps(header)[:-1] + f', "{BIAS}": {json.dumps(again)}}}'
     (tmp_path / "x.safetensors").write_bytes(safetensors(text, data))
-    assert f"two entries called '{BIAS}'" in refusal(tmp_path / "x.safetensors")
+    assert f"an object has the key '{BIAS}' twice" in refusal(tmp_path / "x.safetensors")
 
 
 def test_names_that_are_not_an_lxmerts_are_told_on_one_line(tmp_path):

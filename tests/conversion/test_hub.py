@@ -11,7 +11,9 @@ import pytest
 from huggingface_hub import constants, hf_api
 from support.golden import GOLDEN, golden_state_dict
 
-from lxmert_tf import LxmertConfig, TFLxmertForQuestionAnswering, weights
+from conversion.models import state_dict
+from conversion.source import open_source
+from lxmert_tf import LxmertConfig, TFLxmertForQuestionAnswering
 from lxmert_tf.hub import fetch
 
 QA = "someone/lxmert-qa"
@@ -105,21 +107,21 @@ def hub(server, monkeypatch):
 
 def test_a_model_by_its_id(tmp_path):
     model = TFLxmertForQuestionAnswering.from_pretrained(QA, cache_dir=tmp_path)
-    loaded = weights.state_dict(model)
+    loaded = state_dict(model)
     expected = golden_state_dict("hf_pt_qa")
     assert all((loaded[name] == expected[name]).all() for name in expected)
     assert Hub.requests["GET", "README.md"] == 0
 
 
 def test_only_the_preferred_format_is_fetched(tmp_path):
-    checkpoint = weights.open_source(PRETRAINING, cache_dir=tmp_path)
+    checkpoint = open_source(PRETRAINING, cache_dir=tmp_path)
     assert checkpoint.format == "hf-pt-bin"
     assert {name for method, name in Hub.requests if method == "GET"} == {"config.json", "pytorch_model.bin"}
 
 
 def test_a_second_time_comes_from_the_cache(tmp_path):
-    weights.open_source(QA, cache_dir=tmp_path)
-    weights.open_source(QA, cache_dir=tmp_path)
+    open_source(QA, cache_dir=tmp_path)
+    open_source(QA, cache_dir=tmp_path)
     assert Hub.requests["GET", "model.safetensors"] == 1
 
 
@@ -132,13 +134,13 @@ def test_a_revision(tmp_path):
 
 def test_offline_only_the_cache_counts(tmp_path, monkeypatch):
     with pytest.raises(FileNotFoundError, match="the local cache did not give it"):
-        weights.open_source(QA, cache_dir=tmp_path, local_files_only=True)
-    weights.open_source(QA, cache_dir=tmp_path)
-    weights.open_source(PRETRAINING, cache_dir=tmp_path)
+        open_source(QA, cache_dir=tmp_path, local_files_only=True)
+    open_source(QA, cache_dir=tmp_path)
+    open_source(PRETRAINING, cache_dir=tmp_path)
     monkeypatch.setattr(constants, "ENDPOINT", "http://127.0.0.1:9")
     monkeypatch.setattr(hf_api.api, "endpoint", "http://127.0.0.1:9")
-    assert weights.open_source(QA, cache_dir=tmp_path, local_files_only=True).task == "qa"
-    assert weights.open_source(PRETRAINING, cache_dir=tmp_path, local_files_only=True).format == "hf-pt-bin"
+    assert open_source(QA, cache_dir=tmp_path, local_files_only=True).task == "qa"
+    assert open_source(PRETRAINING, cache_dir=tmp_path, local_files_only=True).format == "hf-pt-bin"
 
 
 def test_no_such_repository(tmp_path):
@@ -149,5 +151,5 @@ def test_no_such_repository(tmp_path):
 @pytest.mark.parametrize("name", ["a/b/c", "./missing", "/missing/too", "missing.weights.h5", "b@d name"])
 def test_what_cannot_be_an_id_never_reaches_the_network(name):
     with pytest.raises(FileNotFoundError, match=r"no file or directory|neither a local path nor a Hub id"):
-        weights.open_source(name)
+        open_source(name)
     assert not Hub.requests

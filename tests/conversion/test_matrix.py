@@ -15,9 +15,10 @@ import lxmert_tf
 from conversion.convert import convert
 from conversion.diff import diff
 from conversion.formats import open_checkpoint
-from conversion.names import ARCHITECTURES, rows
+from conversion.names import rows
 from conversion.writers import write_checkpoint
 from lxmert_tf import LxmertConfig
+from lxmert_tf.tasks import ARCHITECTURES
 
 # Of float32 outputs against upstream's float64, relative to the largest magnitude: float32 has 6e-8, and 1.2e-6 is
 # measured after all layers, as much as before conversion. The weights themselves are held to be identical.

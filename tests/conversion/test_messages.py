@@ -157,12 +157,35 @@ def test_errors_name_options_of_the_command_line(tmp_path, arguments, option):
     assert (code in (1, 2), out, err.count("\n")) == (True, "", 1) and option in err, err
 
 
-def test_notes_and_misfits_name_options_of_the_command_line(tmp_path):
+def test_notes_and_mismatches_name_options_of_the_command_line(tmp_path):
     for options in ([], ["--json"]):
         out = run("convert", SOURCES["original"], tmp_path / f"out{len(options)}", *options)[1]
         assert "if it is wrong, give it with --config" in out
     err = run("convert", saved(tmp_path / "source", golden(), vocab_size=98), tmp_path / "no")[2]
     assert "misshapen" in err and "ignore_mismatched_sizes" not in err
+
+
+@pytest.mark.parametrize("name", ["overwrite=True", "pass config=", "shard_size must", "allow_missing=True"])
+def test_what_looks_like_an_option_in_a_path_is_left_alone(tmp_path, name):
+    code, out, err = run("convert", PRETRAINED, tmp_path / name / "x", "--json")
+    assert (code, err, json.loads(out)["destination"]) == (0, "", str(tmp_path / name / "x"))
+    assert f"-> {tmp_path / name / 'y'} (" in run("convert", PRETRAINED, tmp_path / name / "y")[1]
+    assert run("convert", PRETRAINED, tmp_path / name / "x")[2].endswith(
+        f"{tmp_path / name / 'x'} exists; choose another destination, or replace it with --overwrite.\n"
+    )
+    assert f"'{tmp_path / name / 'z'}'" in run("inspect", tmp_path / name / "z")[2]
+
+
+def test_errors_name_arguments_to_callers_of_the_library(tmp_path):
+    run("inspect", tmp_path / "nowhere")  # a command line that is over changes nothing
+    convert(PRETRAINED, tmp_path / "out")
+    with pytest.raises(FileExistsError, match=r"replace it with overwrite=True\."):
+        convert(PRETRAINED, tmp_path / "out")
+    with pytest.raises(ValueError, match=r"^shard_size must be a number of bytes"):
+        convert(PRETRAINED, tmp_path / "x", shard_size="many")
+    misshapen = saved(tmp_path / "source", golden(), vocab_size=98)
+    with pytest.raises(ValueError, match="initialised with ignore_mismatched_sizes=True"):
+        convert(misshapen, tmp_path / "x")
 
 
 def test_one_tensor_is_not_called_tensors(tmp_path):

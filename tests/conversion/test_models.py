@@ -11,8 +11,8 @@ from support.golden import GOLDEN, golden_state_dict
 import lxmert_pt
 import lxmert_tf
 from conversion.formats import open_checkpoint
-from conversion.names import ARCHITECTURES
-from lxmert_tf import weights
+from conversion.models import state_dict
+from lxmert_tf.tasks import ARCHITECTURES
 
 FOLDERS = {"model": "hf_pt_model", "pretraining": "hf_pt_pretraining", "qa": "hf_pt_qa"}
 SOURCES = {**FOLDERS, "visual-reasoning": "original/nlvr2_BEST.pth"}
@@ -44,7 +44,7 @@ def dataset_names(path) -> set[str]:
 @pytest.mark.parametrize("task", FOLDERS)
 def test_keras_models_hold_upstreams_weights(task):
     model = keras_class(task).from_pretrained(GOLDEN / FOLDERS[task])
-    assert_identical(weights.state_dict(model), golden_state_dict(FOLDERS[task]))
+    assert_identical(state_dict(model), golden_state_dict(FOLDERS[task]))
 
 
 @pytest.mark.parametrize("task", FOLDERS)
@@ -76,7 +76,7 @@ def test_keras_own_loading_and_saving_agree_with_ours(tmp_path, task):
     model.save_pretrained(tmp_path)
     fresh = keras_class(task)(model.config)
     fresh.load_weights(tmp_path / "model.weights.h5")
-    assert_identical(weights.state_dict(fresh), weights.state_dict(model))
+    assert_identical(state_dict(fresh), state_dict(model))
 
     fresh.save_weights(tmp_path / "own.weights.h5")
     assert dataset_names(tmp_path / "own.weights.h5") == dataset_names(tmp_path / "model.weights.h5")
@@ -84,7 +84,7 @@ def test_keras_own_loading_and_saving_agree_with_ours(tmp_path, task):
     checkpoint = open_checkpoint(tmp_path / "own.keras")
     assert (checkpoint.format, checkpoint.task) == ("keras", task)
     assert checkpoint.config.to_dict() == model.config.to_dict()
-    assert_identical(checkpoint.tensors, weights.state_dict(model))
+    assert_identical(checkpoint.tensors, state_dict(model))
 
 
 @pytest.mark.parametrize("dtype", ["float16", "bfloat16", "float64"])
@@ -97,7 +97,7 @@ def test_dtype_is_asked_for_not_the_files(tmp_path, dtype):
     assert {value.dtype for value in other.state_dict().values()} == {getattr(torch, dtype)}
     assert_identical(
         {name: value.double().numpy() for name, value in other.state_dict().items()},
-        {name: array.astype("float64") for name, array in weights.state_dict(model).items()},
+        {name: array.astype("float64") for name, array in state_dict(model).items()},
     )
 
 
@@ -121,5 +121,5 @@ def test_shards_from_models(tmp_path):
     model = pytorch_class("pretraining").from_pretrained(GOLDEN / "hf_pt_pretraining")
     model.save_pretrained(tmp_path, max_shard_size=50_000)
     assert_identical(
-        weights.state_dict(keras_class("pretraining").from_pretrained(tmp_path)), golden_state_dict("hf_pt_pretraining")
+        state_dict(keras_class("pretraining").from_pretrained(tmp_path)), golden_state_dict("hf_pt_pretraining")
     )

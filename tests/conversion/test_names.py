@@ -7,19 +7,10 @@ import pytest
 from safetensors import safe_open
 from support.golden import GOLDEN
 
-from conversion.names import (
-    ARCHITECTURES,
-    HEADS,
-    SKIPPED,
-    canonical,
-    fit_prefix,
-    infer_config,
-    lookup,
-    match,
-    rows,
-    task_of,
-)
+from conversion.matching import infer_config, match
+from conversion.names import HEADS, SKIPPED, canonical, fit_prefix, lookup, rows
 from lxmert_tf import LxmertConfig
+from lxmert_tf.tasks import ARCHITECTURES, task_of
 
 TASK_OF_FOLDER = {
     "hf_pt_pretraining": "pretraining",

@@ -7,6 +7,7 @@ import re
 import shlex
 import shutil
 
+import numpy as np
 import pytest
 from support.checkpoints import CONFIG, PRETRAINED, run
 from support.golden import GOLDEN, ROOT
@@ -14,6 +15,7 @@ from support.golden import GOLDEN, ROOT
 from conversion.cli import MODULES
 from conversion.convert import FORMATS
 from conversion.names import rows, templates
+from lxmert_pt import LxmertModel
 from lxmert_tf import LxmertConfig
 
 DOCS = ROOT / "docs"
@@ -55,6 +57,17 @@ def test_the_recipes_run_in_order(tmp_path, monkeypatch):
         assert (program, code, err) == ("lxmert-convert", 0, ""), line
         assert out
     assert sorted(os.listdir("for-transformers-4")) == ["config.json", "pytorch_model.bin"]
+
+
+def test_the_example_in_python_runs(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    (example,) = re.findall(r"^```python\n(.*?)^```$", PAGE, re.DOTALL | re.MULTILINE)
+    model = LxmertModel(LxmertConfig.from_json_file(CONFIG))
+    names = {"model": model}
+    exec(example.replace("unc-nlp/lxmert-base-uncased", str(PRETRAINED)), names)
+    assert capsys.readouterr().out == "hf-pt pretraining 32 170\n"
+    assert all(np.array_equal(value, names["arrays"][name]) for name, value in model.state_dict().items())
+    assert names["report"].format == "keras" and (tmp_path / "keras-lxmert" / "model.weights.h5").is_file()
 
 
 def test_every_format_and_subcommand_has_its_line():

@@ -12,7 +12,7 @@ from support.checkpoints import BIAS, CONFIG, SOURCES, converted, golden, run, s
 
 import lxmert_pt
 import lxmert_tf
-from conversion.answer_heads import convert_answers
+from conversion.answers import convert_answers
 from conversion.convert import convert
 from conversion.diff import diff
 from conversion.formats import open_checkpoint

@@ -15,10 +15,10 @@ from support.golden import GOLDEN
 from conversion.convert import convert
 from conversion.diff import diff
 from conversion.formats import find_weights, open_checkpoint
+from conversion.models import state_dict
 from conversion.names import rows
 from conversion.writers import write_checkpoint
 from lxmert_tf import LxmertConfig
-from lxmert_tf.weights import state_dict
 
 pytestmark = pytest.mark.filterwarnings("ignore::UserWarning:torch")
 

@@ -35,7 +35,7 @@ def test_a_conversion_is_equal_in_both_frameworks(tmp_path):
     report = verify(SOURCES["original"], tmp_path / "keras")
     assert report.equal and report.packages == ["lxmert_tf", "lxmert_pt"] and report.first_divergence is None
     config = LxmertConfig.from_json_file(CONFIG)
-    expected = [name for _, name in blocks.computed_in_order(config) if name != "logits"]
+    expected = [name for _, name in blocks.output_order(config) if name != "logits"]
     assert [output.name for output in report.outputs] == expected
     for output in report.outputs:
         assert list(output.errors) == ["lxmert_tf", "lxmert_pt", "a in both"]
@@ -298,7 +298,7 @@ def test_what_is_not_finite_in_both_proves_nothing(tmp_path, only_pytorch, case)
     assert inputs["input_ids"].shape[1] < 20
     source = saved(tmp_path / "x", tensors)
     expected = blocks.run_pytorch(open_checkpoint(source), inputs)
-    wrong = [n for _, n in blocks.computed_in_order(LxmertConfig.from_json_file(CONFIG)) if n in expected]
+    wrong = [n for _, n in blocks.output_order(LxmertConfig.from_json_file(CONFIG)) if n in expected]
     wrong = [n for n in wrong if not np.isfinite(expected[n]).all()]
     assert bool(wrong) == (case != "unseen")
     for other in (source, saved(tmp_path / "wide", {n: array.astype("f8") for n, array in tensors.items()})):

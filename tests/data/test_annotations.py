@@ -5,20 +5,16 @@ import json
 import numpy as np
 import pytest
 
+from lxmert_tf.answers import AnswerTable, read_answers, write_all_answers, write_answers
 from lxmert_tf.data.annotations import (
     Annotation,
-    AnswerTable,
     NLVR2Annotation,
     PretrainingAnnotation,
-    read_all_answers,
     read_annotations,
-    read_answers,
     read_nlvr2,
     read_pretraining,
     unknown_answers,
-    write_all_answers,
     write_annotations,
-    write_answers,
     write_nlvr2,
     write_pretraining,
 )
@@ -304,7 +300,7 @@ def test_bad_answer_table(tmp_path, label2ans, ans2label, complaint):
 def test_all_answers_round_trip(tmp_path):
     table = AnswerTable(["yes", "café", "red"])
     write_all_answers(tmp_path / "all_ans.json", table, {"vqa": ["café", "yes"], "gqa": iter(["yes"])})
-    assert read_all_answers(tmp_path / "all_ans.json").answers == table.answers
+    assert read_answers(tmp_path / "all_ans.json").answers == table.answers
     assert json.loads((tmp_path / "all_ans.json").read_text("utf-8")) == [
         {"ans": "yes", "dsets": ["vqa", "gqa"]},
         {"ans": "café", "dsets": ["vqa"]},
@@ -315,7 +311,7 @@ def test_all_answers_round_trip(tmp_path):
 def test_bad_all_answers(tmp_path):
     path = write_json(tmp_path / "all_ans.json", [{"ans": "yes"}, {"ans": "yes"}])
     with pytest.raises(ValueError, match=r"all_ans.json: answer 'yes' is in the table twice, at 0 and 1"):
-        read_all_answers(path)
-    with pytest.raises(ValueError, match=r"all_ans.json must be a list of .*; entry 0 is not"):
-        read_all_answers(write_json(path, [3]))
-    assert read_all_answers(write_json(path, ["yes", "no"])).answers == ("yes", "no")  # as label2ans.json has them
+        read_answers(path)
+    with pytest.raises(ValueError, match=r"all_ans.json: answer 0 must be text, got 3"):
+        read_answers(write_json(path, [3]))
+    assert read_answers(write_json(path, ["yes", "no"])).answers == ("yes", "no")  # as label2ans.json has them

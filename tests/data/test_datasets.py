@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 from support.data import make_captions, make_pairs, make_questions, make_store, make_tokenizer
 
-from lxmert_tf.data.annotations import Annotation, AnswerTable
+from lxmert_tf.answers import AnswerTable
+from lxmert_tf.data.annotations import Annotation
 from lxmert_tf.data.datasets import gqa_dataset, nlvr2_dataset, pretraining_dataset, vqa_dataset
 
 TABLE = AnswerTable(["maybe", "yes", "no"])

@@ -7,8 +7,9 @@ import pytest
 from support.data import make_captions, make_store, make_tokenizer
 from test_datasets import assert_same
 
+from lxmert_tf.answers import AnswerTable
 from lxmert_tf.data import masking
-from lxmert_tf.data.annotations import AnswerTable, PretrainingAnnotation
+from lxmert_tf.data.annotations import PretrainingAnnotation
 from lxmert_tf.data.datasets import pretraining_dataset
 
 TABLE = AnswerTable(["maybe", "yes", "no"])

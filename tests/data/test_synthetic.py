@@ -9,19 +9,19 @@ from collections import Counter, defaultdict
 import numpy as np
 import pytest
 
+from lxmert_tf.answers import read_answers
 from lxmert_tf.configuration import LxmertConfig
 from lxmert_tf.data.annotations import (
-    read_all_answers,
     read_annotations,
-    read_answers,
     read_nlvr2,
     read_pretraining,
     unknown_answers,
 )
 from lxmert_tf.data.features.tsv import normalize_boxes, read_tsv
-from lxmert_tf.demo import TASKS, dataset, gqa, nlvr2, pictures, pretraining, questions, scenes, vqa
+from lxmert_tf.demo import dataset, gqa, nlvr2, pictures, pretraining, questions, scenes, vqa
 from lxmert_tf.demo.dataset import write_dataset
 from lxmert_tf.demo.scenes import COLORS, SHAPES, SPLITS
+from lxmert_tf.tasks import TASKS
 
 Image = pytest.importorskip("PIL.Image")
 
@@ -425,7 +425,7 @@ def test_one_vocabulary_holds_every_word_of_every_task_whole(directory, sets):
 
 def test_config_and_answers_fit_the_set(directory, sets):
     table = read_answers(directory / "label2ans.json", directory / "ans2label.json")
-    assert read_all_answers(directory / "all_ans.json").answers == table.answers
+    assert read_answers(directory / "all_ans.json").answers == table.answers
     for task in ("vqa", "gqa", "pretrain"):
         assert not unknown_answers(sets[task]["train"] + sets[task]["valid"], table)
     values = json.loads((directory / "config.json").read_text("utf-8"))

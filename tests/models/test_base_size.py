@@ -5,7 +5,8 @@ import pytest
 from support.golden import REL32, assert_close, golden_inputs
 from support.models import flat
 
-from lxmert_tf import LxmertConfig, TFLxmertForPreTraining, weights
+from conversion.models import state_dict
+from lxmert_tf import LxmertConfig, TFLxmertForPreTraining
 
 torch = pytest.importorskip("torch")
 
@@ -30,7 +31,7 @@ def test_base_size_runs_and_converts_both_ways_bit_for_bit(tmp_path):
     again = LxmertForPreTraining.from_pretrained(tmp_path / "keras")
     for name, value in again.state_dict().items():
         np.testing.assert_array_equal(value.numpy(), before[name], err_msg=name)
-    for name, value in weights.state_dict(model).items():
+    for name, value in state_dict(model).items():
         np.testing.assert_array_equal(value, before[name], err_msg=name)
 
     rng = np.random.default_rng(0)

@@ -101,7 +101,7 @@ def test_labels_that_are_overridden_take_the_other_direction_with_them():
 def test_an_id_that_is_not_written_plainly_is_refused(id):
     assert LxmertConfig(id2label={"4": "a"}, label2id={"a": "4"}).id2label == {4: "a"}
     for labels in ({"id2label": {0: "a", id: "b"}}, {"label2id": {"a": 0, "b": id}}):
-        with pytest.raises(ValueError, match=f"^{next(iter(labels))} must map .*: {re.escape(repr(id))} is no row"):
+        with pytest.raises(ValueError, match=f"^{next(iter(labels))} must map .*: {re.escape(repr(id))} is not a row"):
             LxmertConfig(**labels)
 
 

@@ -7,10 +7,11 @@ from support.golden import GOLDEN, golden_inputs, golden_labels
 
 torch = pytest.importorskip("torch")
 
+from conversion.models import state_dict  # noqa: E402
 from lxmert_pt import LxmertForPreTraining  # noqa: E402
 from lxmert_pt.optimizers import BertAdam as TorchBertAdam  # noqa: E402
 from lxmert_pt.optimizers import linear_warmup_schedule  # noqa: E402
-from lxmert_tf import BertAdam, LinearWarmup, LxmertConfig, TFLxmertForPreTraining, weights  # noqa: E402
+from lxmert_tf import BertAdam, LinearWarmup, LxmertConfig, TFLxmertForPreTraining  # noqa: E402
 
 STEPS = 20
 RATES = {"sgd": 2.0**-7, "bert_adam": 2.0**-10, "adamw": 2.0**-13}  # exact in float32, in which Keras keeps them
@@ -80,7 +81,7 @@ def test_twenty_steps_end_in_the_same_weights(name, float64):
     theirs = LxmertForPreTraining.from_pretrained(
         GOLDEN / "hf_pt_pretraining", dtype=torch.float64, config=config
     ).train()
-    before = weights.state_dict(ours)
+    before = state_dict(ours)
     keras_optimizer, torch_optimizer, factor = optimizers(name, theirs.parameters())
     ours.compile(optimizer=keras_optimizer, jit_compile=False)
 
@@ -98,7 +99,7 @@ def test_twenty_steps_end_in_the_same_weights(name, float64):
 
     after = {key: value.detach().numpy() for key, value in theirs.state_dict().items()}
     moved = 0.0
-    for key, value in weights.state_dict(ours).items():
+    for key, value in state_dict(ours).items():
         if name == "adamw" and key.endswith("key.bias"):
             continue
         assert np.abs(value - after[key]).max() <= TOLERANCES[name], key

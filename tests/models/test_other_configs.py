@@ -10,7 +10,8 @@ torch = pytest.importorskip("torch")
 
 import lxmert_pt  # noqa: E402
 from conversion import names  # noqa: E402
-from lxmert_tf import TFLxmertForPreTraining, TFLxmertModel, weights  # noqa: E402
+from conversion.models import state_dict, task_of_model  # noqa: E402
+from lxmert_tf import TFLxmertForPreTraining, TFLxmertModel  # noqa: E402
 
 CONFIGS = {
     "relu": {"hidden_act": "relu"},
@@ -42,7 +43,7 @@ def assert_frameworks_agree(model_class, **changes):
     """Outputs, hidden states, attentions, each loss and every gradient, of the same weights on the same batch."""
     ours = tiny_model(model_class, dtype="float64", **changes)
     theirs = getattr(lxmert_pt, model_class.__name__.removeprefix("TF"))(ours.config).double().eval()
-    theirs.load_state_dict(tensors(weights.state_dict(ours)))
+    theirs.load_state_dict(tensors(state_dict(ours)))
     inputs = batch(ours)
     if "visual_pos_dim" in changes:
         inputs["visual_pos"] = np.resize(inputs["visual_pos"], (3, 5, 6))
@@ -63,7 +64,7 @@ def assert_frameworks_agree(model_class, **changes):
     for name, value in output.losses.items():
         assert_close(value, wanted.losses[name].item(), REL64, name)
 
-    row = {row.keras: row for row in names.rows(ours.config, names.task_of(model_class.__name__))}
+    row = {row.keras: row for row in names.rows(ours.config, task_of_model(ours))}
     gradients = {}
     for variable, gradient in zip(ours.trainable_weights, tape.gradient(total, ours.trainable_weights), strict=True):
         if gradient is not None:

@@ -4,7 +4,8 @@ import keras
 import numpy as np
 from support.models import batch, tiny_model
 
-from lxmert_tf import TFLxmertForQuestionAnswering, TFLxmertModel, weights
+from conversion.models import state_dict
+from lxmert_tf import TFLxmertForQuestionAnswering, TFLxmertModel
 
 
 def test_predict_traces_once_for_each_length_of_text():
@@ -31,7 +32,7 @@ def test_loading_draws_only_what_the_checkpoint_lacks(tmp_path, monkeypatch):
     assert drawn == []
     model = TFLxmertForQuestionAnswering.from_pretrained(tmp_path)
     assert drawn == [(12, 24), (24, 5)]
-    for name, value in weights.state_dict(model).items():
+    for name, value in state_dict(model).items():
         if name.endswith("weight"):
             assert np.any(value), name
     TFLxmertModel(model.config)

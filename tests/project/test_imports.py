@@ -19,7 +19,7 @@ LAZY = {  # may import PyTorch or TensorFlow inside a function, because it
     "lxmert_tf.tokenization.encoding",  # makes the tokenizer's tensors in the framework asked for
     "lxmert_tf.backend",  # asks TensorFlow, where Keras runs on it
     "lxmert_tf.outputs",  # registers the outputs with the backend that Keras runs on
-    "lxmert_tf.weights",  # makes tensors without filling them
+    "lxmert_tf.pretrained",  # makes tensors without filling them
     "lxmert_tf.demo.run",  # compares with the PyTorch reference where that is installed
 }
 
@@ -39,6 +39,8 @@ def imports(file: Path, only_at_import: bool = False) -> Iterator[str]:
     nodes = [ast.parse(file.read_text(encoding="utf-8"))]
     while nodes:
         node = nodes.pop()
+        if isinstance(node, ast.If) and ast.unparse(node.test) == "TYPE_CHECKING":
+            continue  # for editors and type checkers, never imported
         if isinstance(node, ast.Import):
             yield from (alias.name for alias in node.names)
         elif isinstance(node, ast.ImportFrom):

@@ -17,6 +17,7 @@ from google.protobuf import text_format
 from support.serving import BATCH_SIZES, LABELS, REL, TASKS, serving, write_checkpoint
 from tensorflow_serving.config import model_server_config_pb2
 
+from lxmert_tf.answers import model_answers
 from lxmert_tf.cli import main
 from lxmert_tf.serving import server_files
 from lxmert_tf.serving import version_folders as versions
@@ -24,7 +25,6 @@ from lxmert_tf.serving.check import run
 from lxmert_tf.serving.checkpoint import load
 from lxmert_tf.serving.client import GrpcClient
 from lxmert_tf.serving.export import export
-from lxmert_tf.serving.labels import read_labels
 from lxmert_tf.serving.metadata import METADATA_FILE
 from lxmert_tf.serving.warmup import TOKENS, WARMUP_FILE, read_warmup, replay
 
@@ -53,7 +53,7 @@ def test_weights_are_stored_once(exports):
 
 
 def _shapes(directory):
-    from lxmert_tf.weights import open_source
+    from conversion.source import open_source
 
     return open_source(directory).tensors.shapes.values()
 
@@ -366,22 +366,22 @@ def test_answers_come_from_the_config_or_a_file(tmp_path):
     from lxmert_tf import LxmertConfig
 
     config = LxmertConfig(num_qa_labels=2, id2label={0: "no", 1: "yes"})
-    assert read_labels(tmp_path, config) == ["no", "yes"]
+    assert list(model_answers(tmp_path, config)) == ["no", "yes"]
     bare = LxmertConfig(num_qa_labels=2)
-    assert read_labels(tmp_path, bare) is None
+    assert model_answers(tmp_path, bare) is None
     (tmp_path / "label2ans.json").write_text('["a", "b"]')
-    assert read_labels(tmp_path, bare) == ["a", "b"]
+    assert list(model_answers(tmp_path, bare)) == ["a", "b"]
     (tmp_path / "table.json").write_text('{"x": 1, "y": 0}')
-    assert read_labels(tmp_path, config, tmp_path / "table.json") == ["y", "x"]
+    assert list(model_answers(tmp_path, config, tmp_path / "table.json")) == ["y", "x"]
     for text, said in (
         ('["a"]', "1 answers"),
         ("[1, 2]", "must be text"),
         ("3", "list of answers"),
-        ("{", "not a JSON"),
+        ("{", "not json"),
     ):
         (tmp_path / "bad.json").write_text(text)
         with pytest.raises(ValueError, match=said):
-            read_labels(tmp_path, config, tmp_path / "bad.json")
+            model_answers(tmp_path, config, tmp_path / "bad.json")
 
 
 # Choices

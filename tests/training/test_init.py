@@ -10,14 +10,15 @@ from support.golden import GOLDEN, golden_state_dict
 from support.models import tiny_config, tiny_model
 
 from conversion.answers import BIAS, KERNEL
+from conversion.models import state_dict
+from conversion.source import open_source
 from lxmert_tf import (
     LxmertConfig,
     TFLxmertForPreTraining,
     TFLxmertForQuestionAnswering,
     TFLxmertForVisualReasoning,
-    weights,
 )
-from lxmert_tf.data.annotations import read_all_answers
+from lxmert_tf.answers import read_answers
 from lxmert_tf.data.features.build import build_features
 from lxmert_tf.demo.dataset import write_dataset
 from lxmert_tf.training import run as training
@@ -41,9 +42,9 @@ SMALL = {
 
 def started(model_class, source, answers=NAMES, config=None, **options):
     """The weights, by PyTorch names, of a model that starts from `source`."""
-    checkpoint = weights.open_source(source, config)
+    checkpoint = open_source(source, config)
     model = from_checkpoint(model_class, checkpoint, with_answers(checkpoint.config, answers), answers, **options)
-    return weights.state_dict(model)
+    return state_dict(model)
 
 
 def backbone(tensors) -> dict[str, np.ndarray]:
@@ -100,7 +101,7 @@ def test_starts_from_a_bare_backbone():
 
 def test_starts_from_a_fine_tuned_model_of_the_original():
     config = LxmertConfig.from_pretrained(GOLDEN / "hf_pt_pretraining")
-    source = weights.open_source(GOLDEN / "original" / "vqa_BEST.pth", config).tensors
+    source = open_source(GOLDEN / "original" / "vqa_BEST.pth", config).tensors
     names = [f"answer {row}" for row in range(len(source[KERNEL]))]
     found = started(
         TFLxmertForQuestionAnswering, GOLDEN / "original" / "vqa_BEST.pth", names, config, init_answers=names
@@ -114,7 +115,7 @@ def test_starts_from_a_fine_tuned_model_of_the_original():
 def test_rows_of_equal_answers_are_the_checkpoints_and_the_others_zero(tmp_path):
     model = pretrained()
     model.save_pretrained(tmp_path)
-    source, found = weights.state_dict(model), started(TFLxmertForQuestionAnswering, tmp_path)
+    source, found = state_dict(model), started(TFLxmertForQuestionAnswering, tmp_path)
     assert_equal(found, backbone(source))
     for name in (KERNEL, BIAS):
         expected = np.stack([source[name][row] if row >= 0 else 0 * source[name][0] for row in ROWS])
@@ -126,8 +127,8 @@ def test_an_answer_table_names_the_rows_where_the_config_does_not(tmp_path, capl
     model = tiny_model(TFLxmertForPreTraining, num_qa_labels=len(SOURCE))
     model.save_pretrained(tmp_path / "model")
     (tmp_path / "all_ans.json").write_text(json.dumps([{"ans": answer, "dsets": ["vqa"]} for answer in SOURCE]))
-    table = read_all_answers(tmp_path / "all_ans.json").answers
-    source = weights.state_dict(model)
+    table = read_answers(tmp_path / "all_ans.json").answers
+    source = state_dict(model)
     found = started(TFLxmertForQuestionAnswering, tmp_path / "model", init_answers=table)
     np.testing.assert_array_equal(found[KERNEL][[0, 1, 3, 4]], source[KERNEL][[3, 1, 0, 4]])
     caplog.clear()
@@ -141,7 +142,7 @@ def test_an_answer_table_names_the_rows_where_the_config_does_not(tmp_path, capl
 def test_a_head_that_is_not_to_be_loaded_is_new(tmp_path):
     model = pretrained()
     model.save_pretrained(tmp_path)
-    source = weights.state_dict(model)
+    source = state_dict(model)
     found = started(TFLxmertForQuestionAnswering, tmp_path, load_answers=False)
     assert_equal(found, backbone(source))
     assert (found["answer_head.logit_fc.0.weight"] != source["answer_head.logit_fc.0.weight"]).all()
@@ -153,7 +154,7 @@ def test_nlvr2_starts_with_a_new_head_unless_it_starts_from_nlvr2(tmp_path):
     for name, model in models.items():
         model.save_pretrained(tmp_path / name)
     first = "answer_head.logit_fc.0.weight"
-    source = {name: weights.state_dict(model) for name, model in models.items()}
+    source = {name: state_dict(model) for name, model in models.items()}
     new = started(TFLxmertForVisualReasoning, tmp_path / "pre", None)
     assert_equal(new, backbone(source["pre"]))
     assert new[first].shape == (24, 24)
@@ -168,7 +169,7 @@ def test_questions_start_with_a_new_head_from_nlvr2(tmp_path, caplog):
     model = tiny_model(TFLxmertForVisualReasoning)
     model.save_pretrained(tmp_path)
     found = started(TFLxmertForQuestionAnswering, tmp_path, init_answers=SOURCE)
-    assert_equal(found, backbone(weights.state_dict(model)))
+    assert_equal(found, backbone(state_dict(model)))
     assert found[KERNEL].shape == (5, 24)
     assert "has no answer head" in caplog.text
 
@@ -207,7 +208,7 @@ def run(data, output, init: str | None = "checkpoint", **changes):
 
 
 def trained(output):
-    return weights.state_dict(TFLxmertForQuestionAnswering.from_pretrained(output / "last"))
+    return state_dict(TFLxmertForQuestionAnswering.from_pretrained(output / "last"))
 
 
 def test_a_run_that_learns_nothing_stops_early_with_the_weights_it_started_from(data, tmp_path):
@@ -215,7 +216,7 @@ def test_a_run_that_learns_nothing_stops_early_with_the_weights_it_started_from(
     result = run(data, tmp_path / "run", **options)
     assert (result["epochs"], result["best_epoch"]) == (3, 1)
     assert result["steps"] < 6 * result["history"][0]["step"]
-    checkpoint = weights.open_source(data / "checkpoint")
+    checkpoint = open_source(data / "checkpoint")
     source, found = checkpoint.tensors, trained(tmp_path / "run")
     answers = json.loads((data / "label2ans.json").read_text())
     assert_equal(found, backbone(source))
@@ -245,7 +246,7 @@ def frozen(data, tmp_path_factory):
 
 
 def test_frozen_weights_stay_and_the_others_move(data, frozen):
-    source, found = weights.open_source(data / "checkpoint").tensors, backbone(trained(frozen[0]))
+    source, found = open_source(data / "checkpoint").tensors, backbone(trained(frozen[0]))
     moved = {name for name in found if not np.array_equal(source[name], found[name])}
     named = {name for name in found if name.startswith(("lxmert.embeddings.", "lxmert.encoder.layer.0."))}
     unread = {name for name in found if ".x_layers.0.visn_" in name}  # by the answer head

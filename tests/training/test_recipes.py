@@ -2,8 +2,9 @@
 
 import pytest
 
+from lxmert_tf.tasks import ARCHITECTURES, MODEL_TASKS, TASKS
 from lxmert_tf.training.options import TrainOptions
-from lxmert_tf.training.recipes import RECIPES, TASKS
+from lxmert_tf.training.recipes import RECIPES
 
 FILES = {"train": ("t.json",), "features": "f.h5", "output": "run", "config": "c.json"}
 
@@ -16,6 +17,7 @@ def test_published_hyper_parameters():
         "pretrain": (20, 256, 1e-4, 0.05, 1.0, True),
     }
     assert set(RECIPES) == set(TASKS) == set(published)
+    assert set(MODEL_TASKS.values()) < set(ARCHITECTURES)
     for task, recipe in RECIPES.items():
         found = (
             recipe.epochs,

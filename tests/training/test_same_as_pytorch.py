@@ -7,9 +7,9 @@ from support.training import MemoryDataset, compiled, plain_batches, small_confi
 
 torch = pytest.importorskip("torch")
 
+from conversion.models import state_dict  # noqa: E402
 from lxmert_pt import LxmertForQuestionAnswering  # noqa: E402
 from lxmert_pt.optimizers import BertAdam, linear_warmup_schedule  # noqa: E402
-from lxmert_tf import weights  # noqa: E402
 from lxmert_tf.training.callbacks import Progress  # noqa: E402
 from lxmert_tf.training.run import fit  # noqa: E402
 
@@ -85,7 +85,7 @@ def test_same_loss_curve_and_weights(optimizer, float64):
     rng = np.random.default_rng(1)
     for variable in model.weights:
         variable.assign(variable + 0.2 * rng.standard_normal(variable.shape))
-    before = weights.state_dict(model)
+    before = state_dict(model)
     losses = Losses()
 
     class Steps(keras.callbacks.Callback):
@@ -100,7 +100,7 @@ def test_same_loss_curve_and_weights(optimizer, float64):
     assert len(expected) == STEPS
     assert error <= 1e-8, error
     assert expected[-1] < expected[0] - 0.1
-    for name, value in weights.state_dict(model).items():
+    for name, value in state_dict(model).items():
         # The gradient of a key's bias is 0 but for rounding, which Adam makes into whole steps; nothing depends on it.
         if not name.endswith("key.bias"):
             np.testing.assert_allclose(value, after[name], rtol=0, atol=2e-8, err_msg=name)

@@ -27,9 +27,10 @@ import lxmert_pt
 import lxmert_tf
 from benchmarks.common import table, write_section
 from conversion.convert import convert
-from conversion.names import ARCHITECTURES, rows
+from conversion.names import rows
 from conversion.writers import write_checkpoint
 from lxmert_tf import LxmertConfig
+from lxmert_tf.tasks import ARCHITECTURES
 from tests.upstream.upstream import VISUAL_MASK, largest_error, read, run
 
 ROOT = Path(__file__).resolve().parents[2]

@@ -7,9 +7,7 @@ import numpy as np
 import pytest
 
 from lxmert_tf import LxmertConfig
-from lxmert_tf.labels import by_row, head_labels
-from lxmert_tf.serving.labels import read_labels
-from lxmert_tf.training.tasks import config_answers, read_answer_table
+from lxmert_tf.answers import by_row, config_answers, model_answers, read_answers
 
 NAMES = {0: "no", 1: "yes", 2: "maybe"}
 
@@ -26,13 +24,14 @@ def test_rows_are_integers_or_their_digits():
 def served(tmp_path, text, answers=2):
     """What a server is given of a file of answers."""
     (tmp_path / "label2ans.json").write_text(text)
-    return read_labels(tmp_path, LxmertConfig(num_qa_labels=answers))
+    return list(model_answers(tmp_path, LxmertConfig(num_qa_labels=answers)))
 
 
 def test_a_server_reads_lists_and_objects_of_either_direction(tmp_path):
     for text in ('["0", "yes"]', '{"yes": 1, "0": 0}', '{"1": "yes", "0": "0"}'):
         assert served(tmp_path, text) == ["0", "yes"]
     assert served(tmp_path, '{"1": 0, "0": 1}') == ["1", "0"]  # numbers are rows
+    assert served(tmp_path, '[{"ans": "0", "dsets": ["vqa"]}, {"ans": "yes"}]') == ["0", "yes"]  # as in pretraining
 
 
 @pytest.mark.parametrize(
@@ -48,16 +47,16 @@ def test_a_server_reads_lists_and_objects_of_either_direction(tmp_path):
         ('{"0": "a", "1": "b", "0": "c"}', "an object has the key '0' twice"),
         ('{"a": 0, "b": 2}', "row 1 of the answer head has no answer, but there is one for row 2"),
         ('{"1": "a", "2": "b"}', "row 0 of the answer head has no answer, but there is one for row 2"),
-        ('{"a": 0, "b": true}', "True is no row"),
-        ('{"a": 0, "b": 1.0}', "1.0 is no row"),
-        ('{"a": 0, "b": null}', "None is no row"),
-        ('{"a": 0, "b": -1}', "-1 is no row"),
-        ('{"a": 0, "b": "1"}', "'a' is no row"),
-        ('{"1": "a", "01": "b"}', "'01' is no row"),
-        ('{"0": "a", " 1": "b"}', "' 1' is no row"),
-        ('{"0": "a", "+1": "b"}', r"'\+1' is no row"),
-        ('{"0": "a", "1.0": "b"}', "'1.0' is no row"),
-        ('{"0": "a", "٤": "b"}', "'٤' is no row"),
+        ('{"a": 0, "b": true}', "True is not a row"),
+        ('{"a": 0, "b": 1.0}', "1.0 is not a row"),
+        ('{"a": 0, "b": null}', "None is not a row"),
+        ('{"a": 0, "b": -1}', "-1 is not a row"),
+        ('{"a": 0, "b": "1"}', "'a' is not a row"),
+        ('{"1": "a", "01": "b"}', "'01' is not a row"),
+        ('{"0": "a", " 1": "b"}', "' 1' is not a row"),
+        ('{"0": "a", "+1": "b"}', r"'\+1' is not a row"),
+        ('{"0": "a", "1.0": "b"}', "'1.0' is not a row"),
+        ('{"0": "a", "٤": "b"}', "'٤' is not a row"),
         ('{"0": "a", "1": 5}', "answer 1 must be text, got 5"),
         ("[" * 100_000, "nested too deeply"),
     ],
@@ -71,7 +70,7 @@ def test_a_server_is_given_no_answers_whose_rows_are_unclear(tmp_path, text, com
 def test_a_table_is_read_from_either_kind_of_list(tmp_path):
     for content in (["a", "b"], [{"ans": "a"}, {"ans": "b", "dsets": []}]):
         (tmp_path / "a.json").write_text(json.dumps(content))
-        assert read_answer_table(tmp_path / "a.json").answers == ("a", "b")
+        assert read_answers(tmp_path / "a.json").answers == ("a", "b")
 
 
 @pytest.mark.parametrize(
@@ -81,11 +80,11 @@ def test_a_table_is_read_from_either_kind_of_list(tmp_path):
 def test_a_table_of_unclear_rows_is_refused(tmp_path, text):
     (tmp_path / "a.json").write_text(text)
     with pytest.raises(ValueError, match=r"a\.json"):
-        read_answer_table(tmp_path / "a.json")
+        read_answers(tmp_path / "a.json")
 
 
 def read_of(config, reader, tmp_path):
-    return config_answers(config) if reader == "training" else read_labels(tmp_path, config)
+    return config_answers(config) if reader == "training" else model_answers(tmp_path, config)
 
 
 @pytest.mark.parametrize("reader", ["training", "serving"])
@@ -93,7 +92,7 @@ def test_names_in_the_config(reader, tmp_path, caplog):
     config = LxmertConfig(num_qa_labels=3, id2label=dict(reversed(NAMES.items())))
     assert list(read_of(config, reader, tmp_path)) == ["no", "yes", "maybe"]
     (tmp_path / "label2ans.json").write_text('["a", "b", "c"]')
-    assert read_labels(tmp_path, config) == ["no", "yes", "maybe"]
+    assert list(model_answers(tmp_path, config)) == ["no", "yes", "maybe"]
     (tmp_path / "label2ans.json").unlink()
     assert read_of(LxmertConfig(num_qa_labels=3), reader, tmp_path) is None
     for count in (2, 3):
@@ -114,5 +113,5 @@ def test_names_of_another_number_are_told_in_one_line(reader, names, tmp_path, c
     assert (record.name, record.levelno) == ("lxmert_tf", logging.WARNING)
     assert f"id2label in the config names {len(names)} answers, but num_qa_labels is 3" in record.getMessage()
     (tmp_path / "label2ans.json").write_text('["a", "b", "c"]')
-    assert read_labels(tmp_path, config) == ["a", "b", "c"]
-    assert head_labels(names, len(names)) == list(names.values())
+    assert list(model_answers(tmp_path, config)) == ["a", "b", "c"]
+    assert list(config_answers(config, len(names))) == list(names.values())

@@ -1,0 +1,97 @@
+"""Weights in and out of a model in memory, by its class and config; no framework is imported."""
+
+import logging
+from typing import Any
+
+import numpy as np
+
+from conversion.formats import UNTIED, Checkpoint
+from conversion.matching import Matched
+from conversion.names import LAYOUTS, Row, rows
+from conversion.tensors import Tensors, contiguous
+from lxmert_tf.configuration import CONFIG_NAME, LxmertConfig
+from lxmert_tf.tasks import ARCHITECTURES, task_of
+
+logger = logging.getLogger("lxmert_tf")
+
+
+def task_of_model(model: Any) -> str:
+    """The task of the model's class: its attribute `task` or, of upstream's, that of the nearest known class name.
+
+    Raises:
+        ValueError: it is not an LXMERT model.
+    """
+    if (task := getattr(type(model), "task", None)) in ARCHITECTURES:
+        return task
+    names = [base.__name__ for base in type(model).__mro__]
+    for name in names:
+        try:
+            return task_of(name)
+        except ValueError:
+            continue
+    return task_of(names[0])
+
+
+def variables_by_path(model: Any) -> dict[str, Any]:
+    """A Keras model's variables by their paths without the root model."""
+    return {variable.path.partition("/")[2]: variable for variable in model.variables}
+
+
+def state_dict(model: Any) -> dict[str, np.ndarray]:
+    """A Keras model's weights by upstream's PyTorch names and in PyTorch layout, in the variables' dtype."""
+    variables = variables_by_path(model)
+    return {
+        row.torch: LAYOUTS[row.layout].inverse(np.asarray(variables[row.keras]))
+        for row in rows(model.config, task_of_model(model))
+    }
+
+
+def select(checkpoint: Checkpoint, task: str, config: LxmertConfig, ignore_mismatched_sizes: bool = False) -> Matched:
+    """What of a checkpoint a model of `task` and `config` takes; logs it in one line.
+
+    Raises:
+        ValueError: with the checkpoint's path and every missing, unexpected and misshapen tensor.
+    """
+    matched = checkpoint.match(task, config, ignore_mismatched_sizes)
+    if checkpoint.inferred:
+        logger.warning(
+            "%s: %s, so the config is inferred from the tensors, with num_attention_heads=%d assumed; "
+            "if that is not right, put a %s beside it or pass config=.",
+            checkpoint.path,
+            checkpoint.inferred,
+            config.num_attention_heads,
+            CONFIG_NAME,
+        )
+    if UNTIED in checkpoint.notes and task == "pretraining":
+        logger.warning("%s: %s.", checkpoint.path, UNTIED)
+    logger.log(logging.WARNING if matched.missing else logging.INFO, "%s: %s", checkpoint.path, matched.summary())
+    return matched
+
+
+def assign(model: Any, checkpoint: Checkpoint, ignore_mismatched_sizes: bool = False) -> Matched:
+    """Assigns a checkpoint's tensors to a Keras model's variables, each cast to the variable's dtype.
+
+    Args:
+        model: one of the TFLxmert models.
+        checkpoint: an opened checkpoint.
+        ignore_mismatched_sizes: leave tensors of another shape initialised instead of refusing them.
+
+    Returns:
+        What was loaded, is missing (initialised), and unused with the reason; it is logged in one line, too.
+
+    Raises:
+        ValueError: tensors are missing other than whole heads, unexpected or misshapen; nothing is assigned then.
+    """
+    task = task_of_model(model)
+    matched = select(checkpoint, task, model.config, ignore_mismatched_sizes)
+    assign_rows(model, matched.loaded, checkpoint.named_for(task))
+    return matched
+
+
+def assign_rows(model: Any, table: list[Row], tensors: Tensors) -> None:
+    """Assigns these rows of the table of names, each cast to its variable's dtype."""
+    variables = variables_by_path(model)
+    for row in table:
+        variable = variables[row.keras]
+        array = contiguous(LAYOUTS[row.layout].forward(tensors[row.torch]))
+        variable.assign(array.astype(variable.dtype, copy=False))
