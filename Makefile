@@ -11,7 +11,7 @@ PEERS := $(patsubst requirements-%.txt,%,$(notdir $(wildcard tests/upstream/requ
 UPSTREAM := $(patsubst tests/upstream/requirements-%.txt,.venv-%/.installed,$(wildcard tests/upstream/requirements-*.txt))
 BENCHMARKS ?= $(filter-out common,$(basename $(notdir $(wildcard benchmarks/*.py))))
 
-.PHONY: demo test slow interop bench lint format
+.PHONY: demo test slow versions interop bench lint format
 
 demo: $(STAMP)
 	$(BIN)/lxmert-tf demo --output demo --overwrite
@@ -20,7 +20,12 @@ test: $(STAMP)
 	$(BIN)/python -m pytest -n 2 -m "not slow" $(PYTEST_FLAGS)
 
 slow: $(STAMP)
-	$(BIN)/python -m pytest -m slow $(PYTEST_FLAGS)
+	$(BIN)/python -m pytest -n 2 --dist loadfile -m slow $(PYTEST_FLAGS)
+
+# The ends of the ranges in pyproject.toml, each in an environment of its own.
+versions:
+	tests/versions/run.sh 3.10 lowest .venv-lowest
+	tests/versions/run.sh 3.13 highest .venv-highest
 
 interop: $(STAMP) $(UPSTREAM)
 	$(BIN)/python -m tests.upstream.run --write $(UPSTREAM:.installed=bin/python)

@@ -150,15 +150,18 @@ class TFLxmertPreTrainedModel(keras.Model):
         _initialize(model, matched.missing)
         return model
 
-    def save_pretrained(self, directory: str | os.PathLike, format: str = "keras") -> None:
+    def save_pretrained(
+        self, directory: str | os.PathLike, format: str = "keras", max_shard_size: int | None = None
+    ) -> None:
         """Writes config.json and the weights.
 
         Args:
             directory: made if missing.
             format: "keras" (model.weights.h5), "hf-pt" (model.safetensors), "hf-pt-bin" (pytorch_model.bin) or
                 "hf-tf" (tf_model.h5).
+            max_shard_size: bytes; larger PyTorch checkpoints are split into several files.
         """
-        write_checkpoint(directory, state_dict(self), self.config, self.task, format)
+        write_checkpoint(directory, state_dict(self), self.config, self.task, format, max_shard_size)
 
     # Training and inference
 
