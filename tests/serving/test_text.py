@@ -32,6 +32,7 @@ CHOICES = (
 )
 SWITCHES = ("clean_text", "tokenize_chinese_chars", "strip_accents", "do_lower_case")
 EVERY_CHOICE = [dict(zip(SWITCHES, values, strict=True)) for values in product([True, False], repeat=4)]
+EVERY_THREE = [choice for choice in EVERY_CHOICE if sum(choice.values()) % 2 == 0]  # any three switches, all ways
 
 
 @pytest.fixture(scope="module")
@@ -154,8 +155,8 @@ def test_every_kind_of_character_under_every_combination_of_switches(options, ch
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("options", EVERY_CHOICE, ids=str)
-def test_all_of_unicode_under_every_combination_of_switches(options, vocab):
+@pytest.mark.parametrize("options", EVERY_THREE, ids=str)
+def test_all_of_unicode_under_every_combination_of_three_switches(options, vocab):
     """Word by word: no vocabulary of a size to test with tells all characters apart."""
     codes = [c for c in range(1, 0x110000) if not 0xD800 <= c < 0xE000 and not 0x40000 <= c < 0xE0000]
     characters = [*map(chr, codes)]
