@@ -36,6 +36,7 @@ bench: $(STAMP) $(PEERS:%=.venv-%/.installed)
 lint: $(STAMP)
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
+	$(BIN)/mypy
 
 format: $(STAMP)
 	$(BIN)/ruff check --fix .

@@ -38,7 +38,7 @@ class AnswerMatch:
         return len(self.rows) - len(self.not_found)
 
 
-def match_answers(pretrained: Collection[str], target: Collection[str]) -> AnswerMatch:
+def match_answers(pretrained: Collection[str] | AnswerTable, target: Collection[str] | AnswerTable) -> AnswerMatch:
     """Finds each target answer among the pretrained ones, both normalised.
 
     Of pretrained answers that are equal once normalised the first wins. Target answers may share a row.

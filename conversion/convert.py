@@ -157,7 +157,7 @@ def convert(
         source_task=checkpoint.task,
         task=plan.task,
         config=checkpoint.config_origin,
-        config_file=checkpoint.config_file and str(checkpoint.config_file),
+        config_file=str(checkpoint.config_file) if checkpoint.config_file else None,
         dtypes=sorted({item.dtype.name for item in plan.tensors.stored.values()}),
         tensors=len(plan.tensors),
         bytes=plan.tensors.nbytes,

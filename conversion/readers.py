@@ -128,7 +128,7 @@ def read_safetensors(path: Path) -> Content:
     for name, entry in header.items():
         shape, dtype, (begin, end) = tuple(entry["shape"]), _dtype(name, entry["dtype"]), entry["data_offsets"]
         view = data[begin:end].view(dtype).reshape(shape)
-        stored[name] = _lazy(path, shape, dtype, lambda view=view: view)
+        stored[name] = _lazy(path, shape, dtype, partial(np.asanyarray, view))
     if metadata.get("format") == "tf":
         return Content("hf-tf", "tf", stored)
     return Content("hf-pt", "torch", stored)
@@ -240,7 +240,7 @@ def read_pickle(path: Path, mmap: bool = False) -> Content:
             raise ValueError(f"{name} is a sparse, quantized, nested or meta tensor; save it as a plain one")
         _check_expansion(name, value.numel() * value.element_size(), value.untyped_storage().nbytes())
     stored = merged(
-        (name, place, _lazy(path, value.shape, torch_dtype(value), lambda value=value: from_torch(value)))
+        (name, place, _lazy(path, value.shape, torch_dtype(value), partial(from_torch, value)))
         for name, place, value in entries
     )
     return Content("hf-pt-bin", "torch", stored)
@@ -266,8 +266,7 @@ def _read_h5(file: h5py.File, path: Path, data: np.ndarray) -> Content:
 
     file.visititems(visit)  # follows neither soft nor external links
     stored = {
-        name: _lazy(path, item.shape, _h5_dtype(item), lambda item=item: _from_h5(item, data))
-        for name, item in datasets.items()
+        name: _lazy(path, item.shape, _h5_dtype(item), partial(_from_h5, item, data)) for name, item in datasets.items()
     }
     if not any(attribute.startswith("layer_names") for attribute in file.attrs):
         return Content("keras", "h5_path", stored)
@@ -328,7 +327,7 @@ class _Bytes(io.RawIOBase):
     def seekable(self) -> bool:
         return True
 
-    def readinto(self, buffer) -> int:
+    def readinto(self, buffer: Any) -> int:
         piece = self._data[self._place :][: len(buffer)]
         memoryview(buffer).cast("B")[: piece.size] = piece.tobytes()
         self._place += piece.size

@@ -7,6 +7,7 @@ import logging
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from importlib.util import find_spec
+from typing import Any
 
 import numpy as np
 
@@ -149,7 +150,7 @@ def frameworks() -> dict[str, Callable[[Checkpoint, dict[str, np.ndarray]], dict
     return {"lxmert_tf": run_keras, **pytorch}
 
 
-def _outputs(model, inputs: dict, heads: set[str], task: str) -> dict:
+def _outputs(model: Any, inputs: dict, heads: set[str], task: str) -> dict:
     """Tensors of the model's framework."""
     backbone = model.get_backbone()
     encoded = backbone(**inputs, output_hidden_states=True, output_attentions=True, return_dict=True)
@@ -180,8 +181,9 @@ def _paired(inputs: dict) -> dict:
 
 def _complete_heads(checkpoint: Checkpoint) -> set[str]:
     """The heads that the checkpoint has all tensors of; others would be drawn at random."""
-    missing = checkpoint.match().missing
-    return {head_of(row.torch) for row in rows(checkpoint.config, checkpoint.task)} - {None, *map(head_of, missing)}
+    missing = {head_of(name) for name in checkpoint.match().missing}
+    heads = {head_of(row.torch) for row in rows(checkpoint.config, checkpoint.task)} - missing
+    return {head for head in heads if head is not None}
 
 
 @contextmanager

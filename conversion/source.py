@@ -66,6 +66,7 @@ def _open_memory(source: Any, config: LxmertConfig | None) -> Checkpoint:
     own_config = getattr(source, "config", None)
     if config is None and own_config is not None:
         config = LxmertConfig.from_dict(own_config.to_dict())
+    arrays: Mapping[str, Any]
     if hasattr(source, "variables"):
         arrays = state_dict(source)
     elif hasattr(source, "state_dict"):

@@ -290,7 +290,10 @@ def _unshared_heads(a: Checkpoint, b: Checkpoint) -> Iterator[str]:
     first, second = _heads(a), _heads(b)
     for side, has, other, others in (("a", first, "b", second), ("b", second, "a", first)):
         present = {head_of(name) for name in has}
-        lacking = [name.rpartition(".")[0] if head_of(name) in present else head_of(name) for name in others - has]
+        lacking = [
+            name.rpartition(".")[0] if (head := head_of(name)) is None or head in present else head
+            for name in others - has
+        ]
         if lacking:
             yield f"{side} lacks {', '.join(sorted(set(lacking)))}, which {other} has; that is not compared"
 

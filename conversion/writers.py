@@ -5,7 +5,7 @@ import json
 import os
 import time
 import zipfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager
 from importlib.metadata import version
 from pathlib import Path
@@ -186,7 +186,7 @@ class _Disk(io.RawIOBase):
         self._file = open(path, "w+b", buffering=0)  # noqa: SIM115 (closed in `close`)
         self.error: OSError | None = None
 
-    def write(self, data) -> int:
+    def write(self, data: Any) -> int:
         data = memoryview(data).cast("B")
         done = 0
         try:
@@ -196,7 +196,7 @@ class _Disk(io.RawIOBase):
             self.error = error
         return len(data)
 
-    def readinto(self, buffer) -> int:
+    def readinto(self, buffer: Any) -> int:
         return self._file.readinto(buffer)
 
     def seek(self, offset: int, whence: int = os.SEEK_SET) -> int:
@@ -360,7 +360,7 @@ def _index(path: Path) -> Path:
     return path.with_name(f"{path.name}.index.json")
 
 
-def _remove_shards(path: Path, keep: set[str] = frozenset()) -> None:
+def _remove_shards(path: Path, keep: Collection[str] = frozenset()) -> None:
     """Removes an older sharded checkpoint of the same name, which would otherwise be found beside the new one."""
     if _index(path).exists():
         for shard in path.parent.glob(f"{path.stem}-*-of-*{path.suffix}"):

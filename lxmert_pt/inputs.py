@@ -34,8 +34,8 @@ def check_inputs(inputs: Mapping[str, torch.Tensor | None], config: LxmertConfig
             raise ValueError(f"{name} is missing; LXMERT needs region features (visual_feats) and boxes (visual_pos).")
     sizes: dict[str, int] = {}
     for name in TEXT_INPUTS + IMAGE_INPUTS:
-        if inputs[name] is not None:
-            _check_shape(name, tuple(inputs[name].shape), TABLE[name].shape(config, num_images), sizes)
+        if (value := inputs[name]) is not None:
+            _check_shape(name, tuple(value.shape), TABLE[name].shape(config, num_images), sizes)
     if not sizes["tokens"]:
         raise ValueError("The text has no tokens; a text has at least its [CLS] and [SEP].")
     if sizes["tokens"] > config.max_position_embeddings:

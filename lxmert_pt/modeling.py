@@ -94,6 +94,7 @@ class LxmertModel(LxmertPreTrainedModel):
             inputs_embeds,
         )
         check_inputs(inputs, self.config)
+        assert visual_feats is not None and visual_pos is not None  # `check_inputs` requires them
         scores = score_dtype(self.dtype)
         language_states, vision_states, *attentions = self.encoder(
             self.embeddings(input_ids, token_type_ids, inputs_embeds),
@@ -102,7 +103,7 @@ class LxmertModel(LxmertPreTrainedModel):
             attention_bias(attention_mask, scores),
             attention_bias(visual_attention_mask, scores),
         )
-        extras = {}
+        extras: dict[str, Any] = {}
         if self.default("output_hidden_states", output_hidden_states):
             extras["language_hidden_states"] = tuple(language_states[1:])
             extras["vision_hidden_states"] = tuple(vision_states[1:])

@@ -2,7 +2,7 @@
 
 import copy
 import os
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from torch import nn
@@ -14,6 +14,9 @@ from conversion.tensors import from_torch, to_torch
 from conversion.writers import write_checkpoint
 from lxmert_tf.configuration import LxmertConfig
 from lxmert_tf.outputs import ModelOutput
+
+_Model = TypeVar("_Model", bound="LxmertPreTrainedModel")
+_Output = TypeVar("_Output", bound=ModelOutput)
 
 
 class LxmertPreTrainedModel(nn.Module):
@@ -30,6 +33,8 @@ class LxmertPreTrainedModel(nn.Module):
     task: str
     answers: str | None = None
     num_images = 1
+    answer_head: Any  # of those that answer
+    cls: Any  # the heads of pretraining
 
     def __init__(self, config: LxmertConfig):
         super().__init__()
@@ -40,7 +45,7 @@ class LxmertPreTrainedModel(nn.Module):
         """The dtype the model computes in."""
         return self.get_input_embeddings().weight.dtype
 
-    def get_backbone(self) -> "LxmertPreTrainedModel":
+    def get_backbone(self) -> Any:
         """The model of the encoders: this one, or the one that its heads stand on."""
         return getattr(self, "lxmert", self)
 
@@ -50,16 +55,16 @@ class LxmertPreTrainedModel(nn.Module):
         """A call's switch, or the config's where the call leaves it open."""
         return getattr(self.config, name) if value is None else value
 
-    def as_asked(self, output: ModelOutput, return_dict: bool | None) -> ModelOutput | tuple[Any, ...]:
+    def as_asked(self, output: _Output, return_dict: bool | None) -> _Output | tuple[Any, ...]:
         return output if self.default("return_dict", return_dict) else output.to_tuple()
 
     @staticmethod
     def finish(
-        output_class: type[ModelOutput],
+        output_class: type[_Output],
         encoded: ModelOutput,
         losses: dict[str, torch.Tensor],
-        **scores: torch.Tensor | None,
-    ) -> ModelOutput:
+        **scores: Any,
+    ) -> _Output:
         """A task's output: the sum of its losses, its scores, and the backbone's hidden states and attentions."""
         shared = {name: value for name, value in encoded.items() if name in output_class.fields}
         loss = sum(losses.values()) if losses else None
@@ -87,8 +92,8 @@ class LxmertPreTrainedModel(nn.Module):
 
     @classmethod
     def from_pretrained(
-        cls,
-        source: str | os.PathLike,
+        cls: type[_Model],
+        source: Any,
         dtype: torch.dtype | None = None,
         revision: str | None = None,
         cache_dir: str | os.PathLike | None = None,
@@ -96,7 +101,7 @@ class LxmertPreTrainedModel(nn.Module):
         token: str | bool | None = None,
         config: LxmertConfig | None = None,
         ignore_mismatched_sizes: bool = False,
-    ):
+    ) -> _Model:
         """A model in evaluation mode with the weights of a checkpoint of any format.
 
         Args:

@@ -137,7 +137,7 @@ class AnswerTable:
     def __iter__(self) -> Iterator[str]:
         return iter(self.answers)
 
-    def __contains__(self, answer: str) -> bool:
+    def __contains__(self, answer: object) -> bool:
         return answer in self._rows
 
     def __getitem__(self, row: int) -> str:

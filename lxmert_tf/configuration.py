@@ -259,14 +259,15 @@ class LxmertConfig:
         if not self.id2label:
             return
         kept = {row: label for row, label in self.id2label.items() if row < num_qa_labels}
-        if len(kept) < num_qa_labels:
+        complete = len(kept) >= num_qa_labels
+        if not complete:
             logger.warning(
                 "id2label names %d of %d answers: it is dropped; set config.id2label and label2id to name all.",
                 len(kept),
                 num_qa_labels,
             )
-            kept = None
-        self.id2label, self.label2id = kept, kept and {label: row for row, label in kept.items()}
+        self.id2label = kept if complete else None
+        self.label2id = {label: row for row, label in kept.items()} if complete else None
 
     # Checks
 

@@ -199,7 +199,7 @@ def absent(path: str | os.PathLike) -> str:
     return f"There is no file or directory {path!r}."
 
 
-def content_offset(header: bytes, offset: int) -> int:
+def content_offset(header: bytes | bytearray, offset: int) -> int:
     """The offset of the content of an entry of a zip archive, to read it directly if it is not compressed.
 
     Args:

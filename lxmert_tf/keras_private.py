@@ -4,11 +4,18 @@ No other module touches an attribute that Keras or TensorFlow begins with an und
 """
 
 from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
 
 import keras
 
+# To a type checker, a mixin is what it stands before.
+if TYPE_CHECKING:
+    from keras.optimizers import Optimizer as _Optimizer
+else:
+    _Optimizer = object
 
-def register_node(cls: type) -> type:
+
+def register_node(cls: Any) -> Any:
     """Makes `cls` a node, not a leaf, to `keras.tree` and to JAX; TensorFlow knows every dict as a node already.
 
     `keras.tree` has no public way to add a class.
@@ -87,7 +94,7 @@ def steps_of(optimizer: keras.optimizers.Optimizer) -> keras.Variable:
     return optimizer._iterations
 
 
-class OptimizerHooks:
+class OptimizerHooks(_Optimizer):
     """Mixin before a Keras optimizer: public methods in place of the private ones that a subclass has to change."""
 
     def clip_gradients(self, gradients: list) -> list:

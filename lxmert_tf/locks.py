@@ -59,11 +59,12 @@ def _is_at(file: BinaryIO, path: str | os.PathLike) -> bool:
 
 def _release(file: BinaryIO, path: str | os.PathLike) -> None:
     """Removes the file before others can lock it; Windows removes only files that nobody has open."""
+    removed = False
     with suppress(OSError):
         os.unlink(path)
-        path = None
+        removed = True
     file.close()
-    if path is not None and os.name == "nt":
+    if not removed and os.name == "nt":
         with suppress(OSError):
             os.unlink(path)
 
@@ -83,7 +84,8 @@ def _lock_on_windows(descriptor: int, wait: bool) -> None:
     while True:
         try:
             os.lseek(descriptor, 0, os.SEEK_SET)  # a lock is of the bytes from here on
-            return msvcrt.locking(descriptor, msvcrt.LK_NBLCK, 1)
+            # The checker looks at Linux, where this module has no names.
+            return msvcrt.locking(descriptor, msvcrt.LK_NBLCK, 1)  # type: ignore[attr-defined]
         except PermissionError as error:
             if not wait:
                 raise BlockingIOError(*error.args) from error

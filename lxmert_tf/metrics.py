@@ -4,6 +4,7 @@ Shapes: B examples, C classes or answers.
 """
 
 from collections.abc import Sequence
+from typing import Any
 
 import keras
 import numpy as np
@@ -24,10 +25,10 @@ class AnswerAccuracy(keras.metrics.Mean):
     Source: Antol et al. 2015 (VQA); Hudson & Manning 2019 (GQA); Suhr et al. 2019 (NLVR2).
     """
 
-    def __init__(self, name: str = "accuracy", dtype=None):
+    def __init__(self, name: str = "accuracy", dtype: Any = None):
         super().__init__(name=name, dtype=dtype or score_dtype(keras.config.floatx()))
 
-    def update_state(self, y_true, y_pred, sample_weight=None):
+    def update_state(self, y_true, y_pred, sample_weight=None) -> None:
         """Adds a batch: labels as above, logits float[..., C], optional weights of the labels' shape.
 
         Raises:
@@ -51,11 +52,11 @@ class OverLabels(keras.metrics.Metric):
         metric: a Keras metric that takes `sample_weight`.
     """
 
-    def __init__(self, metric: keras.metrics.Metric, name: str | None = None, **kwargs):
+    def __init__(self, metric: keras.metrics.Metric, name: str | None = None, **kwargs: Any):
         super().__init__(name=name or metric.name, **kwargs)
         self.metric = metric
 
-    def update_state(self, y_true, y_pred, sample_weight=None):
+    def update_state(self, y_true, y_pred, sample_weight=None) -> None:
         y_true = ops.convert_to_tensor(y_true)
         if "int" in keras.backend.standardize_dtype(y_true.dtype) and not is_soft(y_true, y_pred):
             y_true, sample_weight = kept_labels(y_true, y_pred, sample_weight, self.dtype)
@@ -64,24 +65,24 @@ class OverLabels(keras.metrics.Metric):
     def result(self):
         return self.metric.result()
 
-    def reset_state(self):
+    def reset_state(self) -> None:
         self.metric.reset_state()
 
     def get_config(self) -> dict:
         return {**super().get_config(), "metric": keras.saving.serialize_keras_object(self.metric)}
 
     @classmethod
-    def from_config(cls, config: dict):
+    def from_config(cls, config: dict) -> "OverLabels":
         return cls(**{**config, "metric": keras.saving.deserialize_keras_object(config["metric"])})
 
 
-def over_labels(metrics):
+def over_labels(metrics: Any) -> Any:
     """What `compile` takes as metrics, with each of Keras' metrics over the labels that are not -100.
 
     They see logits, as Keras' own metrics of any model see its outputs: a cross entropy needs `from_logits=True`.
     """
 
-    def convert(metric):
+    def convert(metric: Any) -> Any:
         if metric in ("accuracy", "acc"):
             return AnswerAccuracy(name=metric)
         if isinstance(metric, (str, type)):
@@ -125,7 +126,7 @@ class Consistency(keras.metrics.Metric):
     Source: Suhr et al. 2019, section 6.
     """
 
-    def __init__(self, groups: Sequence[int], name: str = "consistency", dtype=None):
+    def __init__(self, groups: Sequence[int], name: str = "consistency", dtype: Any = None):
         super().__init__(name=name, dtype=dtype or score_dtype(keras.config.floatx()))
         self.groups = [int(group) for group in groups]
         self.sentences = max(self.groups, default=-1) + 1
@@ -133,7 +134,7 @@ class Consistency(keras.metrics.Metric):
         self.wrong = self.add_variable((self.sentences,), initializer="zeros", name="wrong")
         self.judged = self.add_variable((self.sentences,), initializer="zeros", name="judged")
 
-    def update_state(self, y_true, y_pred, sample_weight=None):
+    def update_state(self, y_true, y_pred, sample_weight=None) -> None:
         """Adds the next B examples: labels int[B] or int[B, 1] in 0..1, -100 for none, and logits float[B, 2].
 
         Raises:

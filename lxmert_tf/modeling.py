@@ -3,6 +3,8 @@
 Shapes: B examples, T tokens, N boxes, H hidden_size, A attention heads, V vocab_size, D visual_feat_dim.
 """
 
+from typing import Any
+
 import keras
 from keras import ops
 
@@ -48,7 +50,7 @@ class TFLxmertModel(BackboneShortcuts, TFLxmertPreTrainedModel):
 
     task = "model"
 
-    def __init__(self, config: LxmertConfig, **kwargs):
+    def __init__(self, config: LxmertConfig, **kwargs: Any):
         super().__init__(config, **kwargs)
         self.embeddings = LxmertEmbeddings(self.config, name="embeddings", **self.options())
         self.encoder = LxmertEncoder(self.config, name="encoder", **self.options())
@@ -69,11 +71,11 @@ class TFLxmertModel(BackboneShortcuts, TFLxmertPreTrainedModel):
         visual_attention_mask=None,
         token_type_ids=None,
         inputs_embeds=None,
-        output_attentions=None,
-        output_hidden_states=None,
-        return_dict=None,
-        training=False,
-    ):
+        output_attentions: bool | None = None,
+        output_hidden_states: bool | None = None,
+        return_dict: bool | None = None,
+        training: bool = False,
+    ) -> TFLxmertModelOutput | tuple:
         """Encodes text and image regions together.
 
         Args:
@@ -119,7 +121,7 @@ class TFLxmertModel(BackboneShortcuts, TFLxmertPreTrainedModel):
 
     # The parts of a call
 
-    def embed(self, inputs: dict, training):
+    def embed(self, inputs: dict, training: bool):
         """The text's hidden states before the first layer, float[B, T, H]."""
         ids, types, embeds = (inputs[name] for name in ("input_ids", "token_type_ids", "inputs_embeds"))
         return self.embeddings(ids, types, embeds, training=training)
@@ -144,7 +146,7 @@ class TFLxmertModel(BackboneShortcuts, TFLxmertPreTrainedModel):
 class _TaskModel(TrainsOnOwnLosses, TFLxmertPreTrainedModel):
     """A backbone `lxmert` with heads on it."""
 
-    def __init__(self, config: LxmertConfig, **kwargs):
+    def __init__(self, config: LxmertConfig, **kwargs: Any):
         super().__init__(config, **kwargs)
         self.loss_trackers = LossTrackers(self.loss_names, score_dtype(self.compute_dtype))
         self.lxmert = TFLxmertModel(self.config, name="lxmert", nested=True, **self.options())
@@ -152,7 +154,9 @@ class _TaskModel(TrainsOnOwnLosses, TFLxmertPreTrainedModel):
     def get_backbone(self) -> TFLxmertModel:
         return self.lxmert
 
-    def encode(self, inputs: dict, output_attentions, output_hidden_states, training) -> TFLxmertModelOutput:
+    def encode(
+        self, inputs: dict, output_attentions: bool | None, output_hidden_states: bool | None, training: bool
+    ) -> TFLxmertModelOutput:
         """The backbone's output for gathered inputs."""
         return self.lxmert(
             {name: inputs[name] for name in INPUTS},
@@ -162,13 +166,15 @@ class _TaskModel(TrainsOnOwnLosses, TFLxmertPreTrainedModel):
             training=training,
         )
 
-    def encode_pooled(self, inputs: dict, output_attentions, output_hidden_states, training) -> TFLxmertModelOutput:
+    def encode_pooled(
+        self, inputs: dict, output_attentions: bool | None, output_hidden_states: bool | None, training: bool
+    ) -> TFLxmertModelOutput:
         """As `encode`; nothing but the pooled output where nothing else is asked for."""
         if self.wants_states(output_attentions, output_hidden_states):
             return self.encode(inputs, output_attentions, output_hidden_states, training)
         return self.lxmert.pool(inputs, training)
 
-    def wants_states(self, output_attentions, output_hidden_states) -> bool:
+    def wants_states(self, output_attentions: bool | None, output_hidden_states: bool | None) -> bool:
         """Whether a call asks for hidden states or attentions."""
         return self.default("output_attentions", output_attentions) or self.default(
             "output_hidden_states", output_hidden_states
@@ -203,7 +209,7 @@ class TFLxmertForPreTraining(_TaskModel):
         "ans": ("ans", "question_answering_score"),
     }
 
-    def __init__(self, config: LxmertConfig, **kwargs):
+    def __init__(self, config: LxmertConfig, **kwargs: Any):
         super().__init__(config, **kwargs)
         config = self.config
         self.cls = LxmertPreTrainingHeads(config, name="cls", **self.options())
@@ -236,12 +242,12 @@ class TFLxmertForPreTraining(_TaskModel):
         obj_labels=None,
         matched_label=None,
         ans=None,
-        output_attentions=None,
-        output_hidden_states=None,
-        return_dict=None,
-        training=False,
+        output_attentions: bool | None = None,
+        output_hidden_states: bool | None = None,
+        return_dict: bool | None = None,
+        training: bool = False,
         labels=None,
-    ):
+    ) -> TFLxmertForPreTrainingOutput | tuple:
         """Encodes, predicts, and sums the losses whose labels are given.
 
         Args:
@@ -289,7 +295,7 @@ class TFLxmertForPreTraining(_TaskModel):
         return self.as_asked(self.finish(output, encoded, losses), return_dict)
 
     def pretraining_losses(
-        self, output: TFLxmertForPreTrainingOutput, encoded: TFLxmertModelOutput, labels: dict, training
+        self, output: TFLxmertForPreTrainingOutput, encoded: TFLxmertModelOutput, labels: dict, training: bool
     ) -> dict[str, Loss]:
         """Each loss by name, of the tasks that the config switches on and that have labels among the inputs."""
         config, losses = self.config, {}
@@ -312,7 +318,9 @@ class TFLxmertForPreTraining(_TaskModel):
             losses["ans_loss"] = cross_entropy(output.question_answering_score, answers)
         return losses
 
-    def word_loss(self, output: TFLxmertForPreTrainingOutput, encoded: TFLxmertModelOutput, labels, training) -> Loss:
+    def word_loss(
+        self, output: TFLxmertForPreTrainingOutput, encoded: TFLxmertModelOutput, labels, training: bool
+    ) -> Loss:
         """The loss of the hidden words; where nothing else in a training step asks for logits, none are computed."""
         if not training or keras.backend.backend() != "tensorflow":
             return cross_entropy(output.prediction_logits, labels)
@@ -349,7 +357,7 @@ class TFLxmertForQuestionAnswering(AnswerShortcuts, _TaskModel):
     task, answers = "qa", "question_answering_score"
     call_labels = ("labels",)
 
-    def __init__(self, config: LxmertConfig, **kwargs):
+    def __init__(self, config: LxmertConfig, **kwargs: Any):
         super().__init__(config, **kwargs)
         self.answer_head = LxmertVisualAnswerHead(
             self.config, self.config.num_qa_labels, name="answer_head", **self.options()
@@ -370,11 +378,11 @@ class TFLxmertForQuestionAnswering(AnswerShortcuts, _TaskModel):
         token_type_ids=None,
         inputs_embeds=None,
         labels=None,
-        output_attentions=None,
-        output_hidden_states=None,
-        return_dict=None,
-        training=False,
-    ):
+        output_attentions: bool | None = None,
+        output_hidden_states: bool | None = None,
+        return_dict: bool | None = None,
+        training: bool = False,
+    ) -> TFLxmertForQuestionAnsweringOutput | tuple:
         """Encodes and answers.
 
         Args:
@@ -426,7 +434,7 @@ class TFLxmertForVisualReasoning(_TaskModel):
     task, answers, num_images = "visual-reasoning", "logits", 2
     call_labels = ("labels",)
 
-    def __init__(self, config: LxmertConfig, **kwargs):
+    def __init__(self, config: LxmertConfig, **kwargs: Any):
         super().__init__(config, **kwargs)
         self.answer_head = LxmertVisualAnswerHead(
             self.config, 2, num_images=self.num_images, name="answer_head", **self.options()
@@ -447,11 +455,11 @@ class TFLxmertForVisualReasoning(_TaskModel):
         token_type_ids=None,
         inputs_embeds=None,
         labels=None,
-        output_attentions=None,
-        output_hidden_states=None,
-        return_dict=None,
-        training=False,
-    ):
+        output_attentions: bool | None = None,
+        output_hidden_states: bool | None = None,
+        return_dict: bool | None = None,
+        training: bool = False,
+    ) -> TFLxmertForVisualReasoningOutput | tuple:
         """Encodes each sentence with both of its images and classifies.
 
         Args:
@@ -487,12 +495,14 @@ class TFLxmertForVisualReasoning(_TaskModel):
         output = self.finish(TFLxmertForVisualReasoningOutput(logits=logits), encoded, losses)
         return self.as_asked(output, return_dict)
 
-    def _encode_pairs(self, inputs: dict, output_attentions, output_hidden_states, training) -> TFLxmertModelOutput:
+    def _encode_pairs(
+        self, inputs: dict, output_attentions: bool | None, output_hidden_states: bool | None, training: bool
+    ) -> TFLxmertModelOutput:
         """The backbone's output for each image, [2B, ...], the images of an example adjacent.
 
         Where nothing but the pooled output is asked for, a sentence is encoded once.
         """
-        images = {
+        images: dict[str, Any] = {
             name: None if value is None else ops.reshape(value, (-1, *ops.shape(value)[2:]))
             for name, value in of_image(inputs).items()
         }

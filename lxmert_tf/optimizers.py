@@ -11,6 +11,7 @@ Both optimizers differ from Keras' own in what training over many devices, layer
 """
 
 import re
+from typing import Any
 
 import keras
 from keras import ops
@@ -53,15 +54,16 @@ class _Optimizer(OptimizerHooks):
         nonfinite: int32[], updates with gradients that were not finite; None where they are not looked for.
     """
 
-    _kept = None  # bool[] while a variable is updated: whether the update takes place; None where all do
+    nonfinite: Any
+    _kept: Any = None  # bool[] while a variable is updated: whether the update takes place; None where all do
 
     def __init__(
         self,
-        *args,
+        *args: Any,
         exclude_from_decay: bool = False,
         rate_factors: dict[str, float] | None = None,
         on_nonfinite: str | None = None,
-        **kwargs,
+        **kwargs: Any,
     ):
         super().__init__(*args, **kwargs)
         if on_nonfinite not in NONFINITE:
@@ -169,7 +171,7 @@ class _BertAdam(OptimizerHooks, keras.optimizers.Optimizer):
         epsilon: float = 1e-6,
         weight_decay: float | None = 0.01,
         name: str = "bert_adam",
-        **kwargs,
+        **kwargs: Any,
     ):
         super().__init__(learning_rate=learning_rate, weight_decay=weight_decay, name=name, **kwargs)
         self.beta_1, self.beta_2, self.epsilon = beta_1, beta_2, epsilon
@@ -284,9 +286,9 @@ def layer_rate_factors(model, decay: float) -> dict[str, float]:
 # What recipes of 0.1 trained with, in the files that it saved
 
 
-class _Recipe:
+class _Recipe(_Optimizer):
     @classmethod
-    def from_config(cls, config: dict, custom_objects=None):
+    def from_config(cls, config: dict, custom_objects: dict | None = None) -> keras.optimizers.Optimizer:
         config = dict(config)
         if "skip_nonfinite" in config:
             config["on_nonfinite"] = "skip" if config.pop("skip_nonfinite") else "count"

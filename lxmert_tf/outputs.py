@@ -3,6 +3,7 @@
 Imports no framework.
 """
 
+from collections.abc import Iterable
 from typing import Any
 
 _ENCODER_FIELDS = (
@@ -32,7 +33,7 @@ class ModelOutput(dict):
 
     def __init__(
         self,
-        *entries: dict | tuple,
+        *entries: Any,
         losses: dict[str, Any] | None = None,
         counts: dict[str, Any] | None = None,
         **values: Any,
@@ -70,7 +71,7 @@ class ModelOutput(dict):
         return tuple(self[name] for name in names), names
 
     @classmethod
-    def tree_unflatten(cls, names: tuple, children: tuple) -> "ModelOutput":
+    def tree_unflatten(cls, names: tuple, children: Iterable) -> "ModelOutput":
         return cls(zip(names, children, strict=True))
 
     # The same in PyTorch's dialect.

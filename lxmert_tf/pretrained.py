@@ -4,6 +4,7 @@ import copy
 import os
 from collections.abc import Collection, Iterator
 from contextlib import contextmanager
+from typing import Any, TypeVar
 
 import keras
 from keras import ops
@@ -25,6 +26,9 @@ from lxmert_tf.outputs import (
     TFLxmertForVisualReasoningOutput,
     TFLxmertModelOutput,
 )
+
+_Model = TypeVar("_Model", bound="TFLxmertPreTrainedModel")
+_Output = TypeVar("_Output", bound=ModelOutput)
 
 for output in (
     TFLxmertModelOutput,
@@ -57,7 +61,7 @@ class TFLxmertPreTrainedModel(keras.Model):
     answers: str | None = None
     num_images = 1
 
-    def __init__(self, config: LxmertConfig, nested: bool = False, initializer=None, **kwargs):
+    def __init__(self, config: LxmertConfig, nested: bool = False, initializer: Any = None, **kwargs: Any):
         if not isinstance(config, LxmertConfig):
             raise TypeError(f"config must be an LxmertConfig, got {type(config).__name__}.")
         # No autocast: labels and soft scores keep their dtype, and the layers cast what they compute with.
@@ -82,22 +86,22 @@ class TFLxmertPreTrainedModel(keras.Model):
         if not self.nested:
             self.build()
 
-    def build(self, input_shape=None):
+    def build(self, input_shape: Any = None) -> None:
         if not self.built:
             self.build_layers()
 
-    def build_from_config(self, config) -> None:
+    def build_from_config(self, config: dict) -> None:
         """Nothing to do: the constructor has built the model."""
 
     def default(self, name: str, value: bool | None) -> bool:
         """A call's switch, or the config's where the call leaves it open."""
         return getattr(self.config, name) if value is None else value
 
-    def as_asked(self, output: ModelOutput, return_dict: bool | None) -> ModelOutput | tuple:
+    def as_asked(self, output: _Output, return_dict: bool | None) -> _Output | tuple:
         return output if self.default("return_dict", return_dict) else output.to_tuple()
 
     @staticmethod
-    def finish(output: ModelOutput, encoded: ModelOutput, losses: dict[str, Loss]) -> ModelOutput:
+    def finish(output: _Output, encoded: ModelOutput, losses: dict[str, Loss]) -> _Output:
         """`output` with the total of `losses` first and the backbone's hidden states and attentions last."""
         tail = {name: value for name, value in encoded.items() if name in type(output).fields}
         values = {name: loss.value for name, loss in losses.items()}
@@ -112,22 +116,22 @@ class TFLxmertPreTrainedModel(keras.Model):
         return {"config": self.config.to_dict(), "name": self.name, "trainable": self.trainable, "dtype": policy}
 
     @classmethod
-    def from_config(cls, config: dict, custom_objects=None):
+    def from_config(cls: type[_Model], config: dict, custom_objects: dict | None = None) -> _Model:
         config = dict(config)
         return cls(LxmertConfig.from_dict(config.pop("config")), **config)
 
     @classmethod
     def from_pretrained(
-        cls,
-        source: str | os.PathLike,
-        dtype=None,
+        cls: type[_Model],
+        source: Any,
+        dtype: Any = None,
         revision: str | None = None,
         cache_dir: str | os.PathLike | None = None,
         local_files_only: bool = False,
         token: str | bool | None = None,
         config: LxmertConfig | None = None,
         ignore_mismatched_sizes: bool = False,
-    ):
+    ) -> _Model:
         """A model with the weights of a checkpoint of any format.
 
         Args:
@@ -165,17 +169,17 @@ class TFLxmertPreTrainedModel(keras.Model):
 
     # Training and inference
 
-    def fit(self, *args, **kwargs):
+    def fit(self, *args: Any, **kwargs: Any) -> keras.callbacks.History:
         """As Keras'; floating inputs are taken in the model's dtype, whatever `floatx` is."""
         with _floatx_of(self):
             return super().fit(*args, **kwargs)
 
-    def evaluate(self, *args, **kwargs):
+    def evaluate(self, *args: Any, **kwargs: Any) -> Any:
         """As Keras', with inputs as in `fit`."""
         with _floatx_of(self):
             return super().evaluate(*args, **kwargs)
 
-    def predict(self, *args, **kwargs):
+    def predict(self, *args: Any, **kwargs: Any) -> Any:
         """As Keras', with inputs as in `fit`."""
         with _floatx_of(self):
             return super().predict(*args, **kwargs)
@@ -209,7 +213,14 @@ class TFLxmertPreTrainedModel(keras.Model):
             specs[name] = keras.InputSpec(shape=shape, dtype=TABLE[name].dtype, name=name)
         return specs
 
-    def export(self, filepath, format="tf_saved_model", verbose=None, input_signature=None, **kwargs):
+    def export(
+        self,
+        filepath: str | os.PathLike,
+        format: str = "tf_saved_model",
+        verbose: bool | None = None,
+        input_signature: list | None = None,
+        **kwargs: Any,
+    ) -> None:
         """Exports for inference, by default with `input_signature()`: named inputs and outputs, dynamic sizes."""
         mark_called(self)
         signature = [self.input_signature()] if input_signature is None else input_signature
@@ -270,7 +281,7 @@ def _floatx_of(model: keras.Model) -> Iterator[None]:
         keras.config.set_floatx(before)
 
 
-def resize(layer: keras.layers.Layer, attribute: str, size: int, fresh_initializer, axis: int = 0) -> None:
+def resize(layer: keras.layers.Layer, attribute: str, size: int, fresh_initializer: Any, axis: int = 0) -> None:
     """Gives a variable of a layer `size` entries along `axis`: its first ones, and others from `fresh_initializer`."""
 
     def add(old: keras.Variable) -> keras.Variable:

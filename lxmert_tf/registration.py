@@ -8,6 +8,9 @@ import importlib
 import importlib.abc
 import importlib.util
 import sys
+from collections.abc import Sequence
+from importlib.machinery import ModuleSpec
+from types import ModuleType
 
 MODULES = ("lxmert_tf.modeling", "lxmert_tf.optimizers")
 
@@ -37,7 +40,9 @@ def _is_initializing(name: str) -> bool:
 class _AfterKeras(importlib.abc.MetaPathFinder):
     """Finds `keras` the usual way, and has its loader call `_register` when it is done."""
 
-    def find_spec(self, name, path=None, target=None):
+    def find_spec(
+        self, name: str, path: Sequence[str] | None = None, target: ModuleType | None = None
+    ) -> ModuleSpec | None:
         if name != "keras":
             return None
         sys.meta_path.remove(self)
@@ -45,9 +50,9 @@ class _AfterKeras(importlib.abc.MetaPathFinder):
         if spec is not None and spec.loader is not None:
             execute = spec.loader.exec_module
 
-            def execute_and_register(module):
+            def execute_and_register(module: ModuleType) -> None:
                 execute(module)
                 _register()
 
-            spec.loader.exec_module = execute_and_register
+            spec.loader.exec_module = execute_and_register  # type: ignore[method-assign]  # of this loader alone
         return spec

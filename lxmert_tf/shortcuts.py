@@ -5,7 +5,7 @@ Shapes: B examples, T tokens, N boxes, H hidden_size, D visual_feat_dim.
 """
 
 from collections.abc import Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from keras import ops
 
@@ -13,11 +13,19 @@ from lxmert_tf.input_table import ENCODED_INPUTS, INPUTS
 from lxmert_tf.inputs import as_tensors, check_encoded_inputs, check_image_inputs, check_inputs, gather_inputs
 from lxmert_tf.outputs import TFLxmertForQuestionAnsweringOutput, TFLxmertModelOutput
 
+# To a type checker, a mixin is what it stands before.
+if TYPE_CHECKING:
+    from keras import Model as _Model
+else:
+    _Model = object
 
-class BackboneShortcuts:
+
+class BackboneShortcuts(_Model):
     """Mixin of the backbone."""
 
-    def encode_image(self, visual_feats, visual_pos, visual_attention_mask=None, training=False) -> dict[str, Any]:
+    def encode_image(
+        self, visual_feats, visual_pos, visual_attention_mask=None, training: bool = False
+    ) -> dict[str, Any]:
         """Encodes image regions up to where they meet the text: once per image, however many texts it has.
 
         Args:
@@ -49,9 +57,9 @@ class BackboneShortcuts:
         attention_mask=None,
         token_type_ids=None,
         inputs_embeds=None,
-        return_dict=None,
-        training=False,
-    ):
+        return_dict: bool | None = None,
+        training: bool = False,
+    ) -> TFLxmertModelOutput | tuple:
         """Encodes text together with image regions that `encode_image` has encoded; the rest of `call`.
 
         Several texts may share an image, or several images a text: where one batch is k times the other, each row of
@@ -81,22 +89,22 @@ class BackboneShortcuts:
         language, vision = self.encoder.cross(*self._meeting(inputs, training), training)
         return self.as_asked(self.output_of(language, vision), return_dict)
 
-    def pool(self, inputs: Mapping[str, Any], training=False) -> TFLxmertModelOutput:
+    def pool(self, inputs: Mapping[str, Any], training: bool = False) -> TFLxmertModelOutput:
         """`pooled_output` alone, for all inputs of `call` by name."""
         inputs = as_tensors({name: inputs[name] for name in INPUTS})
         check_inputs(inputs, self.config, self.compute_dtype)
-        biases = self.biases(inputs)
-        language = self.encoder.encode_text(self.embed(inputs, training), biases[0], training)
-        vision = self.encoder.encode_image(*self.regions(inputs), biases[1], training)
-        return self._pooled(language, vision, *biases, training)
+        language_bias, vision_bias = self.biases(inputs)
+        language = self.encoder.encode_text(self.embed(inputs, training), language_bias, training)
+        vision = self.encoder.encode_image(*self.regions(inputs), vision_bias, training)
+        return self._pooled(language, vision, language_bias, vision_bias, training)
 
-    def pool_encoded(self, inputs: Mapping[str, Any], training=False) -> TFLxmertModelOutput:
+    def pool_encoded(self, inputs: Mapping[str, Any], training: bool = False) -> TFLxmertModelOutput:
         """`pooled_output` alone, for all inputs of `encode_text` by name."""
         return self._pooled(*self._meeting({name: inputs[name] for name in ENCODED_INPUTS}, training), training)
 
-    def _meeting(self, inputs: Mapping[str, Any], training) -> tuple:
+    def _meeting(self, inputs: Mapping[str, Any], training: bool) -> tuple[Any, Any, Any, Any]:
         """Both streams before the cross layers, and their biases, with as many rows in each."""
-        inputs = as_tensors(inputs)
+        inputs = as_tensors(dict(inputs))
         check_encoded_inputs(inputs, self.config)
         language_bias, vision_bias = self.biases(inputs)
         language = self.encoder.encode_text(self.embed(inputs, training), language_bias, training)
@@ -109,15 +117,17 @@ class BackboneShortcuts:
             repeat_rows(vision_bias, texts),
         )
 
-    def _pooled(self, language, vision, language_bias, vision_bias, training) -> TFLxmertModelOutput:
+    def _pooled(self, language, vision, language_bias, vision_bias, training: bool) -> TFLxmertModelOutput:
         first = self.encoder.cross_first_token(language, vision, language_bias, vision_bias, training)
         return TFLxmertModelOutput(pooled_output=self.pooler(first))
 
 
-class AnswerShortcuts:
+class AnswerShortcuts(_Model):
     """Mixin of the model that answers questions."""
 
-    def encode_image(self, visual_feats, visual_pos, visual_attention_mask=None, training=False) -> dict[str, Any]:
+    def encode_image(
+        self, visual_feats, visual_pos, visual_attention_mask=None, training: bool = False
+    ) -> dict[str, Any]:
         """Encodes images for `answer_encoded`, once each, however many questions they have.
 
         Args:
@@ -140,8 +150,8 @@ class AnswerShortcuts:
         token_type_ids=None,
         inputs_embeds=None,
         labels=None,
-        return_dict=None,
-        training=False,
+        return_dict: bool | None = None,
+        training: bool = False,
     ) -> TFLxmertForQuestionAnsweringOutput | tuple:
         """Answers questions about images that `encode_image` has encoded, as `call` does from the images themselves.
 

@@ -2,6 +2,7 @@
 
 import warnings
 from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
 
 import keras
 from keras import ops
@@ -11,6 +12,12 @@ from lxmert_tf.input_table import INPUTS
 from lxmert_tf.keras_private import has_compiled_loss
 from lxmert_tf.metrics import over_labels
 from lxmert_tf.outputs import ModelOutput
+
+# To a type checker, a mixin is what it stands before.
+if TYPE_CHECKING:
+    from keras import Model as _Model
+else:
+    _Model = object
 
 ADDED = "added_loss"  # what layers and variables add, such as regularisation
 
@@ -38,7 +45,7 @@ class LossTrackers:
         return {"loss": sum(results.values()), **(results if len(self.names) > 1 else {})}
 
 
-class TrainsOnOwnLosses:
+class TrainsOnOwnLosses(_Model):
     """Mixin of the task models, before `keras.Model`.
 
     Without a `loss` in `compile`, labels may come inside `x` or as `y`: a dict with the call's label names, or a bare
@@ -52,7 +59,13 @@ class TrainsOnOwnLosses:
     class_outputs: dict[str, tuple[str, str]] = {}  # noqa: RUF012 (subclasses replace it)
 
     def compile(
-        self, optimizer="rmsprop", loss=None, loss_weights=None, metrics=None, weighted_metrics=None, **kwargs
+        self,
+        optimizer: Any = "rmsprop",
+        loss: Any = None,
+        loss_weights: Any = None,
+        metrics: Any = None,
+        weighted_metrics: Any = None,
+        **kwargs: Any,
     ) -> None:
         """As Keras'; `metrics` and `weighted_metrics` are of the labels that are not -100, "accuracy" among them.
 
@@ -67,33 +80,33 @@ class TrainsOnOwnLosses:
         self.optimizer.build(self.trainable_variables)
 
     @property
-    def metrics(self):
+    def metrics(self) -> list[keras.metrics.Metric]:
         return [*super().metrics, *self.loss_trackers.means.values()]
 
-    def get_metrics_result(self):
+    def get_metrics_result(self) -> dict:
         results = super().get_metrics_result()
         results = {name: value for name, value in results.items() if name not in self.loss_trackers.means}
         own = not has_compiled_loss(self) and self.loss_trackers.used
         return {**results, **self.loss_trackers.results()} if own else results
 
-    def make_train_function(self, force=False):
+    def make_train_function(self, force: bool = False) -> Any:
         # Keras may leave this to the trace of the first step, where TensorFlow then keeps the initial values as well.
         if self.optimizer is not None and not self.optimizer.built:
             self.optimizer.build(self.trainable_variables)
         return super().make_train_function(force)
 
-    def train_step(self, *args):
+    def train_step(self, *args: Any):
         *state, data = args  # JAX passes its state first
         with warnings.catch_warnings():
             # Answers use neither the last layer's vision branch nor the other heads: no gradient there, by design.
             warnings.filterwarnings("ignore", message="Gradients do not exist for variables")
             return super().train_step(*state, self._with_labels(data))
 
-    def test_step(self, *args):
+    def test_step(self, *args: Any):
         *state, data = args
         return super().test_step(*state, self._with_labels(data))
 
-    def compute_loss(self, x=None, y=None, y_pred=None, sample_weight=None, training=True):
+    def compute_loss(self, x=None, y=None, y_pred=None, sample_weight=None, training: bool = True):
         if has_compiled_loss(self):
             y, y_pred = select_outputs(y, y_pred, self.class_outputs)
             return super().compute_loss(x, y, y_pred, sample_weight, training=training)

@@ -2,6 +2,7 @@
 
 import argparse
 import json
+from typing import Any
 
 # Those of conversion.convert, which is too slow to import for --help.
 FORMATS = ("hf-pt", "hf-pt-bin", "hf-tf", "keras", "keras-weights", "original")
@@ -43,6 +44,6 @@ def destination_options(args: argparse.Namespace) -> dict:
     return {**{name: getattr(args, name) for name in names}, "progress": True}
 
 
-def show(result, as_json: bool) -> None:
+def show(result: Any, as_json: bool) -> None:
     """Prints a result that has `to_dict()` and `lines()`."""
     print(json.dumps(result.to_dict(), indent=2) if as_json else "\n".join(result.lines()))

@@ -2,8 +2,13 @@
 
 import argparse
 import json
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
 
 from lxmert_tf.command_line import quiet_start
+
+if TYPE_CHECKING:
+    from lxmert_tf.serving.client import Client
 
 NAME = "ask"
 HELP = "ask a model on TensorFlow Serving about an image"
@@ -64,15 +69,15 @@ def run(args: argparse.Namespace) -> int:
     return 0
 
 
-def _ask(client, questions: list[str], tokenizer: str | None, image: dict) -> list:
+def _ask(client: "Client", questions: list[str], tokenizer: str | None, image: dict) -> list:
     """The best answers to each question; several share one pass over the image."""
-    if tokenizer is None:
-        asked, one_shot = questions, client.answer
-    else:
+    asked: Any = questions
+    one_shot: Callable[..., list] = client.answer
+    if tokenizer is not None:
         from lxmert_tf import LxmertTokenizer
 
-        encoded = LxmertTokenizer.from_pretrained(tokenizer)(questions, padding=True, return_tensors="np")
-        asked, one_shot = dict(encoded), client.answer_ids
+        asked = dict(LxmertTokenizer.from_pretrained(tokenizer)(questions, padding=True, return_tensors="np"))
+        one_shot = client.answer_ids
     if len(questions) == 1:
         return one_shot(asked, **image)
     return client.answer_encoded(asked, client.encode_image(**image))

@@ -3,6 +3,7 @@
 import argparse
 import logging
 import sys
+from pathlib import Path
 
 from lxmert_tf.command_line import exit_on_sigterm, quiet_start
 
@@ -121,7 +122,7 @@ def _run(args: argparse.Namespace) -> int:
     return 0 if check_model(args.base, args.name, args.model, report=print, config=args.config) else 1
 
 
-def _print_notes(version, top_k: int) -> None:
+def _print_notes(version: Path, top_k: int) -> None:
     """Prints a note if a model returns ids without answers, or fewer answers than asked for."""
     from lxmert_tf.serving.metadata import read_metadata
 

@@ -3,6 +3,7 @@
 import argparse
 import json
 import sys
+from typing import Any
 
 from conversion.report import counted
 
@@ -77,7 +78,7 @@ def run_info(args: argparse.Namespace) -> int:
     from lxmert_tf.data.features.store import open_features
 
     store = open_features(args.file)
-    facts = {
+    facts: dict[str, Any] = {
         "file": store.path,
         "images": len(store),
         "boxes": store.num_boxes,
@@ -91,7 +92,7 @@ def run_info(args: argparse.Namespace) -> int:
     if args.json:
         print(json.dumps(facts, indent=2))
         return 0
-    low, high = facts["boxes_per_image"]
+    low, high = store.min_boxes, store.max_boxes
     facts["boxes_per_image"] = str(low) if low == high else f"{low} to {high}"
     for name, value in (facts | facts.pop("provenance")).items():
         if name == "sources":

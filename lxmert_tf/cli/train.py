@@ -1,6 +1,7 @@
 """`lxmert-tf train`: fine-tuning and pretraining with the published recipes."""
 
 import argparse
+from typing import Any
 
 from lxmert_tf.tasks import TASKS
 from lxmert_tf.training.options import PRECISIONS, SUBSETS, TrainOptions
@@ -102,8 +103,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    values = {name: getattr(args, name) for name in TrainOptions.__dataclass_fields__}
-    options = TrainOptions(**{name: tuple(v) if isinstance(v, list) else v for name, v in values.items()})
+    values: dict[str, Any] = {name: getattr(args, name) for name in TrainOptions.__dataclass_fields__}
+    values |= {name: tuple(value) for name, value in values.items() if isinstance(value, list)}
+    options = TrainOptions(**values)
 
     from lxmert_tf.training.run import train
 

@@ -98,8 +98,9 @@ def read_annotations(path: str | os.PathLike, answers: AnswerTable | None = None
 
     def parse(entry: dict) -> Annotation:
         annotation = _annotation(entry)
-        for answer in annotation.label or () if answers is not None else ():
-            answers.row(answer)
+        if answers is not None:
+            for answer in annotation.label or ():
+                answers.row(answer)
         return annotation
 
     return _read_entries(path, "question", "question_id", parse)
@@ -247,12 +248,13 @@ def _nlvr2_annotation(entry: dict) -> NLVR2Annotation:
     label = entry.get("label")
     if label is not None and (type(label) is not int or label not in (0, 1)):
         raise ValueError(f"label must be 0 or 1, got {label!r}")
-    return NLVR2Annotation(*(entry[key] for key in texts), label)
+    return NLVR2Annotation(**{key: entry[key] for key in texts}, label=label)
 
 
 def _pretraining_annotation(entry: dict) -> PretrainingAnnotation:
     img_id = _img_id(entry)
-    sentf, labelf = entry.get("sentf"), entry.get("labelf", {})
+    sentf: Any = entry.get("sentf")
+    labelf: Any = entry.get("labelf", {})
     for key, value in (("sentf", sentf), ("labelf", labelf)):
         if not isinstance(value, dict) or not all(isinstance(items, list) for items in value.values()):
             raise ValueError(f"{key} must be an object of source: list, got {_short(value)}")
@@ -291,7 +293,7 @@ def _check_texts(entry: dict, *keys: str) -> None:
 
 def _img_id(entry: dict) -> str:
     """The image's name; some files have numbers."""
-    img_id = entry.get("img_id")
+    img_id: Any = entry.get("img_id")
     if type(img_id) is int and img_id >= 0:
         return str(img_id)
     _check_texts(entry, "img_id")

@@ -87,7 +87,7 @@ class TaskDataset:
         spec = self._spec()
         flat = tf.nest.flatten(spec)
 
-        def read(step):
+        def read(step: "tf.Tensor") -> Any:
             parts = tf.numpy_function(self._flat_batch, [step], [part.dtype for part in flat], stateful=False)
             for tensor, part in zip(parts, flat, strict=True):
                 tensor.set_shape(part.shape)
@@ -131,7 +131,7 @@ class TaskDataset:
         y = {name: tf.nest.map_structure(lambda value, name=name: spec(name, value), y[name]) for name in y}
         return (x, y) if y else x
 
-    def _flat_batch(self, step) -> list[np.ndarray]:
+    def _flat_batch(self, step: np.ndarray) -> list[np.ndarray]:
         import tensorflow as tf
 
         return tf.nest.flatten(self.batch(int(step)))

@@ -4,7 +4,7 @@ Shapes: B examples, T tokens, N boxes of the image with the most, D feature dime
 """
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -147,11 +147,11 @@ def pretraining_dataset(
 class QuestionDataset(TaskDataset):
     """See `vqa_dataset`."""
 
-    def __init__(self, *arguments, answers: AnswerTable | None):
+    def __init__(self, *arguments: Any, answers: AnswerTable | None):
         super().__init__(*arguments)
-        self.labelled = answers is not None and has_labels(self.annotations)
-        self.num_answers = len(answers) if answers else None
-        if self.labelled:
+        self.labelled = False
+        if answers is not None and has_labels(self.annotations):
+            self.labelled, self.num_answers = True, len(answers)
             self.unknown_answers = unknown_answers(self.annotations, answers)
             log_unknown_answers(self.unknown_answers, answers)
             self._scores = Scores((annotation.label for annotation in self.annotations), answers)
@@ -172,7 +172,7 @@ class QuestionDataset(TaskDataset):
 class PairDataset(TaskDataset):
     """See `nlvr2_dataset`."""
 
-    def __init__(self, *arguments):
+    def __init__(self, *arguments: Any):
         super().__init__(*arguments)
         self.labelled = has_labels(self.annotations)
 

@@ -2,7 +2,7 @@
 
 from collections import Counter
 from collections.abc import Iterable, Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -24,7 +24,7 @@ class PretrainingExample(NamedTuple):
 class PretrainingDataset(TaskDataset):
     """See `pretraining_dataset`."""
 
-    def __init__(self, sentences: "Sentences", *arguments, rates: dict[str, float], predict_all_boxes: bool):
+    def __init__(self, sentences: "Sentences", *arguments: Any, rates: dict[str, float], predict_all_boxes: bool):
         super().__init__(sentences.annotations, sentences.images, *arguments)
         self._all, self._rates, self._predict_all = sentences, rates, predict_all_boxes
         self.unknown_answers = sentences.unknown
@@ -34,6 +34,7 @@ class PretrainingDataset(TaskDataset):
 
     def examples(self, step: int) -> list[PretrainingExample]:
         mine, whose, *_ = self._shard_of(step)
+        assert whose is not None  # `_sources_of_sentences` draws them
         return [
             PretrainingExample(
                 img_id=self.features.img_ids[self._images[index]],
@@ -46,6 +47,7 @@ class PretrainingDataset(TaskDataset):
 
     def batch(self, step: int) -> Batch:
         mine, whose, part, size = self._shard_of(step)
+        assert whose is not None
         draws = self._draws(step, size).select(part)
         matched = mine == whose
         x = self._text([self._all.sent[index] for index in whose])

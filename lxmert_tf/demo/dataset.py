@@ -2,7 +2,7 @@
 
 import json
 import os
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 
 from tqdm import tqdm
@@ -129,6 +129,8 @@ def _write_sentences(folder: Path, task: str, num_images: int, seed: int) -> Non
     folder.mkdir(exist_ok=True)
     for split, indices in splits(num_images).items():
         labels = split != "test"
+        write: Callable[[Path, Iterable], int]
+        annotations: Iterable
         if task == "nlvr2":
             write, annotations = write_nlvr2, nlvr2.annotate(split, indices, seed, labels)
         elif task == "pretrain":

@@ -6,11 +6,15 @@ Shapes: N = boxes per image, D = feature dimension.
 import functools
 from collections.abc import Iterable
 from types import ModuleType
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from lxmert_tf.data.features.tsv import RegionFeatures
 from lxmert_tf.demo.scenes import COLORS, SHAPES, Box, Scene, Thing, random_box, touch
+
+if TYPE_CHECKING:
+    from PIL import Image
 
 BACKGROUND = len(SHAPES)  # objects_id of a box without a shape
 PLAIN = len(COLORS)  # attrs_id of a box without a shape
@@ -116,7 +120,7 @@ def _overlap(one: Box, other: Box) -> float:
     return width * height / (areas - width * height)
 
 
-def _draw_thing(image, thing: Thing, fill: tuple[int, int, int]) -> None:
+def _draw_thing(image: "Image.Image", thing: Thing, fill: tuple[int, int, int]) -> None:
     from PIL import ImageDraw
 
     x1, y1, x2, y2 = thing.box

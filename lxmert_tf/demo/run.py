@@ -6,7 +6,7 @@ import sys
 import time
 from collections import Counter, defaultdict
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -106,7 +106,7 @@ class _Task:
 
     def interesting(self, number: int) -> list[Annotation]:
         """The first held-out question of each of the first few types."""
-        first = {annotation.question_type: annotation for annotation in reversed(self.valid)}
+        first = {annotation.question_type or "": annotation for annotation in reversed(self.valid)}
         return [first[name] for name in sorted(first, reverse=True)][:number]
 
 
@@ -141,13 +141,14 @@ def report(task: _Task, model: "keras.Model") -> dict[str, float]:
         task.answers[row] == _answer(annotation) for row, annotation in zip(scores.argmax(-1), task.valid, strict=True)
     ]
 
-    training_answers = defaultdict(Counter)
+    training_answers: defaultdict[str, Counter[str]] = defaultdict(Counter)
     for annotation in task.train:
-        training_answers[annotation.question_type][_answer(annotation)] += 1
+        training_answers[annotation.question_type or ""][_answer(annotation)] += 1
     accuracy, baseline = defaultdict(list), defaultdict(list)
     for annotation, hit in zip(task.valid, right, strict=True):
-        majority = training_answers[annotation.question_type].most_common(1)[0][0]
-        for name in (annotation.question_type, "overall"):
+        kind = annotation.question_type or ""
+        majority = training_answers[kind].most_common(1)[0][0]
+        for name in (kind, "overall"):
             accuracy[name].append(hit)
             baseline[name].append(_answer(annotation) == majority)
 
@@ -191,7 +192,7 @@ def compare_with_pytorch(task: _Task, model: "keras.Model", checkpoint: Path) ->
 def answer_with_saved_model(task: _Task, model: "keras.Model", chosen: list[Annotation], output: Path) -> None:
     """Exports the model, and answers the chosen questions in another process with the SavedModel alone."""
     model.export(output / "saved_model", verbose=False)
-    inputs = task.inputs(chosen)
+    inputs: dict[str, Any] = task.inputs(chosen)
     arrays, scores = output / "request.npz", output / "response.npy"
     np.savez(arrays, **inputs)
     command = [sys.executable, "-c", SERVE, str(output / "saved_model"), str(arrays), str(scores)]
@@ -225,7 +226,7 @@ def draw_answer(task: _Task, model: "keras.Model", annotation: Annotation, path:
         pixels = np.asarray(image)
     height, width = pixels.shape[:2]
     corners = inputs["visual_pos"][0] * [width, height, width, height]
-    panels = {
+    panels: dict[str, list[dict[str, Any]]] = {
         "boxes": [{"edgecolor": "tab:blue", "linewidth": 1} for _ in attention],
         "where the model looked": [
             {"edgecolor": "tab:red", "linewidth": 1 + 3 * weight, "alpha": max(weight, 0.05)}
@@ -249,7 +250,8 @@ def print_heading(title: str) -> None:
 
 
 def _answer(annotation: Annotation) -> str:
-    return max(annotation.label, key=annotation.label.get)
+    label = annotation.label or {}
+    return max(label, key=lambda answer: label[answer])
 
 
 def _prepare_directory(output: Path, overwrite: bool) -> Path:

@@ -1,5 +1,7 @@
 """Attention of one stream to itself or to the other."""
 
+from typing import Any
+
 from keras import ops
 
 from lxmert_tf.configuration import LxmertConfig
@@ -39,7 +41,7 @@ def softmax(scores):
 class LxmertAttention(Block):
     """Multi-head scaled dot-product attention. Upstream: `LxmertAttention`; paper section 2.2."""
 
-    def __init__(self, config: LxmertConfig, **kwargs):
+    def __init__(self, config: LxmertConfig, **kwargs: Any):
         super().__init__(config, **kwargs)
         dtype = self.dtype_policy
         self.head_size = config.hidden_size // config.num_attention_heads
@@ -48,13 +50,13 @@ class LxmertAttention(Block):
         self.value = dense(config.hidden_size, "value", **self.options())
         self.dropout = dropout(config.attention_probs_dropout_prob, "dropout", dtype)
 
-    def build(self, input_shape=None):
+    def build(self, input_shape: Any = None) -> None:
         hidden = (None, None, self.config.hidden_size)
         self.query.build(hidden)
         self.key.build(hidden)
         self.value.build(hidden)
 
-    def call(self, hidden_states, context, bias=None, training=False):
+    def call(self, hidden_states, context, bias=None, training: bool = False):
         """float[B, Q, H] attends to float[B, K, H] -> float[B, Q, H] and probabilities float[B, A, Q, K]"""
         if hidden_states is context:
             [(query, key, value)] = self.project(hidden_states)
@@ -63,7 +65,7 @@ class LxmertAttention(Block):
             key, value = (self.split_heads(on_rows(layer, context)) for layer in (self.key, self.value))
         return self.attend(query, key, value, bias, training)
 
-    def both_ways(self, one, other, one_bias=None, other_bias=None, training=False):
+    def both_ways(self, one, other, one_bias=None, other_bias=None, training: bool = False):
         """What `call` returns for `one` attending to `other`, and the other way round; projected together."""
         (query, key, value), (other_query, other_key, other_value) = self.project(one, other)
         return (
@@ -71,7 +73,7 @@ class LxmertAttention(Block):
             self.attend(other_query, key, value, one_bias, training),
         )
 
-    def attend(self, query, key, value, bias, training):
+    def attend(self, query, key, value, bias, training: bool):
         """float[B, A, Q, H / A] and float[B, A, K, H / A] twice -> as `call`"""
         scores = matmul(query, ops.transpose(key, (0, 1, 3, 2))) / self.head_size**0.5  # [B, A, Q, K]
         scores = ops.cast(scores, score_dtype(self.compute_dtype))
@@ -100,19 +102,19 @@ class LxmertAttention(Block):
 class LxmertAttentionOutput(Block):
     """Dense, dropout, residual, normalisation. Upstream: `LxmertAttentionOutput`."""
 
-    def __init__(self, config: LxmertConfig, **kwargs):
+    def __init__(self, config: LxmertConfig, **kwargs: Any):
         super().__init__(config, **kwargs)
         dtype = self.dtype_policy
         self.dense = dense(config.hidden_size, "dense", **self.options())
         self.LayerNorm = layer_norm(config, "LayerNorm", dtype)
         self.dropout = dropout(config.hidden_dropout_prob, "dropout", dtype)
 
-    def build(self, input_shape=None):
+    def build(self, input_shape: Any = None) -> None:
         hidden = (None, None, self.config.hidden_size)
         self.dense.build(hidden)
         self.LayerNorm.build(hidden)
 
-    def call(self, hidden_states, residual, training=False):
+    def call(self, hidden_states, residual, training: bool = False):
         """float[B, L, H] twice -> float[B, L, H]"""
 
         def add(x, residual):
@@ -124,21 +126,21 @@ class LxmertAttentionOutput(Block):
 class LxmertSelfAttentionLayer(Block):
     """A stream attends to itself. Upstream: `LxmertSelfAttentionLayer`."""
 
-    def __init__(self, config: LxmertConfig, **kwargs):
+    def __init__(self, config: LxmertConfig, **kwargs: Any):
         super().__init__(config, **kwargs)
         self.self = LxmertAttention(config, name="self", **self.options())
         self.output_layer = LxmertAttentionOutput(config, name="output_layer", **self.options())
 
-    def build(self, input_shape=None):
+    def build(self, input_shape: Any = None) -> None:
         self.self.build()
         self.output_layer.build()
 
-    def call(self, hidden_states, bias=None, training=False):
+    def call(self, hidden_states, bias=None, training: bool = False):
         """float[B, L, H] -> float[B, L, H] and probabilities float[B, A, L, L]"""
         attended, probabilities = self.self(hidden_states, hidden_states, bias, training=training)
         return self.output_layer(attended, hidden_states, training=training), probabilities
 
-    def first_token(self, hidden_states, bias=None, training=False):
+    def first_token(self, hidden_states, bias=None, training: bool = False):
         """float[B, L, H] -> float[B, 1, H], the first token of what `call` returns."""
         first = hidden_states[:, :1]
         attended, _ = self.self(first, hidden_states, bias, training=training)
@@ -148,21 +150,21 @@ class LxmertSelfAttentionLayer(Block):
 class LxmertCrossAttentionLayer(Block):
     """A stream attends to the other. Upstream: `LxmertCrossAttentionLayer`."""
 
-    def __init__(self, config: LxmertConfig, **kwargs):
+    def __init__(self, config: LxmertConfig, **kwargs: Any):
         super().__init__(config, **kwargs)
         self.att = LxmertAttention(config, name="att", **self.options())
         self.output_layer = LxmertAttentionOutput(config, name="output_layer", **self.options())
 
-    def build(self, input_shape=None):
+    def build(self, input_shape: Any = None) -> None:
         self.att.build()
         self.output_layer.build()
 
-    def call(self, hidden_states, context, bias=None, training=False):
+    def call(self, hidden_states, context, bias=None, training: bool = False):
         """float[B, Q, H] attends to float[B, K, H] -> float[B, Q, H] and probabilities float[B, A, Q, K]"""
         attended, probabilities = self.att(hidden_states, context, bias, training=training)
         return self.output_layer(attended, hidden_states, training=training), probabilities
 
-    def both_ways(self, language, vision, language_bias=None, vision_bias=None, training=False):
+    def both_ways(self, language, vision, language_bias=None, vision_bias=None, training: bool = False):
         """float[B, T, H] and float[B, N, H] attend to each other -> both, and probabilities float[B, A, T, N]
 
         What `call` returns, each way, by products over the rows of both streams.

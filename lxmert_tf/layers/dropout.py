@@ -23,7 +23,7 @@ class Dropout(keras.layers.Dropout):
     Source: the hash is "lowbias32" of C. Wellons' hash prospector.
     """
 
-    def call(self, inputs, training=False):
+    def call(self, inputs, training: bool = False):
         """float[...] -> float[...], in training with a share of `rate` set to 0 and the rest divided by 1 - `rate`"""
         if not training or self.rate == 0:
             return inputs

@@ -1,5 +1,7 @@
 """From token ids and region features to the two streams of hidden states."""
 
+from typing import Any
+
 from keras import ops
 
 from lxmert_tf.configuration import LxmertConfig
@@ -14,11 +16,11 @@ class PaddedEmbedding(Block):
     comes another way (the word table through the tied decoder).
     """
 
-    def __init__(self, rows: int, config: LxmertConfig, **kwargs):
+    def __init__(self, rows: int, config: LxmertConfig, **kwargs: Any):
         super().__init__(config, **kwargs)
         self.rows = rows
 
-    def build(self, input_shape=None):
+    def build(self, input_shape: Any = None) -> None:
         shape = (self.rows, self.config.hidden_size)
         # No autocast: a row is cast after it is looked up, not the whole table before.
         self.weight = self.add_weight(name="weight", shape=shape, initializer=self.initializer, autocast=False)
@@ -39,7 +41,7 @@ class PaddedEmbedding(Block):
 class LxmertEmbeddings(Block):
     """Sum of word, position and token type embeddings, normalised. Upstream: `LxmertEmbeddings`."""
 
-    def __init__(self, config: LxmertConfig, **kwargs):
+    def __init__(self, config: LxmertConfig, **kwargs: Any):
         super().__init__(config, **kwargs)
         dtype = self.dtype_policy
         self.word_embeddings = PaddedEmbedding(config.vocab_size, config, name="word_embeddings", **self.options())
@@ -52,13 +54,13 @@ class LxmertEmbeddings(Block):
         self.LayerNorm = layer_norm(config, "LayerNorm", dtype)
         self.dropout = dropout(config.hidden_dropout_prob, "dropout", dtype)
 
-    def build(self, input_shape=None):
+    def build(self, input_shape: Any = None) -> None:
         self.word_embeddings.build()
         self.position_embeddings.build()
         self.token_type_embeddings.build()
         self.LayerNorm.build((None, None, self.config.hidden_size))
 
-    def call(self, input_ids=None, token_type_ids=None, inputs_embeds=None, training=False):
+    def call(self, input_ids=None, token_type_ids=None, inputs_embeds=None, training: bool = False):
         """int[B, T] ids (or float[B, T, H] embeddings) and int[B, T] token types -> float[B, T, H]"""
         words = (
             self.word_embeddings(input_ids) if inputs_embeds is None else ops.cast(inputs_embeds, self.compute_dtype)
@@ -74,7 +76,7 @@ class LxmertEmbeddings(Block):
 class LxmertVisualFeatureEncoder(Block):
     """Mean of the normalised projections of region features and of boxes. Upstream: `LxmertVisualFeatureEncoder`."""
 
-    def __init__(self, config: LxmertConfig, **kwargs):
+    def __init__(self, config: LxmertConfig, **kwargs: Any):
         super().__init__(config, **kwargs)
         dtype = self.dtype_policy
         self.visn_fc = dense(config.hidden_size, "visn_fc", **self.options())
@@ -83,14 +85,14 @@ class LxmertVisualFeatureEncoder(Block):
         self.box_layer_norm = layer_norm(config, "box_layer_norm", dtype)
         self.dropout = dropout(config.hidden_dropout_prob, "dropout", dtype)
 
-    def build(self, input_shape=None):
+    def build(self, input_shape: Any = None) -> None:
         hidden = (None, None, self.config.hidden_size)
         self.visn_fc.build((None, None, self.config.visual_feat_dim))
         self.visn_layer_norm.build(hidden)
         self.box_fc.build((None, None, self.config.visual_pos_dim))
         self.box_layer_norm.build(hidden)
 
-    def call(self, visual_feats, visual_pos, training=False):
+    def call(self, visual_feats, visual_pos, training: bool = False):
         """float[B, N, visual_feat_dim] and float[B, N, visual_pos_dim] -> float[B, N, H]"""
         features = self.visn_layer_norm(self.visn_fc(visual_feats))
         boxes = self.box_layer_norm(self.box_fc(visual_pos))

@@ -1,5 +1,7 @@
 """The heads: what is read off the two streams."""
 
+from typing import Any
+
 from keras import ops
 
 from lxmert_tf.configuration import LxmertConfig
@@ -10,11 +12,11 @@ from lxmert_tf.losses import IGNORE_INDEX, Loss, class_ids, masked_word_loss, of
 class LxmertPooler(Block):
     """tanh of a dense layer over the first token. Upstream: `LxmertPooler`."""
 
-    def __init__(self, config: LxmertConfig, **kwargs):
+    def __init__(self, config: LxmertConfig, **kwargs: Any):
         super().__init__(config, **kwargs)
         self.dense = dense(config.hidden_size, "dense", **self.options())
 
-    def build(self, input_shape=None):
+    def build(self, input_shape: Any = None) -> None:
         self.dense.build((None, self.config.hidden_size))
 
     def call(self, hidden_states):
@@ -25,13 +27,13 @@ class LxmertPooler(Block):
 class LxmertPredictionHeadTransform(Block):
     """Dense, activation, normalisation. Upstream: `LxmertPredictionHeadTransform`."""
 
-    def __init__(self, config: LxmertConfig, **kwargs):
+    def __init__(self, config: LxmertConfig, **kwargs: Any):
         super().__init__(config, **kwargs)
         self.dense = dense(config.hidden_size, "dense", **self.options())
         self.activation = activation(config.hidden_act)
         self.LayerNorm = layer_norm(config, "LayerNorm", self.dtype_policy)
 
-    def build(self, input_shape=None):
+    def build(self, input_shape: Any = None) -> None:
         hidden = (None, None, self.config.hidden_size)
         self.dense.build(hidden)
         self.LayerNorm.build(hidden)
@@ -44,11 +46,11 @@ class LxmertPredictionHeadTransform(Block):
 class LxmertLMPredictionHead(Block):
     """Vocabulary logits; the decoder is the word embedding table itself. Upstream: `LxmertLMPredictionHead`."""
 
-    def __init__(self, config: LxmertConfig, **kwargs):
+    def __init__(self, config: LxmertConfig, **kwargs: Any):
         super().__init__(config, **kwargs)
         self.transform = LxmertPredictionHeadTransform(config, name="transform", **self.options())
 
-    def build(self, input_shape=None):
+    def build(self, input_shape: Any = None) -> None:
         self.transform.build()
         self.bias = self.add_weight(name="bias", shape=(self.config.vocab_size,), initializer="zeros")
 
@@ -69,12 +71,12 @@ class LxmertLMPredictionHead(Block):
 class LxmertPreTrainingHeads(Block):
     """Masked language modelling and sentence-image matching. Upstream: `LxmertPreTrainingHeads`."""
 
-    def __init__(self, config: LxmertConfig, **kwargs):
+    def __init__(self, config: LxmertConfig, **kwargs: Any):
         super().__init__(config, **kwargs)
         self.predictions = LxmertLMPredictionHead(config, name="predictions", **self.options())
         self.seq_relationship = dense(2, "seq_relationship", **self.options())
 
-    def build(self, input_shape=None):
+    def build(self, input_shape: Any = None) -> None:
         self.predictions.build()
         self.seq_relationship.build((None, self.config.hidden_size))
 
@@ -86,7 +88,7 @@ class LxmertPreTrainingHeads(Block):
 class LxmertVisualObjHead(Block):
     """Object, attribute and feature predictions of each box. Upstream: `LxmertVisualObjHead`."""
 
-    def __init__(self, config: LxmertConfig, **kwargs):
+    def __init__(self, config: LxmertConfig, **kwargs: Any):
         super().__init__(config, **kwargs)
         self.transform = LxmertPredictionHeadTransform(config, name="transform", **self.options())
         for loss, units in self.sizes(config).items():
@@ -103,7 +105,7 @@ class LxmertVisualObjHead(Block):
         }
         return {loss: units for loss, (wanted, units) in asked.items() if wanted}
 
-    def build(self, input_shape=None):
+    def build(self, input_shape: Any = None) -> None:
         self.transform.build()
         for loss in self.sizes(self.config):
             getattr(self, f"decoder_dict_{loss}").build((None, None, self.config.hidden_size))
@@ -124,7 +126,7 @@ class LxmertVisualAnswerHead(Block):
         num_images: pooled outputs joined in the input, 1 for questions, 2 for pairs of images.
     """
 
-    def __init__(self, config: LxmertConfig, num_labels: int, num_images: int = 1, **kwargs):
+    def __init__(self, config: LxmertConfig, num_labels: int, num_images: int = 1, **kwargs: Any):
         super().__init__(config, **kwargs)
         dtype = self.dtype_policy
         self.logit_fc_0 = dense(2 * config.hidden_size, "logit_fc_0", **self.options())
@@ -132,7 +134,7 @@ class LxmertVisualAnswerHead(Block):
         self.logit_fc_3 = dense(num_labels, "logit_fc_3", **self.options())
         self.num_images = num_images
 
-    def build(self, input_shape=None):
+    def build(self, input_shape: Any = None) -> None:
         wide = (None, 2 * self.config.hidden_size)
         self.logit_fc_0.build((None, self.num_images * self.config.hidden_size))
         self.logit_fc_2.build(wide)

@@ -3,6 +3,7 @@
 import itertools
 import math
 from collections.abc import Callable
+from typing import Any
 
 import keras
 from keras import ops
@@ -22,7 +23,7 @@ class Block(keras.layers.Layer):
         initializer: of every kernel and embedding table. Default: the config's truncated normal.
     """
 
-    def __init__(self, config: LxmertConfig, initializer: keras.initializers.Initializer | None = None, **kwargs):
+    def __init__(self, config: LxmertConfig, initializer: keras.initializers.Initializer | None = None, **kwargs: Any):
         super().__init__(autocast=False, **kwargs)
         self.config, self.initializer = config, initializer or truncated_normal(config)
 
@@ -81,7 +82,7 @@ def on_rows(compute: Callable, *inputs):
 class Dense(keras.layers.Dense):
     """Keras' dense layer, in float64 where the input is."""
 
-    def call(self, inputs, training=None):
+    def call(self, inputs, training: bool | None = None):
         if keeps_float64(inputs):
             return super().call(inputs, training=training)
         return inputs @ ops.convert_to_tensor(self.kernel) + self.bias
@@ -99,17 +100,17 @@ class LayerNormalization(keras.layers.LayerNormalization):
         return ops.cast(ops.add(centred * ops.rsqrt(variance + self.epsilon) * gamma, beta), self.compute_dtype)
 
 
-def dense(units: int, name: str, initializer, dtype) -> Dense:
+def dense(units: int, name: str, initializer: Any, dtype: Any) -> Dense:
     """A Dense layer whose kernel comes from `initializer`."""
     return Dense(units, kernel_initializer=initializer, name=name, dtype=dtype)
 
 
-def dropout(rate: float, name: str, dtype) -> Dropout:
+def dropout(rate: float, name: str, dtype: Any) -> Dropout:
     """A Dropout layer; it holds no weights, so checkpoints are the same at any rate."""
     return Dropout(rate, name=name, dtype=dtype)
 
 
-def layer_norm(config: LxmertConfig, name: str, dtype) -> LayerNormalization:
+def layer_norm(config: LxmertConfig, name: str, dtype: Any) -> LayerNormalization:
     """Layer normalisation over the last axis with the config's epsilon."""
     return LayerNormalization(epsilon=config.layer_norm_eps, name=name, dtype=dtype)
 

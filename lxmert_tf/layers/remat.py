@@ -40,7 +40,7 @@ class Seeds:
     def __init__(self, layer: keras.layers.Layer):
         self.layers = [each for each in flat_layers(layer) if isinstance(each, Dropout) and each.rate > 0]
         self.first = {id(each): each.seed_generator.next() for each in self.layers}
-        self.uses = Counter()
+        self.uses: Counter[int] = Counter()
 
     @contextmanager
     def used(self):

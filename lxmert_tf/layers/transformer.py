@@ -1,5 +1,7 @@
 """Transformer layers of one stream, cross layers of both, and the encoder that stacks them."""
 
+from typing import Any
+
 from lxmert_tf.configuration import LxmertConfig
 from lxmert_tf.layers.attention import (
     LxmertAttentionOutput,
@@ -14,12 +16,12 @@ from lxmert_tf.layers.remat import recomputed
 class LxmertIntermediate(Block):
     """First half of a feed-forward block: dense and activation. Upstream: `LxmertIntermediate`."""
 
-    def __init__(self, config: LxmertConfig, **kwargs):
+    def __init__(self, config: LxmertConfig, **kwargs: Any):
         super().__init__(config, **kwargs)
         self.dense = dense(config.intermediate_size, "dense", **self.options())
         self.activation = activation(config.hidden_act)
 
-    def build(self, input_shape=None):
+    def build(self, input_shape: Any = None) -> None:
         self.dense.build((None, None, self.config.hidden_size))
 
     def call(self, hidden_states):
@@ -30,7 +32,7 @@ class LxmertIntermediate(Block):
 class LxmertOutput(LxmertAttentionOutput):
     """Second half of a feed-forward block, back to H. Upstream: `LxmertOutput`."""
 
-    def build(self, input_shape=None):
+    def build(self, input_shape: Any = None) -> None:
         self.dense.build((None, None, self.config.intermediate_size))
         self.LayerNorm.build((None, None, self.config.hidden_size))
 
@@ -38,18 +40,18 @@ class LxmertOutput(LxmertAttentionOutput):
 class LxmertLayer(Block):
     """Self-attention and feed-forward of one stream. Upstream: `LxmertLayer`."""
 
-    def __init__(self, config: LxmertConfig, **kwargs):
+    def __init__(self, config: LxmertConfig, **kwargs: Any):
         super().__init__(config, **kwargs)
         self.attention = LxmertSelfAttentionLayer(config, name="attention", **self.options())
         self.intermediate = LxmertIntermediate(config, name="intermediate", **self.options())
         self.output_layer = LxmertOutput(config, name="output_layer", **self.options())
 
-    def build(self, input_shape=None):
+    def build(self, input_shape: Any = None) -> None:
         self.attention.build()
         self.intermediate.build()
         self.output_layer.build()
 
-    def call(self, hidden_states, bias=None, training=False):
+    def call(self, hidden_states, bias=None, training: bool = False):
         """float[B, L, H] -> float[B, L, H] and probabilities float[B, A, L, L]"""
         attended, probabilities = self.attention(hidden_states, bias, training=training)
         return self.output_layer(self.intermediate(attended), attended, training=training), probabilities
@@ -61,7 +63,7 @@ class LxmertXLayer(Block):
     One cross-attention block serves both directions, each from the layer's inputs.
     """
 
-    def __init__(self, config: LxmertConfig, **kwargs):
+    def __init__(self, config: LxmertConfig, **kwargs: Any):
         super().__init__(config, **kwargs)
         self.visual_attention = LxmertCrossAttentionLayer(config, name="visual_attention", **self.options())
         self.lang_self_att = LxmertSelfAttentionLayer(config, name="lang_self_att", **self.options())
@@ -71,7 +73,7 @@ class LxmertXLayer(Block):
         self.visn_inter = LxmertIntermediate(config, name="visn_inter", **self.options())
         self.visn_output = LxmertOutput(config, name="visn_output", **self.options())
 
-    def build(self, input_shape=None):
+    def build(self, input_shape: Any = None) -> None:
         self.visual_attention.build()
         self.lang_self_att.build()
         self.visn_self_att.build()
@@ -80,7 +82,7 @@ class LxmertXLayer(Block):
         self.visn_inter.build()
         self.visn_output.build()
 
-    def call(self, language, vision, language_bias=None, vision_bias=None, training=False):
+    def call(self, language, vision, language_bias=None, vision_bias=None, training: bool = False):
         """float[B, T, H] and float[B, N, H] -> the same, and language-to-vision probabilities float[B, A, T, N]"""
         language_crossed, vision_crossed, probabilities = self.visual_attention.both_ways(
             language, vision, language_bias, vision_bias, training
@@ -92,7 +94,7 @@ class LxmertXLayer(Block):
         vision = self.visn_output(self.visn_inter(vision), vision, training=training)
         return language, vision, probabilities
 
-    def first_token(self, language, vision, language_bias=None, vision_bias=None, training=False):
+    def first_token(self, language, vision, language_bias=None, vision_bias=None, training: bool = False):
         """float[B, T, H] and float[B, N, H] -> float[B, 1, H], the first token of what `call` returns."""
         language, _ = self.visual_attention(language, vision, vision_bias, training=training)
         first = self.lang_self_att.first_token(language, language_bias, training=training)
@@ -105,7 +107,7 @@ class LxmertEncoder(Block):
     The layers are attributes `layer_0` ..., `r_layers_0` ..., `x_layers_0` ..., so that they are saved by these names.
     """
 
-    def __init__(self, config: LxmertConfig, **kwargs):
+    def __init__(self, config: LxmertConfig, **kwargs: Any):
         super().__init__(config, **kwargs)
         self.visn_fc = LxmertVisualFeatureEncoder(config, name="visn_fc", **self.options())
         self.gradient_checkpointing = False
@@ -114,12 +116,12 @@ class LxmertEncoder(Block):
             for i in range(self.depths[stack]):
                 setattr(self, f"{stack}_{i}", layer_class(config, name=f"{stack}_{i}", **self.options()))
 
-    def build(self, input_shape=None):
+    def build(self, input_shape: Any = None) -> None:
         self.visn_fc.build()
         for layer in self.stack("layer") + self.stack("r_layers") + self.stack("x_layers"):
             layer.build()
 
-    def call(self, language, visual_feats, visual_pos, language_bias=None, vision_bias=None, training=False):
+    def call(self, language, visual_feats, visual_pos, language_bias=None, vision_bias=None, training: bool = False):
         """float[B, T, H], float[B, N, visual_feat_dim], float[B, N, visual_pos_dim] -> states and attentions.
 
         Returns:
@@ -140,7 +142,7 @@ class LxmertEncoder(Block):
             cross_attentions.append(probabilities)
         return language_states, vision_states, language_attentions, vision_attentions, cross_attentions
 
-    def encode_stream(self, stack: str, hidden_states, bias=None, training=False):
+    def encode_stream(self, stack: str, hidden_states, bias=None, training: bool = False):
         """float[B, L, H] through the layers of one stack -> lists of states, led by the input, and of probabilities"""
         states, attentions = [hidden_states], []
         for layer in self.stack(stack):
@@ -153,7 +155,7 @@ class LxmertEncoder(Block):
         """The layers of one stack ("layer", "r_layers" or "x_layers"), in order."""
         return [getattr(self, f"{name}_{i}") for i in range(self.depths[name])]
 
-    def apply(self, layer, *inputs, training):
+    def apply(self, layer, *inputs, training: bool):
         """What a layer returns; with gradient checkpointing, of a training step only that is kept."""
         if training and self.gradient_checkpointing:
             return recomputed(layer, *inputs)
@@ -161,22 +163,22 @@ class LxmertEncoder(Block):
 
     # Shorter ways, where less than all is asked for
 
-    def encode_image(self, visual_feats, visual_pos, bias=None, training=False):
+    def encode_image(self, visual_feats, visual_pos, bias=None, training: bool = False):
         """float[B, N, visual_feat_dim] and float[B, N, visual_pos_dim] -> float[B, N, H], before the cross layers"""
         vision = self.visn_fc(visual_feats, visual_pos, training=training)
         return self.encode_stream("r_layers", vision, bias, training)[0][-1]
 
-    def encode_text(self, language, bias=None, training=False):
+    def encode_text(self, language, bias=None, training: bool = False):
         """float[B, T, H] -> float[B, T, H], before the cross layers"""
         return self.encode_stream("layer", language, bias, training)[0][-1]
 
-    def cross(self, language, vision, language_bias=None, vision_bias=None, training=False):
+    def cross(self, language, vision, language_bias=None, vision_bias=None, training: bool = False):
         """float[B, T, H] and float[B, N, H] through the cross layers -> the same"""
         for layer in self.stack("x_layers"):
             language, vision, _ = self.apply(layer, language, vision, language_bias, vision_bias, training=training)
         return language, vision
 
-    def cross_first_token(self, language, vision, language_bias=None, vision_bias=None, training=False):
+    def cross_first_token(self, language, vision, language_bias=None, vision_bias=None, training: bool = False):
         """float[B, T, H] and float[B, N, H] -> float[B, 1, H], the first token after the last cross layer
 
         The last layer computes nothing else: not the other tokens, and no vision stream, which no one reads.

@@ -63,7 +63,7 @@ def mark_ranks() -> dict[str, int]:
     led = (_HIGHEST_MARK + _HIGHEST_MARK.join(block) for block in _blocks())
     characters = (c for text in led if decompose(text) != text for c in text[1::2])
     marks = [c for c in characters if c == _HIGHEST_MARK or decompose(_HIGHEST_MARK + c) == c + _HIGHEST_MARK]
-    first, *others = decompose("".join(marks))
+    first, *others = list(decompose("".join(marks)))
     ranks = {first: 1}
     for before, mark in pairwise([first, *others]):
         ranks[mark] = ranks[before] + (decompose(mark + before) != mark + before)
@@ -90,7 +90,7 @@ def _changes(function: Callable[[str], str]) -> dict[str, str]:
 
 def _pattern(characters: Iterable[str]) -> str:
     """Characters in the order of Unicode as a class of RE2."""
-    runs = []
+    runs: list[list[int]] = []
     for code in map(ord, characters):
         if runs and code == runs[-1][1] + 1:
             runs[-1][1] = code

@@ -2,8 +2,9 @@
 
 import functools
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import tensorflow as tf
@@ -57,7 +58,7 @@ def check_model(
     return sound
 
 
-def _check_version(folder: Path, source, loaded: Callable[[str], Source]) -> tuple[list[str], str]:
+def _check_version(folder: Path, source: str | os.PathLike, loaded: Callable[[str], Source]) -> tuple[list[str], str]:
     """Problems of a version, and a line about it where there are none."""
     try:
         problems, metadata = changed_files(folder), read_metadata(folder)
@@ -82,14 +83,14 @@ def _check_version(folder: Path, source, loaded: Callable[[str], Source]) -> tup
     return problems, f"sound: {len(signatures)} signatures, {requests} warm-up requests, {compared}"
 
 
-def run(signature: Callable, inputs: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+def run(signature: Any, inputs: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
     """A loaded signature's outputs for arrays; strings may be arrays of objects."""
     specs = signature.structured_input_signature[1]
     outputs = signature(**{name: tf.constant(value, specs[name].dtype) for name, value in inputs.items()})
     return {name: value.numpy() for name, value in outputs.items()}
 
 
-def _compare(signatures, metadata: dict, loaded: Callable[[str], Source]) -> float | None:
+def _compare(signatures: Mapping[str, Any], metadata: dict, loaded: Callable[[str], Source]) -> float | None:
     """The largest relative difference between serving_default and the checkpoint; None if made from another one.
 
     It is infinite where an output is not finite.

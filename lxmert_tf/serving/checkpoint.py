@@ -3,11 +3,15 @@
 import os
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from conversion.formats import weight_files
 from conversion.source import open_source
 from lxmert_tf.files import sha256
 from lxmert_tf.tasks import keras_class
+
+if TYPE_CHECKING:
+    import keras
 
 
 @dataclass(frozen=True)
@@ -21,7 +25,7 @@ class Source:
         format: such as "hf-pt".
     """
 
-    model: object
+    model: "keras.Model"
     directory: Path
     digest: str
     format: str

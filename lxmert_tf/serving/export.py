@@ -137,7 +137,9 @@ def make_options(
     )
 
 
-def _check_choices(precision, outputs, top_k, probabilities, batch_sizes) -> None:
+def _check_choices(
+    precision: str, outputs: Sequence[str], top_k: int, probabilities: str | None, batch_sizes: Sequence[int]
+) -> None:
     for what, value, allowed in (
         ("precision", precision, PRECISIONS),
         ("probabilities", probabilities, (None, *PROBABILITIES)),
@@ -159,7 +161,9 @@ def _require_serving_api() -> None:
         raise ImportError("Exporting needs tensorflow-serving-api: pip install 'lxmert-tf[serving]'.") from error
 
 
-def _metadata(source, name: str, precision: str, loaded: Source, options: Options, servable: Servable) -> dict:
+def _metadata(
+    source: str | os.PathLike, name: str, precision: str, loaded: Source, options: Options, servable: Servable
+) -> dict:
     return {
         "name": name,
         "model": type(loaded.model).__name__,

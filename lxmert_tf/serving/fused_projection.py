@@ -4,6 +4,7 @@ Checkpoints keep the three kernels apart, and joining them in every call would c
 written once and only computes, so it keeps them joined.
 """
 
+import keras
 import tensorflow as tf
 
 from lxmert_tf.layers.attention import LxmertAttention
@@ -24,20 +25,20 @@ class FusedProjection:
         self.kernel = tf.Variable(tf.concat([layer.kernel.value for layer in layers], axis=-1), name="qkv/kernel")
         self.bias = tf.Variable(tf.concat([layer.bias.value for layer in layers], axis=-1), name="qkv/bias")
 
-    def __call__(self, *streams):
+    def __call__(self, *streams: tf.Tensor) -> list[list[tf.Tensor]]:
         """As `LxmertAttention.project`."""
         joined, split = join_rows(*streams)
         kernel, bias = tf.cast(self.kernel, joined.dtype), tf.cast(self.bias, joined.dtype)
         return [self._split_heads(part) for part in split(tf.nn.bias_add(tf.matmul(joined, kernel), bias))]
 
-    def _split_heads(self, projected):
+    def _split_heads(self, projected: tf.Tensor) -> list[tf.Tensor]:
         """float[B, L, 3 H] -> queries, keys and values, float[B, A, L, H / A] each."""
         batch, length = tf.unstack(tf.shape(projected)[:2])
         parts = tf.reshape(projected, (batch, length, 3, self._heads, projected.shape[-1] // (3 * self._heads)))
         return tf.unstack(tf.transpose(parts, (2, 0, 3, 1, 4)))
 
 
-def fuse_projections(model) -> list[tf.Variable]:
+def fuse_projections(model: keras.Model) -> list[tf.Variable]:
     """Fuses the projections of a model that from here on only computes; returns all its weights.
 
     The last cross layer stays as it is, since answers need a part of it only.

@@ -7,7 +7,7 @@ example itself, never from those that share its batch.
 Shapes: B examples, T tokens, N boxes, D visual_feat_dim, P visual_pos_dim, H hidden_size.
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import NamedTuple
 
 import tensorflow as tf
@@ -85,8 +85,11 @@ def _axes(name: str, value: tf.Tensor) -> str:
     return ", ".join(axes)
 
 
-def _conditions(inputs: Mapping[str, tf.Tensor], config: LxmertConfig, dtype: str):
-    """(must hold, message, values to show) of everything that can be wrong with the inputs."""
+Condition = tuple[tf.Tensor, str, list]  # must hold, message, values to show
+
+
+def _conditions(inputs: Mapping[str, tf.Tensor], config: LxmertConfig, dtype: str) -> Iterator[Condition]:
+    """The conditions of everything that can be wrong with the inputs."""
     sizes = {name: tf.shape(value) for name, value in inputs.items()}
     for name, size in sizes.items():
         yield tf.reduce_all(size > 0), f"{name} must not be empty, got shape", [size]
@@ -133,13 +136,13 @@ def _conditions(inputs: Mapping[str, tf.Tensor], config: LxmertConfig, dtype: st
             yield texts % tf.maximum(rows, 1) == 0, message, [texts, rows]
 
 
-def _within(values, low, high, message: str):
+def _within(values: tf.Tensor, low: float, high: float, message: str) -> Condition:
     # NaN is checked elsewhere: it is neither below nor above
     shown = [tf.reduce_min(values), tf.constant("and"), tf.reduce_max(values)]
     return ~tf.reduce_any((values < low) | (values > high)), f"{message}, got values between", shown
 
 
-def _finite(values: tf.Tensor, name: str, dtype: str):
+def _finite(values: tf.Tensor, name: str, dtype: str) -> Condition:
     finite = tf.reduce_all(tf.math.is_finite(tf.cast(values, dtype)))
     if tf.as_dtype(dtype).max >= values.dtype.max:
         return finite, f"{name} must be finite, got NaN or infinity in it", []
@@ -149,7 +152,13 @@ def _finite(values: tf.Tensor, name: str, dtype: str):
     return finite, message, [tf.reduce_min(values), tf.constant("and"), tf.reduce_max(values)]
 
 
-def _alike(sizes, first: str, second: str, first_size=None, second_size=None):
+def _alike(
+    sizes: Mapping[str, tf.Tensor],
+    first: str,
+    second: str,
+    first_size: tf.Tensor | None = None,
+    second_size: tf.Tensor | None = None,
+) -> Condition:
     one = sizes[first] if first_size is None else first_size
     other = sizes[second] if second_size is None else second_size
     return tf.reduce_all(one == other), f"{first} and {second} must agree in size, got", [one, other]
@@ -256,7 +265,8 @@ def _first_place(mask: tf.Tensor) -> tf.Tensor:
 
 def _first_number(value: tf.Tensor) -> tf.Tensor:
     """[B, ...] -> [B, 1, 1, ...], the first number of each example."""
-    return value[(slice(None), *[slice(1)] * (len(value.shape) - 1))]
+    first = slice(None), *[slice(1)] * (len(value.shape) - 1)
+    return value[first]
 
 
 def _trailing(flags: tf.Tensor) -> tf.Tensor:

@@ -3,8 +3,8 @@
 import datetime
 import json
 import os
-from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 from lxmert_tf.files import sha256, write_text
 from lxmert_tf.versions import installed
@@ -48,7 +48,7 @@ def changed_files(folder: str | os.PathLike) -> list[str]:
     return problems
 
 
-def describe(function: Callable) -> dict:
+def describe(function: Any) -> dict:
     """A concrete function's inputs and outputs as JSON: dtype, and shape with null where it is free."""
     inputs = function.structured_input_signature[1]
     return {
@@ -57,5 +57,5 @@ def describe(function: Callable) -> dict:
     }
 
 
-def _describe(spec) -> dict:
+def _describe(spec: Any) -> dict:
     return {"dtype": spec.dtype.name, "shape": spec.shape.as_list()}

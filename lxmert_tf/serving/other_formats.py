@@ -59,7 +59,7 @@ def export_file(
     return path
 
 
-def _fixed(model, examples: int, tokens: int, boxes: int) -> dict[str, keras.InputSpec]:
+def _fixed(model: keras.Model, examples: int, tokens: int, boxes: int) -> dict[str, keras.InputSpec]:
     specs = {}
     for name, spec in model.input_signature().items():
         free = iter((examples, boxes if name in IMAGE_INPUTS else tokens))

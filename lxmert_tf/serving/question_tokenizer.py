@@ -63,7 +63,7 @@ class QuestionTokenizer(tf.Module):
             ) from error
         self._split = text.regex_split
         texts = tf.TensorSpec([None], tf.string)
-        self._ids = tf.function(self._ids, input_signature=[texts], autograph=False)  # one for all signatures
+        self._ids = tf.function(self._ids, input_signature=[texts], autograph=False)  # type: ignore[method-assign]  # one for all signatures
 
     def __call__(self, questions: tf.Tensor) -> dict[str, tf.Tensor]:
         """string[B] -> input_ids, attention_mask, token_type_ids, int32[B, T] each."""
@@ -119,7 +119,7 @@ def _tensorflow_text():
     return tensorflow_text
 
 
-def _checked_spec(tokenizer) -> dict:
+def _checked_spec(tokenizer: LxmertTokenizer) -> dict:
     """The content of the tokenizer's tokenizer.json; ValueError if the graph cannot do what it asks for."""
     instead = "export without it and tokenise in the client."
     if tokenizer.never_split:

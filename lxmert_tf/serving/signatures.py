@@ -14,9 +14,12 @@ Shapes: B examples, T tokens, N boxes, A answers, k answers shown, L layers.
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
+import keras
 import tensorflow as tf
 
+from lxmert_tf.answers import AnswerTable
 from lxmert_tf.backend import require
 from lxmert_tf.input_table import ENCODED_IMAGE_INPUTS, IMAGE_INPUTS, OPTIONAL_INPUTS
 from lxmert_tf.serving.fused_projection import fuse_projections
@@ -32,6 +35,7 @@ from lxmert_tf.serving.graph_inputs import (
     without_padding,
 )
 from lxmert_tf.serving.question_tokenizer import QuestionTokenizer
+from lxmert_tf.tokenization.tokenizer import LxmertTokenizer
 
 UNMASKED = "_unmasked"
 EXTRAS = {
@@ -53,8 +57,8 @@ class Options:
         special: the ids of [CLS], [SEP] and [PAD], if they are known.
     """
 
-    tokenizer: object | None = None
-    labels: Sequence[str] | None = None
+    tokenizer: LxmertTokenizer | None = None
+    labels: AnswerTable | Sequence[str] | None = None
     outputs: Sequence[str] = ()
     top_k: int = 5
     probabilities: str = "sigmoid"
@@ -73,26 +77,26 @@ class Servable:
         signatures: the functions to save with it.
     """
 
-    def __init__(self, model, options: Options):
+    def __init__(self, model: keras.Model, options: Options):
         self.root = tf.Module(name="lxmert")
         self.root.weights = fuse_projections(model)
         self._model, self._options = model, options
         self._labels = None if options.labels is None else tf.constant(list(options.labels))
-        self._tokenizer = None
+        self._tokenizer: QuestionTokenizer | None = None
         if options.tokenizer is not None:
             self._tokenizer = QuestionTokenizer(options.tokenizer, model.config.max_position_embeddings)
         self._specs = specs(model.config, model.num_images)
         self._respond = self._function(self._model_outputs, TEXT + IMAGE_INPUTS)
-        self.signatures = {}
+        self.signatures: dict[str, Any] = {}
         self._add("serving_default", TEXT + IMAGE_INPUTS, self._respond)
         if hasattr(model, "answer_encoded"):
             self._respond_encoded = self._function(self._encoded_outputs, TEXT + ENCODED_IMAGE_INPUTS)
             self._add("encode_image", IMAGE_INPUTS, self._function(self._image_outputs, IMAGE_INPUTS))
             self._add("answer_encoded", TEXT + ENCODED_IMAGE_INPUTS, self._respond_encoded)
         if self._tokenizer is not None:
-            self._add("answer_text", ("questions", *IMAGE_INPUTS), self._from_questions(self._respond))
+            self._add("answer_text", ("questions", *IMAGE_INPUTS), self._from_questions(self._tokenizer, self._respond))
             if hasattr(model, "answer_encoded"):
-                respond = self._from_questions(self._respond_encoded)
+                respond = self._from_questions(self._tokenizer, self._respond_encoded)
                 self._add("answer_text_encoded", ("questions", *ENCODED_IMAGE_INPUTS), respond)
 
     # Signatures
@@ -100,7 +104,7 @@ class Servable:
     def _add(self, signature: str, names: tuple[str, ...], respond: Callable) -> None:
         for suffix, given in (("", names), (UNMASKED, tuple(name for name in names if name not in OPTIONAL_INPUTS))):
 
-            def serve(**inputs):
+            def serve(**inputs: Any) -> dict[str, tf.Tensor]:
                 return respond(completed(inputs, names))
 
             self.signatures[signature + suffix] = tf.function(serve, autograph=False).get_concrete_function(
@@ -112,9 +116,9 @@ class Servable:
         signature = [{name: self._specs[name] for name in names}]
         return tf.function(compute, input_signature=signature, autograph=False)
 
-    def _from_questions(self, respond: Callable) -> Callable:
-        def answer(inputs):
-            text = self._tokenizer(inputs["questions"])
+    def _from_questions(self, tokenizer: QuestionTokenizer, respond: Callable) -> Callable:
+        def answer(inputs: Mapping[str, tf.Tensor]) -> dict[str, tf.Tensor]:
+            text = tokenizer(inputs["questions"])
             rest = {name: value for name, value in inputs.items() if name != "questions"}
             return {name: value for name, value in respond({**text, **rest}).items() if name not in _extra_names()}
 
@@ -154,7 +158,7 @@ class Servable:
 
     # What they give
 
-    def _named(self, output) -> dict[str, tf.Tensor]:
+    def _named(self, output: Mapping[str, Any]) -> dict[str, tf.Tensor]:
         """Outputs by upstream's names and in float32; answers of models that answer."""
         tensors = {}
         for name, value in output.items():

@@ -48,7 +48,7 @@ def write_warmup(folder: Path, name: str, signatures: Mapping, batch_sizes: list
     return len(signatures) * len(batch_sizes)
 
 
-def _filled(name: str, spec: tf.TensorSpec, batch_size: int, config):
+def _filled(name: str, spec: tf.TensorSpec, batch_size: int, config: LxmertConfig) -> tensor_pb2.TensorProto:
     """A TensorProto that repeats one number, which takes little space in the file."""
     tokens = min(TOKENS, config.max_position_embeddings)
     free = iter((batch_size, tokens if name in TEXT_INPUTS else BOXES))

@@ -9,9 +9,10 @@ import optree
 
 from lxmert_tf.tokenization.vocabulary import brief, one_of
 
-_PADDING = {True: "longest", "longest": "longest", "max_length": "max_length"}
+_PADDING: dict[Any, str | None] = {True: "longest", "longest": "longest", "max_length": "max_length"}
 _PADDING |= dict.fromkeys((False, None, "do_not_pad"))
-_TRUNCATION = {True: "longest_first"} | {name: name for name in ("longest_first", "only_first", "only_second")}
+_TRUNCATION: dict[Any, str | None] = {True: "longest_first"}
+_TRUNCATION |= {name: name for name in ("longest_first", "only_first", "only_second")}
 _TRUNCATION |= dict.fromkeys((False, None, "do_not_truncate"))
 _NO_LIMIT = 10**20  # upstream writes 1e30 for "no limit" into tokenizer_config.json
 _ONE_PER_EXAMPLE = ("length", "overflow_to_sample_mapping")
@@ -57,13 +58,17 @@ class BatchEncoding(dict):
         return self
 
 
+def _flattened(encoding: Any) -> tuple[list, tuple[str, ...]]:
+    names = tuple(sorted(encoding))
+    return [encoding[name] for name in names], names
+
+
+def _unflattened(names: Any, values: Any) -> Any:
+    return BatchEncoding(dict(zip(names, values, strict=True)))
+
+
 # Keras flattens inputs through optree, which takes a dict subclass for a leaf unless told otherwise.
-optree.register_pytree_node(
-    BatchEncoding,
-    lambda encoding: ([encoding[name] for name in sorted(encoding)], tuple(sorted(encoding))),
-    lambda names, values: BatchEncoding(dict(zip(names, values, strict=True))),
-    namespace="keras",
-)
+optree.register_pytree_node(BatchEncoding, _flattened, _unflattened, namespace="keras")
 
 
 def _tensor(name: str, values: list, kind: str) -> Any:
@@ -169,7 +174,7 @@ def limits(
         raise ValueError("padding='max_length' needs max_length, because this tokenizer has no model_max_length.")
     if max_length is None:
         truncate = None
-    if truncate and pad and multiple and max_length % multiple:
+    elif truncate and pad and multiple and max_length % multiple:
         raise ValueError(f"max_length must be a multiple of pad_to_multiple_of={multiple}, got {max_length}.")
     return Limits(truncate, pad, max_length)
 
@@ -228,7 +233,7 @@ def truncated(
         )
     if keep_first < sizes[0]:
         return [(window, second) for window in _sliding(first, keep_first, side, stride)]
-    return [(first, window) for window in _sliding(second, keep_second, side, stride)]
+    return [(first, window) for window in _sliding(second or [], keep_second, side, stride)]
 
 
 def _cut(tokens: list, size: int, side: str) -> list:

@@ -11,11 +11,11 @@ import json
 import logging
 import os
 import re
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from itertools import groupby
 from operator import itemgetter
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar, overload
 
 from tokenizers import AddedToken, Tokenizer, processors
 
@@ -53,6 +53,9 @@ _SAVED = (
 # The characters at which Python's str.split() splits
 _AT_SPACES = {"type": "Split", "pattern": {"Regex": r"[\s\x1c-\x1f]+"}, "behavior": "Removed", "invert": False}
 _NOT_OPTIONS = ("vocab_file", "tokenizer_file", "tokenizer_class", "name_or_path", "special_tokens_map_file")
+
+
+_AnyTokenizer = TypeVar("_AnyTokenizer", bound="_Tokenizer")
 
 
 class _Tokenizer:
@@ -131,7 +134,7 @@ class _Tokenizer:
         self.truncation_side = one_of("truncation_side", truncation_side, ("right", "left"))
         self.clean_up_tokenization_spaces = bool(clean_up_tokenization_spaces)
         self.model_input_names = list(model_input_names)
-        self.additional_special_tokens = [token_text(token) for token in additional_special_tokens or ()]
+        self.additional_special_tokens: list[str] = [token_text(token) for token in additional_special_tokens or ()]
         self.extra = extra
         given = (unk_token, sep_token, pad_token, cls_token, mask_token)
         self._special = {name: token_text(token) for name, token in zip(_SPECIAL_NAMES, given, strict=True)}
@@ -164,16 +167,18 @@ class _Tokenizer:
                 f"The vocabulary lacks the unknown token {self.unk_token!r}: pass unk_token=... as it spells it."
             )
         for index, token in sorted((int(index), token) for index, token in added_tokens.items()):
-            backend.add_tokens([added_token(token)])
-            if backend.token_to_id(token_text(token)) != index:
+            added = added_token(token)
+            backend.add_tokens([added])
+            if (found := backend.token_to_id(added.content)) != index:
                 raise ValueError(
-                    f"added_tokens_decoder puts {token_text(token)!r} at id {index}, but the vocabulary has it at "
-                    f"{backend.token_to_id(token_text(token))}: the files do not belong together."
+                    f"added_tokens_decoder puts {added.content!r} at id {index}, but the vocabulary has it at "
+                    f"{found}: the files do not belong together."
                 )
         specials = [*filter(None, self._special.values()), *self.additional_special_tokens]
         backend.add_special_tokens([AddedToken(token, special=True, normalized=False) for token in specials])
-        ends = [(token, backend.token_to_id(token)) for token in (self.sep_token, self.cls_token)]
-        backend.post_processor = processors.BertProcessing(*ends)  # for readers of the saved file; not used here
+        id_of: Callable[[str], Any] = backend.token_to_id  # never None: both are there by now
+        sep, cls = ((token, id_of(token)) for token in (self.sep_token, self.cls_token))
+        backend.post_processor = processors.BertProcessing(sep, cls)  # for readers of the saved file; not used here
         return backend
 
     def _set_cleaning(self, spec: dict[str, Any]) -> None:
@@ -195,7 +200,7 @@ class _Tokenizer:
             spec["pre_tokenizer"] = {"type": "BertPreTokenizer"} if basic else _AT_SPACES
 
     @classmethod
-    def from_pretrained(cls, source: str | os.PathLike, **options: Any) -> "_Tokenizer":
+    def from_pretrained(cls: type[_AnyTokenizer], source: str | os.PathLike, **options: Any) -> _AnyTokenizer:
         """A tokenizer from a directory with vocab.txt or tokenizer.json, from such a file, or from a Hub id.
 
         Args:
@@ -214,7 +219,8 @@ class _Tokenizer:
             raise FileNotFoundError(f"There is no vocabulary file {os.fspath(source)!r}.")
         path = fetch(source, [*cls._files, CONFIG_NAME, SPECIAL_TOKENS_NAME], **hub_options)
         if path.is_file():
-            return cls(**{"tokenizer_file" if path.suffix == ".json" else "vocab_file": path}, **options)
+            options["tokenizer_file" if path.suffix == ".json" else "vocab_file"] = path
+            return cls(**options)
         name = next((name for name in cls._files if (path / name).is_file()), None)
         if name is None:
             raise FileNotFoundError(f"{os.fspath(source)!r} has neither {VOCAB_NAME} nor {TOKENIZER_NAME}.")
@@ -300,12 +306,13 @@ class _Tokenizer:
     @property
     def all_special_tokens(self) -> list[str]:
         """The special tokens, each once."""
-        return list(dict.fromkeys([*filter(None, self._special.values()), *self.additional_special_tokens]))
+        own = [token for token in self._special.values() if token]
+        return list(dict.fromkeys([*own, *self.additional_special_tokens]))
 
     @property
     def all_special_ids(self) -> list[int]:
         """The ids of `all_special_tokens`."""
-        return [self._backend.token_to_id(token) for token in self.all_special_tokens]
+        return self.convert_tokens_to_ids(self.all_special_tokens)
 
     @property
     def vocab_size(self) -> int:
@@ -323,6 +330,12 @@ class _Tokenizer:
     def added_tokens_decoder(self) -> dict[int, AddedToken]:
         """The special and other added tokens by id: what is found in a text before anything else."""
         return self._backend.get_added_tokens_decoder()
+
+    @overload
+    def convert_tokens_to_ids(self, tokens: str) -> int: ...
+
+    @overload
+    def convert_tokens_to_ids(self, tokens: list[str] | tuple[str, ...]) -> list[int]: ...
 
     def convert_tokens_to_ids(self, tokens: str | Sequence[str]) -> int | list[int]:
         """The id of a token, or of each token of a list; unknown ones get `unk_token_id`."""
@@ -403,15 +416,15 @@ class _Tokenizer:
         return [self.cls_token_id, *token_ids_0, self.sep_token_id, *second]
 
     def create_token_type_ids_from_sequences(
-        self, token_ids_0: Sequence[int], token_ids_1: Sequence[int] | None = None
+        self, token_ids_0: Sequence, token_ids_1: Sequence | None = None
     ) -> list[int]:
         """0 for each token of `[CLS] A [SEP]`, 1 for each of `B [SEP]`."""
         return [0] * (len(token_ids_0) + 2) + ([] if token_ids_1 is None else [1] * (len(token_ids_1) + 1))
 
     def get_special_tokens_mask(
         self,
-        token_ids_0: Sequence[int],
-        token_ids_1: Sequence[int] | None = None,
+        token_ids_0: Sequence,
+        token_ids_1: Sequence | None = None,
         already_has_special_tokens: bool = False,
     ) -> list[int]:
         """1 for each special token and 0 for the others.
@@ -516,7 +529,7 @@ class _Tokenizer:
         rows, origins = [], []
         for index, (first, second) in enumerate(self._sequences(examples, is_split_into_words)):
             windows = [(first, second)]
-            if truncate:
+            if truncate and limit is not None:
                 room = limit - (self.num_special_tokens_to_add(second is not None) if add_special_tokens else 0)
                 windows = truncated(first, second, truncate, room, self.truncation_side, overlap)
             rows += [self._row(*window, add_special_tokens) for window in windows]
@@ -527,18 +540,18 @@ class _Tokenizer:
         widths = [len(row.tokens) for row in rows]
         if pad == "longest":
             widths = [max(widths, default=0)] * len(rows)
-        elif pad == "max_length":
+        elif pad == "max_length" and limit is not None:
             widths = [max(width, limit) for width in widths]
         if pad and pad_to_multiple_of:
             widths = [-(-width // pad_to_multiple_of) * pad_to_multiple_of for width in widths]
 
-        def column(value_of, fill):
+        def column(value_of: Callable[[Row], list], fill: Any) -> list[list]:
             return [padded(value_of(row), fill, width, side) for row, width in zip(rows, widths, strict=True)]
 
-        def wanted(answer, name):
+        def wanted(answer: bool | None, name: str) -> bool:
             return name in self.model_input_names if answer is None else answer
 
-        data = {"input_ids": column(lambda row: [token.id for token in row.tokens], self.pad_token_id)}
+        data: dict[str, list] = {"input_ids": column(lambda row: [token.id for token in row.tokens], self.pad_token_id)}
         if wanted(return_token_type_ids, "token_type_ids"):
             data["token_type_ids"] = column(lambda row: row.type_ids, self.pad_token_type_id)
         if wanted(return_attention_mask, "attention_mask"):
@@ -580,7 +593,8 @@ class _Tokenizer:
 
     def _tokens_around_words(self, text: str) -> list[Token]:
         """Tokens of a text in which the words of `never_split` stay whole."""
-        tokens, start = [], 0
+        tokens: list[Token] = []
+        start = 0
         for match in self._word.finditer(text):
             word = match[0].lower() if self.do_lower_case else match[0]
             if word in self._kept_whole:
@@ -674,7 +688,7 @@ def _plain(ids: Any) -> Any:
 
 
 def _next_word(tokens: list[Token]) -> int:
-    return tokens[-1].word + 1 if tokens else 0
+    return (tokens[-1].word or 0) + 1 if tokens else 0
 
 
 def _close_spaces(text: str) -> str:

@@ -72,8 +72,8 @@ def _read_text(path: str | os.PathLike) -> str:
         raise ValueError(f"{path} is not UTF-8 text: {error}.") from error
 
 
-def token_text(token: Any) -> str | None:
-    """The text of a token given as text, as AddedToken, or as the dict that upstream's files hold."""
+def token_text(token: Any) -> Any:
+    """The text of a token given as text, as AddedToken, or as the dict that upstream's files hold; None for None."""
     text = token.get("content") if isinstance(token, Mapping) else getattr(token, "content", token)
     if text is not None and not isinstance(text, str):
         raise TypeError(f"A token must be a string, got {brief(token)}.")

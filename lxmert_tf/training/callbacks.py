@@ -100,7 +100,7 @@ class NonFiniteGuard(keras.callbacks.Callback):
 
     def on_train_begin(self, logs: dict[str, Any] | None = None) -> None:
         self.seen, self.applied = self._count(), self._applied()
-        self.before: list | None = None
+        self.before: list = []
 
     def on_train_batch_begin(self, batch: int, logs: dict[str, Any] | None = None) -> None:
         if self.skip:
@@ -209,7 +209,7 @@ class DataWait(keras.callbacks.Callback):
     wait. The first step after a start, in which the model is traced, does not count.
     """
 
-    def __init__(self):
+    def __init__(self) -> None:
         super().__init__()
         self.arrived = 0.0
 
@@ -217,7 +217,7 @@ class DataWait(keras.callbacks.Callback):
         """The same dataset, whose arrivals are recorded."""
         import tensorflow as tf
 
-        def record(*batch):
+        def record(*batch: Any) -> Any:
             time_of_arrival = tf.numpy_function(self._record, [], tf.float64)
             with tf.control_dependencies([time_of_arrival]):
                 return tf.nest.map_structure(tf.identity, batch)
@@ -244,10 +244,14 @@ class DataWait(keras.callbacks.Callback):
             self.waited += max(self.arrived - self.began, 0.0)
             self.steps += 1
         self.first = False
-        logs["data_wait"] = self.waited / max(self.steps, 1)
+        self._add_wait(logs)
 
     def on_epoch_end(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
-        logs["data_wait"] = self.waited / max(self.steps, 1)
+        self._add_wait(logs)
+
+    def _add_wait(self, logs: dict[str, Any] | None) -> None:
+        if logs is not None:
+            logs["data_wait"] = self.waited / max(self.steps, 1)
 
 
 class TensorBoardLog(keras.callbacks.Callback):
@@ -262,7 +266,8 @@ class TensorBoardLog(keras.callbacks.Callback):
 
     def __init__(self, directory: Path, progress: Progress, every: int = 20):
         super().__init__()
-        self.directory, self.progress, self.every, self.writer = directory, progress, every, None
+        self.directory, self.progress, self.every = directory, progress, every
+        self.writer: tf.summary.SummaryWriter | None = None
 
     def on_train_begin(self, logs: dict[str, Any] | None = None) -> None:
         remove_events_after(self.directory, self.progress.step)

@@ -79,7 +79,7 @@ def distribute(
     if batch_size % replicas:
         raise ValueError(f"batch_size must be a multiple of the {replicas} devices, got {batch_size}.")
 
-    def of_worker(context):
+    def of_worker(context: "tf.distribute.InputContext") -> "tf.data.Dataset":
         share = make_batches(context.input_pipeline_id, context.num_input_pipelines)
         here = replicas // context.num_input_pipelines
         return share if here == 1 else share.rebatch(batch_size // replicas)
@@ -106,10 +106,10 @@ def check_agreement(strategy: "tf.distribute.Strategy | None", step: int) -> Non
     """
     import tensorflow as tf
 
-    if not is_multi_worker(strategy):
+    if strategy is None or not is_multi_worker(strategy):
         return
 
-    def total():
+    def total() -> "tf.Tensor":
         return tf.distribute.get_replica_context().all_reduce(tf.distribute.ReduceOp.SUM, tf.constant(step, tf.float32))
 
     sums = strategy.experimental_local_results(strategy.run(tf.function(total)))
@@ -134,7 +134,7 @@ def prepare_for_fit(model: keras.Model, batch: Any) -> None:
 
 
 def _with_axis(step: Callable) -> Callable:
-    def with_axis(data):
+    def with_axis(data: Any) -> dict[str, Any]:
         return {name: keras.ops.reshape(value, (1,)) for name, value in step(data).items()}
 
     return with_axis

@@ -12,7 +12,7 @@ from tqdm import tqdm
 
 from conversion.source import open_source
 from lxmert_tf import LxmertTokenizer
-from lxmert_tf.answers import config_answers, read_answers
+from lxmert_tf.answers import AnswerTable, config_answers, read_answers
 from lxmert_tf.data.batches import TaskDataset
 from lxmert_tf.data.features.store import open_features
 from lxmert_tf.files import replacing
@@ -64,7 +64,7 @@ class Evaluator:
         self.max_length = training.get("max_length", 20) if max_length is None else max_length
         self.tokenizer: LxmertTokenizer = read_tokenizer(vocab, model)
         self.model = _trained_model(task, model, precision)
-        self.answers = None
+        self.answers: AnswerTable | None = None
         if tasks.has_answers(task):
             config = self.model.config
             self.answers = read_answers(answers) if answers else config_answers(config)
@@ -119,13 +119,13 @@ class Evaluator:
             result["unknown_answers"] = sum(dataset.unknown_answers.values())
         return result
 
-    def _measure(self, dataset, metrics: list, verbose: int | str) -> dict[str, Any]:
+    def _measure(self, dataset: TaskDataset, metrics: list, verbose: int | str) -> dict[str, Any]:
         """Loss and metrics, as Keras measures them."""
         # Without XLA, which would compile anew for each length of text.
         self.model.compile(metrics=metrics, jit_compile=False)
         return self.model.evaluate(dataset.batches(0, len(dataset)), verbose=verbose, return_dict=True)
 
-    def _measure_by_image(self, dataset, metrics: list, verbose: int | str) -> dict[str, Any]:
+    def _measure_by_image(self, dataset: TaskDataset, metrics: list, verbose: int | str) -> dict[str, Any]:
         """What `_measure` returns of a model that answers questions; each image is encoded once."""
         loss, answer = keras.metrics.Mean("loss"), make_answer_function(self.model)
         batches = tqdm(dataset.batches(0, len(dataset)), "batches", total=len(dataset), disable=not verbose)
@@ -151,7 +151,7 @@ class Evaluator:
                     raise ValueError(f"The scores of {tasks.annotation_id(annotation)!r} are not finite: {NOT_FINITE}.")
                 yield annotation, int(row.argmax())
 
-    def _classify_pairs(self, x: dict, examples: Sequence):
+    def _classify_pairs(self, x: dict, examples: Sequence) -> np.ndarray:
         return self.model.predict_on_batch(x)["logits"]
 
     def write_predictions(self, paths: Sequence[str], output: str | os.PathLike, limit: int | None = None) -> int:
@@ -171,6 +171,7 @@ class Evaluator:
     def _row(self, annotation: Any, best: int, first: bool) -> str:
         if self.task == "nlvr2":
             return f"{annotation.identifier},{bool(best)}\n"
+        assert self.answers is not None  # all other tasks have them
         names = {"vqa": ("question_id", "answer"), "gqa": ("questionId", "prediction")}[self.task]
         entry = dict(zip(names, (annotation.question_id, self.answers[best]), strict=True))
         return ("[\n" if first else ",\n") + json.dumps(entry, ensure_ascii=False)
@@ -191,11 +192,11 @@ def make_answer_function(model: keras.Model) -> Callable:
     import tensorflow as tf
 
     @tf.function(autograph=False, reduce_retracing=True)
-    def answer(text: dict, images: dict, image):
+    def answer(text: dict, images: dict, image: Any) -> Any:
         encoded = {name: tf.gather(value, image) for name, value in model.encode_image(**images).items()}
         return model.answer_encoded(text, **encoded, return_dict=True).question_answering_score
 
-    def answer_batch(x: dict, examples: Sequence):
+    def answer_batch(x: dict, examples: Sequence) -> tf.Tensor:
         ids = [annotation.img_id for annotation in examples]
         _, first, image = np.unique(ids, return_index=True, return_inverse=True)
         images = {name: tf.gather(value, first) for name, value in of_image(x).items()}
@@ -204,7 +205,7 @@ def make_answer_function(model: keras.Model) -> Callable:
     return answer_batch
 
 
-def _trained_model(task: str, source: str, precision: str):
+def _trained_model(task: str, source: str, precision: str) -> keras.Model:
     """The task's model with a checkpoint's weights, which must hold all that the task reads."""
     checkpoint = open_source(source)
     model = tasks.model_class(task).from_pretrained(checkpoint, dtype=precision)

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from conversion.answers import KERNEL, match_answers, with_target_head
 from conversion.formats import Checkpoint
 from conversion.tensors import Tensors
-from lxmert_tf.answers import config_answers
+from lxmert_tf.answers import AnswerTable, config_answers
 from lxmert_tf.configuration import LxmertConfig
 
 if TYPE_CHECKING:
@@ -103,7 +103,8 @@ def _fitted_head(
     checkpoint: Checkpoint, answers: list[str], init_answers: Sequence[str] | None, load_answers: bool
 ) -> Tensors:
     """The tensors with the answer head's last layer for `answers`, or without that head."""
-    tensors, names = checkpoint.tensors, init_answers
+    tensors = checkpoint.tensors
+    names: AnswerTable | Sequence[str] | None = init_answers
     rows = tensors.shapes[KERNEL][0]
     if not load_answers:
         return _without_head(tensors)

@@ -67,7 +67,7 @@ def read_inputs(
     features = open_features(options.features)
     check_compatible(config, tokenizer, features)
 
-    def dataset(annotations: list, batch_size: int, shard: tuple[int, int] = (0, 1), **order) -> TaskDataset:
+    def dataset(annotations: list, batch_size: int, shard: tuple[int, int] = (0, 1), **order: Any) -> TaskDataset:
         return tasks.dataset(
             options.task,
             annotations,
@@ -89,7 +89,7 @@ def read_inputs(
             f"accumulate is {recipe.accumulate}, but an epoch has only {counted(len(train), 'step')} of "
             f"{recipe.batch_size}: lower it (--accumulate), or the batch size."
         )
-    valid, make_valid, eval_batch_size = None, None, options.eval_batch_size
+    valid, make_valid, eval_batch_size = None, make_train, options.eval_batch_size
     if options.valid:
         annotations = tasks.read(options.task, options.valid, "validate")
         valid = dataset(annotations, eval_batch_size)
@@ -99,7 +99,10 @@ def read_inputs(
         make_valid = partial(dataset, annotations, eval_batch_size)
 
     def shard(whole: TaskDataset, index: int, count: int) -> TaskDataset:
-        return whole if count == 1 else (make_train if whole is train else make_valid)(shard=(index, count))
+        if count == 1:
+            return whole
+        make = make_train if whole is train else make_valid
+        return make(shard=(index, count))
 
     return Inputs(tokenizer, answers, train, valid, eval_batch_size, shard)
 
@@ -113,13 +116,14 @@ def read_tokenizer(vocab: str | None, source: str | None) -> LxmertTokenizer:
     """
     if vocab is None and source is not None and Path(source).is_file():
         raise ValueError(f"{source} is a single file without a vocabulary: give one (--vocab vocab.txt).")
-    if vocab is None and source is None:
+    place = vocab or source
+    if place is None:
         raise ValueError("A vocabulary is needed (--vocab vocab.txt).")
     if vocab is not None and not Path(vocab).exists() and ("/" not in vocab or is_path(vocab)):
         raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), vocab)
     if vocab is not None and Path(vocab).is_file():
         return LxmertTokenizer(vocab)
-    return LxmertTokenizer.from_pretrained(vocab or source)
+    return LxmertTokenizer.from_pretrained(place)
 
 
 def check_compatible(config: LxmertConfig, tokenizer: Any, features: FeatureStore) -> None:

@@ -84,7 +84,7 @@ class TrainOptions:
     dropout: float | None = None
     verbose: int | str = "auto"
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         if self.task not in TASKS:
             raise ValueError(f"task must be one of {', '.join(TASKS)}, got {self.task!r}.")
         if self.config is None and self.init is None:
@@ -126,4 +126,4 @@ class TrainOptions:
 
 def verbosity(verbose: int | str) -> int:
     """Keras' `verbose`; "auto" is a progress bar on a terminal and a line per epoch elsewhere."""
-    return (1 if sys.stdout.isatty() else 2) if verbose == "auto" else verbose
+    return (1 if sys.stdout.isatty() else 2) if verbose == "auto" else int(verbose)

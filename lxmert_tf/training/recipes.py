@@ -5,7 +5,7 @@ Source: Tan & Bansal 2019, sections 3.3 and 4; the original code's `run/*.bash`.
 
 import dataclasses
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from lxmert_tf.configuration import MULTI_LABEL, SINGLE_LABEL
 from lxmert_tf.tasks import TASKS
@@ -19,7 +19,7 @@ LOSSES = ("bce", "ce")
 PROBLEM_TYPES = {"bce": MULTI_LABEL, "ce": SINGLE_LABEL}
 
 
-def _check(name: str, value, holds: bool, rule: str) -> None:
+def _check(name: str, value: Any, holds: bool, rule: str) -> None:
     if not holds:
         raise ValueError(f"{name} must be {rule}, got {value!r}.")
 
@@ -65,7 +65,7 @@ class Recipe:
     load_answers: bool = True
     monitor: str = "val_accuracy"
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         _check("task", self.task, self.task in TASKS, f"one of {', '.join(TASKS)}")
         _check("optimizer", self.optimizer, self.optimizer in OPTIMIZERS, f"one of {', '.join(OPTIMIZERS)}")
         _check("loss", self.loss, self.loss in LOSSES, f"one of {', '.join(LOSSES)}")
@@ -78,7 +78,7 @@ class Recipe:
         _check("layer_decay", self.layer_decay, 0 < self.layer_decay <= 1, "above 0 and at most 1")
         _check("max_length", self.max_length, self.max_length >= 3, "at least 3")
 
-    def replace(self, **changes) -> "Recipe":
+    def replace(self, **changes: Any) -> "Recipe":
         """A copy with changes; None leaves a value as it is."""
         return dataclasses.replace(self, **{name: value for name, value in changes.items() if value is not None})
 

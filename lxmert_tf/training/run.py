@@ -8,7 +8,7 @@ from collections.abc import Callable, Sequence
 from contextlib import nullcontext
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import keras
 
@@ -45,6 +45,9 @@ from lxmert_tf.training.inputs import read_inputs
 from lxmert_tf.training.options import TrainOptions, verbosity
 from lxmert_tf.training.recipes import PROBLEM_TYPES, make_optimizer
 from lxmert_tf.training.run_directory import BACKUP, TRAINING, RunDirectory, command_line
+
+if TYPE_CHECKING:
+    import tensorflow as tf
 
 logger = logging.getLogger("lxmert_tf")
 
@@ -177,7 +180,12 @@ class _Run:
     """
 
     def __init__(
-        self, options: TrainOptions, directory: RunDirectory, strategy, chief: bool, report: Callable[[str], None]
+        self,
+        options: TrainOptions,
+        directory: RunDirectory,
+        strategy: "tf.distribute.Strategy | None",
+        chief: bool,
+        report: Callable[[str], None],
     ):
         self.options, self.recipe = options, options.recipe()
         self.directory, self.path = directory, directory.path
@@ -214,7 +222,9 @@ class _Run:
             return LxmertConfig.from_pretrained(self.path), None
         config = LxmertConfig.from_pretrained(options.config) if options.config else None
         checkpoint = open_source(options.init, config) if options.init else None
-        config = config or checkpoint.config
+        if config is None:
+            assert checkpoint is not None  # the options have one or both
+            config = checkpoint.config
         if options.dropout is not None:
             rates = {"hidden_dropout_prob": options.dropout, "attention_probs_dropout_prob": options.dropout}
             config = LxmertConfig.from_dict({**config.to_dict(), **rates})

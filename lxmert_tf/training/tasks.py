@@ -1,7 +1,7 @@
 """What differs between the tasks: the model, the files, the metrics."""
 
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
 from lxmert_tf.answers import AnswerTable
@@ -15,12 +15,18 @@ from lxmert_tf.tasks import MODEL_TASKS, keras_class
 if TYPE_CHECKING:
     from lxmert_tf.data.batches import TaskDataset
     from lxmert_tf.data.features.store import FeatureStore
+    from lxmert_tf.pretrained import TFLxmertPreTrainedModel
     from lxmert_tf.tokenization import LxmertTokenizer
 
-READERS = {"vqa": read_annotations, "gqa": read_annotations, "nlvr2": read_nlvr2, "pretrain": read_pretraining}
+READERS: dict[str, Callable[[str | os.PathLike], list]] = {
+    "vqa": read_annotations,
+    "gqa": read_annotations,
+    "nlvr2": read_nlvr2,
+    "pretrain": read_pretraining,
+}
 
 
-def model_class(task: str) -> type:
+def model_class(task: str) -> "type[TFLxmertPreTrainedModel]":
     """The class of the models for a task."""
     import lxmert_tf
 
@@ -50,15 +56,19 @@ def read(task: str, paths: Sequence[str | os.PathLike], purpose: str | None = No
             _check_labelled(path, content, purpose)
         annotations += content
     if not annotations:
-        raise ValueError(f"{', '.join(map(os.fspath, paths))}: no annotations.")
+        raise ValueError(f"{_joined(paths)}: no annotations.")
     if len(paths) > 1:
         seen: set = set()
         for annotation in annotations:
             name = annotation_id(annotation)
             if name in seen:
-                raise ValueError(f"{name!r} is in more than one of {', '.join(map(os.fspath, paths))}.")
+                raise ValueError(f"{name!r} is in more than one of {_joined(paths)}.")
             seen.add(name)
     return annotations
+
+
+def _joined(paths: Sequence[str | os.PathLike]) -> str:
+    return ", ".join(os.fspath(path) for path in paths)
 
 
 def annotation_id(annotation: Any) -> int | str:
@@ -80,7 +90,7 @@ def dataset(
     """The task's `TaskDataset`; see `lxmert_tf.data.datasets` for the options."""
     from lxmert_tf.data import datasets
 
-    if task in ("vqa", "gqa"):
+    if task in ("vqa", "gqa") and answers is not None:
         labels = [annotation.label for annotation in annotations if annotation.label is not None]
         if labels and not any(answer in answers for label in labels for answer in label):
             raise ValueError(

@@ -154,6 +154,36 @@ def test_images_are_appended(folder, regions, tmp_path):
     assert not list(tmp_path.glob("*.partial*"))
 
 
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda file: (file.pop("img_w"), file.pop("img_h")), "was not written by lxmert-tf features build"),
+        (lambda file: repack(file, chunks=True, compression="gzip"), "is compressed or laid out otherwise"),
+        (lambda file: repack(file), "is compressed or laid out otherwise"),
+    ],
+    ids=["no sizes", "compressed", "contiguous"],
+)
+def test_a_changed_file_is_not_appended_to(regions, tmp_path, change, message):
+    write_tsv(tmp_path / "a.tsv", regions[:3])
+    write_tsv(tmp_path / "b.tsv", regions[3:5])
+    build_features(tmp_path / "a.tsv", tmp_path / "out.h5")
+    with h5py.File(tmp_path / "out.h5", "r+") as file:
+        change(file)
+    before = (tmp_path / "out.h5").read_bytes()
+    with pytest.raises(ValueError, match=message):
+        build_features(tmp_path / "b.tsv", tmp_path / "out.h5", append=True)
+    assert (tmp_path / "out.h5").read_bytes() == before
+    assert not list(tmp_path.glob("*.partial*"))
+
+
+def repack(file, **options):
+    """Stores the array of features anew, as HDF5's tools can."""
+    features = file["image_features"][()]
+    del file["image_features"]
+    limits = {"maxshape": (None, features.shape[1])} if options else {}
+    file.create_dataset("image_features", data=features, **limits, **options)
+
+
 def test_bad_lines_are_skipped_and_told(tmp_path):
     good = [make_regions(f"image_{n}", seed=n) for n in range(4)]
     write_tsv(tmp_path / "a.tsv", good)

@@ -51,7 +51,7 @@ class Arrays:
         """The images' names, all different."""
         name = self._require("img_ids", "names of images")
         array = self._stored[name]
-        if len(array.shape) != 1:
+        if not isinstance(array, np.ndarray) or array.ndim != 1:
             raise self._shape_error(name, "[M]")
         if array.dtype.kind not in "SUOiu":
             raise ValueError(f"{self.path}: {name} must hold text or whole numbers, got {array.dtype}")

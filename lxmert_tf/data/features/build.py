@@ -14,7 +14,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import IO, TYPE_CHECKING, Any
 
 import numpy as np
 from tqdm import tqdm
@@ -24,6 +24,9 @@ from lxmert_tf.data.features.rows import BINARY, FileRows, hdf5_rows
 from lxmert_tf.data.features.tsv import RegionFeatures, numbered_lines, parse_line
 from lxmert_tf.files import check_apart, flush
 from lxmert_tf.locks import locked
+
+if TYPE_CHECKING:
+    import h5py
 
 FORMAT = "lxmert-tf region features 1"
 BLOCK = 512  # boxes that lie together in the file: 4 MB of float32[2048]
@@ -122,7 +125,7 @@ def build_features(
 
 
 @contextmanager
-def _locked(out: Path) -> Iterator[Any]:
+def _locked(out: Path) -> Iterator[IO[bytes]]:
     """Yields the journal beside `out`, which no other process writes to meanwhile."""
     path = out.with_name(out.name + ".partial.journal")
     if out.exists() and not out.is_file():
@@ -136,7 +139,7 @@ def _locked(out: Path) -> Iterator[Any]:
         except BlockingIOError:
             raise BlockingIOError(f"another process is building {out.name}") from None
         except OSError as error:
-            code = errno.ENOTDIR if error.errno == errno.EEXIST else error.errno  # mkdir met a file
+            code = errno.ENOTDIR if error.errno == errno.EEXIST else error.errno or errno.EIO  # mkdir met a file
             raise OSError(code, f"Cannot write this file ({os.strerror(code)})", os.fspath(out)) from error
         yield journal
 
@@ -163,7 +166,7 @@ class _Position:
 class _Build:
     """One build, new or resumed from its journal."""
 
-    def __init__(self, out: Path, journal, plan: dict, skip_bad: bool):
+    def __init__(self, out: Path, journal: IO[bytes], plan: dict, skip_bad: bool):
         self.out, self.journal, self.plan, self.skip_bad = out, journal, plan, skip_bad
         self.partial = out.with_name(out.name + ".partial")
         self.report = BuildReport()
@@ -221,7 +224,7 @@ class _Build:
             layout = read_layout(os.fspath(self.out), descriptor)
         finally:
             os.close(descriptor)
-        if layout.provenance.get("format") != FORMAT:
+        if layout.provenance.get("format") != FORMAT or layout.sizes is None:
             raise ValueError(
                 f"{self.out} was not written by lxmert-tf features build; only such a file can be appended to"
             )
@@ -270,7 +273,14 @@ class _Build:
         self.journal.truncate(0)
         if self.plan["base"]:
             shutil.copyfile(self.out, self.partial)
-            self.file = _FeatureFile.extend(self.partial, self.report.boxes, sum(self.bounds))
+            try:
+                self.file = _FeatureFile.extend(self.partial, self.report.boxes, sum(self.bounds))
+            except (TypeError, ValueError) as error:
+                self.partial.unlink()
+                raise ValueError(
+                    f"{self.out} is compressed or laid out otherwise than lxmert-tf features build writes it, "
+                    "so nothing can be appended to it; build it again from its sources"
+                ) from error
         self.recorded = len(self.images), 0
         self._record(self.plan)
 
@@ -391,7 +401,11 @@ class _FeatureFile:
         descriptor = os.open(path, os.O_RDWR | BINARY)
         with h5py.File(path, "r") as file:
             rows = {name: hdf5_rows(file[name], descriptor) for name in ("image_features", "image_bb", *LABELS)}
-        return cls(path, rows, descriptor)
+        plain = {name: each for name, each in rows.items() if isinstance(each, FileRows)}
+        if len(plain) < len(rows):
+            os.close(descriptor)
+            raise ValueError(f"the arrays of {path} are not plain rows")
+        return cls(path, plain, descriptor)
 
     def write(self, start: int, regions: RegionFeatures) -> None:
         """Writes the boxes of one image from row `start` on."""
@@ -410,7 +424,7 @@ def _most_boxes(tsv_bytes: int, feat_dim: int) -> int:
     return tsv_bytes * 3 // (4 * 4 * feat_dim) + 1
 
 
-def _allocate(file, name: str, shape: tuple[int, ...], dtype: str) -> None:
+def _allocate(file: "h5py.File", name: str, shape: tuple[int, ...], dtype: str) -> None:
     """Creates a dataset whose blocks are all allocated, without writing them."""
     import h5py
 
@@ -440,13 +454,13 @@ def _write_index(path: Path, images: list[tuple[str, int, int, int]], provenance
         file.attrs["provenance"] = json.dumps(provenance)
 
 
-def _digested(file, digest) -> Iterator[bytes]:
+def _digested(file: IO[bytes], digest: "hashlib._Hash") -> Iterator[bytes]:
     for line in file:
         digest.update(line)
         yield line
 
 
-def _skip(file, digest, size: int) -> None:
+def _skip(file: IO[bytes], digest: "hashlib._Hash", size: int) -> None:
     """Reads `size` bytes for their digest only."""
     while size:
         piece = file.read(min(size, 1 << 20))

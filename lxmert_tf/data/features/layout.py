@@ -178,7 +178,8 @@ def _sizes(arrays: Arrays, img_ids: list[str]) -> np.ndarray | None:
     if width is None or height is None:
         raise ValueError(f"{path} has only one of img_w and img_h; boxes in pixels need both")
     sizes = np.stack([width, height], axis=1).astype(np.float64)
-    if (row := _first(~((sizes > 0) & (sizes < np.inf)).all(axis=1))) is not None:
+    positive = (sizes > 0) & (sizes < np.inf)
+    if (row := _first(~np.all(positive, axis=1))) is not None:
         got = " x ".join(f"{side:g}" for side in sizes[row])
         raise ValueError(
             f"{path}: img_w and img_h must be above 0 for each of the {images} images, got {got} for {img_ids[row]!r}"

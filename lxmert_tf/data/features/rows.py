@@ -7,7 +7,8 @@ import math
 import os
 import threading
 import zipfile
-from typing import TYPE_CHECKING, Protocol
+from collections.abc import Iterator
+from typing import IO, TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 from numpy.typing import DTypeLike
@@ -95,21 +96,21 @@ class FileRows:
 
     def write(self, start: int, rows: np.ndarray) -> None:
         """Writes `rows`, `[rows, width]`, from row `start` on."""
-        data = memoryview(np.ascontiguousarray(rows, self.dtype)).cast("B")
+        data = np.ascontiguousarray(rows, self.dtype).data.cast("B")
         for offset, piece in self._pieces(start, len(rows), data):
             while piece:
                 written = write_at(self.descriptor, piece, offset)
                 piece, offset = piece[written:], offset + written
 
     def _read(self, start: int, out: np.ndarray) -> None:
-        for offset, piece in self._pieces(start, len(out), memoryview(out).cast("B")):
+        for offset, piece in self._pieces(start, len(out), out.data.cast("B")):
             while piece:
                 got = read_at(self.descriptor, piece, offset)
                 if not got:
                     raise OSError(f"{self.name} is cut short, or still being written")
                 piece, offset = piece[got:], offset + got
 
-    def _pieces(self, start: int, rows: int, data: memoryview):
+    def _pieces(self, start: int, rows: int, data: memoryview) -> Iterator[tuple[int, memoryview]]:
         """(offset in the file, bytes) of each block that the rows touch."""
         size = self.width * self.dtype.itemsize
         done = 0
@@ -181,7 +182,7 @@ def hdf5_rows(dataset: "h5py.Dataset", descriptor: int) -> Rows:
     if plain and chunks is not None and chunks[1:] == shape[1:] and not dataset.id.get_create_plist().get_nfilters():
         offsets = np.full(-(-shape[0] // chunks[0]), -1, np.int64)
 
-        def record(chunk) -> None:
+        def record(chunk: Any) -> None:
             if chunk.chunk_offset[0] < shape[0]:
                 offsets[chunk.chunk_offset[0] // chunks[0]] = chunk.byte_offset
 
@@ -217,7 +218,7 @@ def npz_rows(path: str, descriptor: int) -> dict[str, Rows | np.ndarray]:
     return arrays
 
 
-def _npy_header(file) -> tuple[tuple[int, ...], bool, np.dtype]:
+def _npy_header(file: IO[bytes]) -> tuple[tuple[int, ...], bool, np.dtype]:
     version = np.lib.format.read_magic(file)
     read = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
     return read(file)

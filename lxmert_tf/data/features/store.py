@@ -83,10 +83,10 @@ class FeatureStore:
     def __contains__(self, img_id: str) -> bool:
         return img_id in self._row
 
-    def __reduce__(self):
+    def __reduce__(self) -> tuple:
         return FeatureStore, (self.path,)
 
-    def __del__(self):
+    def __del__(self) -> None:
         if hasattr(self, "_layout"):
             os.close(self._descriptor)
 

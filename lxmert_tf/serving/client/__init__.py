@@ -10,6 +10,7 @@ Example:
 """
 
 import http.client
+from typing import Any
 
 from lxmert_tf.serving.client.base import (
     Answer,
@@ -37,7 +38,7 @@ __all__ = [
 ]
 
 
-def connect(server: str, name: str, protocol: str = "auto", **options) -> Client:
+def connect(server: str, name: str, protocol: str = "auto", **options: Any) -> Client:
     """The client for a server's port; "auto" finds out its protocol.
 
     Args:

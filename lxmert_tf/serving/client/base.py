@@ -7,7 +7,7 @@ import abc
 import math
 import time
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
 from numpy.typing import ArrayLike
@@ -53,6 +53,9 @@ class Answer(NamedTuple):
     id: int
 
 
+_AnyClient = TypeVar("_AnyClient", bound="Client")
+
+
 class Client(abc.ABC):
     """A client for one model on a server.
 
@@ -92,10 +95,10 @@ class Client(abc.ABC):
         self.server, self.name, self.version, self.label = server, name, version, label
         self.timeout, self.retries = timeout, retries
 
-    def __enter__(self):
+    def __enter__(self: _AnyClient) -> _AnyClient:
         return self
 
-    def __exit__(self, *error) -> None:
+    def __exit__(self, *error: object) -> None:
         self.close()
 
     @abc.abstractmethod
@@ -165,21 +168,21 @@ class Client(abc.ABC):
             encoded: from `encode_image`.
         """
         if isinstance(questions, Mapping):
-            text, signature = pad_text(**questions), "answer_encoded"
-            count = len(text["input_ids"])
+            text: dict[str, Any] = pad_text(**questions)
+            signature, count = "answer_encoded", len(text["input_ids"])
         else:
-            text, signature = {"questions": _questions(questions)}, "answer_text_encoded"
-            count = len(text["questions"])
+            text = {"questions": _questions(questions)}
+            signature, count = "answer_text_encoded", len(text["questions"])
         missing = {"vision_states", "visual_attention_mask"} - set(encoded)
         if missing:
             raise ValueError(f"encoded must be the output of encode_image, but lacks {', '.join(sorted(missing))}.")
-        encoded = {**encoded, "visual_attention_mask": server_proof(encoded["visual_attention_mask"])}
+        images: dict[str, Any] = {**encoded, "visual_attention_mask": server_proof(encoded["visual_attention_mask"])}
         try:
-            return _answers(self.predict({**text, **encoded}, signature))
+            return _answers(self.predict({**text, **images}, signature))
         except InvalidRequestError as error:
             if _UNEQUAL_ROWS not in str(error):
                 raise
-        repeated = {name: np.repeat(value, count // len(value), axis=0) for name, value in encoded.items()}
+        repeated = {name: np.repeat(value, count // len(value), axis=0) for name, value in images.items()}
         return _answers(self.predict({**text, **repeated}, signature))
 
     # Any signature
@@ -196,8 +199,8 @@ class Client(abc.ABC):
         """
         if not isinstance(inputs, Mapping):
             raise TypeError(f"inputs must be arrays by name, got {type(inputs).__name__}.")
-        inputs = {name: _array(name, value) for name, value in inputs.items()}
-        return self._retrying(lambda left: self._predict(inputs, signature, left))
+        arrays = {name: _array(name, value) for name, value in inputs.items()}
+        return self._retrying(lambda left: self._predict(arrays, signature, left))
 
     def versions(self) -> dict[int, str]:
         """The state of each version that the server knows, such as "AVAILABLE"."""
@@ -220,7 +223,7 @@ class Client(abc.ABC):
     @abc.abstractmethod
     def _versions(self, timeout: float) -> dict[int, str]: ...
 
-    def _failure(self, kind: type[ServingError], message: str, code=None) -> ServingError:
+    def _failure(self, kind: type[ServingError], message: str, code: Any = None) -> ServingError:
         return kind(f"{self.server}, model {self.name}: {_sentence(message)}", code)
 
 
@@ -237,7 +240,7 @@ def _questions(questions: Sequence[str]) -> list[str]:
     return questions
 
 
-def _array(name: str, value) -> np.ndarray:
+def _array(name: str, value: Any) -> np.ndarray:
     array = np.asarray(value)
     if array.dtype.kind in "OUS":
         items = [item.encode() if isinstance(item, str) else item for item in array.ravel()]

@@ -1,5 +1,8 @@
 """The client for TF Serving's gRPC port; needs the extra `serving`."""
 
+from collections.abc import Callable
+from typing import Any
+
 import numpy as np
 
 from lxmert_tf.serving.client.base import (
@@ -15,7 +18,7 @@ from lxmert_tf.serving.client.base import (
 class GrpcClient(Client):
     """The client for TF Serving's gRPC port (8500), the faster one; needs the extra `serving`, and so TensorFlow."""
 
-    def __init__(self, server: str, name: str, **options):
+    def __init__(self, server: str, name: str, **options: Any):
         super().__init__(server, name, **options)
         try:
             import grpc
@@ -31,7 +34,7 @@ class GrpcClient(Client):
         """Closes the connection."""
         self._channel.close()
 
-    def _predict(self, inputs, signature, timeout):
+    def _predict(self, inputs: dict[str, np.ndarray], signature: str, timeout: float) -> dict[str, np.ndarray]:
         import tensorflow as tf
         from tensorflow_serving.apis.predict_pb2 import PredictRequest
 
@@ -43,7 +46,7 @@ class GrpcClient(Client):
         outputs = self._call(self._prediction.Predict, request, timeout).outputs
         return {name: _text(tf.make_ndarray(value)) for name, value in outputs.items()}
 
-    def _versions(self, timeout):
+    def _versions(self, timeout: float) -> dict[int, str]:
         from tensorflow_serving.apis.get_model_status_pb2 import GetModelStatusRequest, ModelVersionStatus
 
         request = GetModelStatusRequest()
@@ -51,14 +54,14 @@ class GrpcClient(Client):
         statuses = self._call(self._status.GetModelStatus, request, timeout).model_version_status
         return {status.version: ModelVersionStatus.State.Name(status.state) for status in statuses}
 
-    def _choose(self, spec) -> None:
+    def _choose(self, spec: Any) -> None:
         spec.name = self.name
         if self.version is not None:
             spec.version.value = self.version
         elif self.label is not None:
             spec.version_label = self.label
 
-    def _call(self, method, request, timeout: float):
+    def _call(self, method: Callable[..., Any], request: Any, timeout: float) -> Any:
         import grpc
 
         kinds = {

@@ -3,6 +3,8 @@
 Shapes: B examples, T tokens, N boxes, D feature width.
 """
 
+from typing import Any
+
 import numpy as np
 from numpy.typing import ArrayLike
 
@@ -11,8 +13,8 @@ def pad_text(
     input_ids: ArrayLike, attention_mask: ArrayLike | None = None, token_type_ids: ArrayLike | None = None
 ) -> dict[str, np.ndarray]:
     """Texts of different length as int32[B, T] input_ids, attention_mask and token_type_ids; lists or arrays."""
-    mask = [np.ones(len(row), int) for row in input_ids] if attention_mask is None else attention_mask
-    types = [np.zeros(len(row), int) for row in input_ids] if token_type_ids is None else token_type_ids
+    mask = _filled_like(input_ids, 1) if attention_mask is None else attention_mask
+    types = _filled_like(input_ids, 0) if token_type_ids is None else token_type_ids
     given = {"input_ids": input_ids, "attention_mask": mask, "token_type_ids": types}
     padded = {name: _padded(rows) for name, rows in given.items()}
     for name, values in padded.items():
@@ -64,18 +66,23 @@ def check_integers(name: str, values: np.ndarray) -> None:
         raise ValueError(f"{name} must hold 32-bit integers, got values between {values.min()} and {values.max()}.")
 
 
-def server_proof(mask: np.ndarray) -> np.ndarray:
+def server_proof(mask: ArrayLike) -> np.ndarray:
     """The mask with -1 for a leading 1, which exported models read as 1 at the first place and as padding elsewhere.
 
     TF Serving fills up what it batches with the first number of each request's tensor, in masks too. With this, or a
     leading 0, that padding differs from everything else, whatever the numbers and however many examples a request has.
     """
-    mask = np.array(mask, "int32")
-    mask[..., 0] = np.where(mask[..., 0] == 1, -1, mask[..., 0])
-    return mask
+    proof = np.array(mask, "int32")
+    proof[..., 0] = np.where(proof[..., 0] == 1, -1, proof[..., 0])
+    return proof
 
 
-def _images(name: str, value) -> list[np.ndarray] | np.ndarray:
+def _filled_like(rows: Any, number: int) -> list[np.ndarray]:
+    """Rows of one number, as long as those given."""
+    return [np.full(len(row), number, int) for row in rows]
+
+
+def _images(name: str, value: Any) -> list[np.ndarray] | np.ndarray:
     """An array, or a list of arrays; ValueError if the axis of images is missing."""
     least = 1 if name == "visual_attention_mask" else 2
     images = value if isinstance(value, np.ndarray) and value.ndim else [np.asarray(image) for image in value]
@@ -85,7 +92,7 @@ def _images(name: str, value) -> list[np.ndarray] | np.ndarray:
     return images
 
 
-def _padded(rows) -> np.ndarray:
+def _padded(rows: Any) -> np.ndarray:
     """Rows of different lengths, padded with 0 at the end."""
     if isinstance(rows, np.ndarray):
         return rows

@@ -3,6 +3,7 @@
 import base64
 import http.client
 import json
+from typing import Any
 
 import numpy as np
 
@@ -22,7 +23,7 @@ class RestClient(Client):
     def close(self) -> None:
         """Does nothing: every call opens and closes a connection."""
 
-    def _predict(self, inputs, signature, timeout):
+    def _predict(self, inputs: dict[str, np.ndarray], signature: str, timeout: float) -> dict[str, np.ndarray]:
         columns = {name: _to_json(value) for name, value in inputs.items()}
         body = json.dumps({"signature_name": signature, "inputs": columns})
         outputs = self._call("POST", f"{self._path()}:predict", body, timeout)["outputs"]
@@ -30,7 +31,7 @@ class RestClient(Client):
             outputs = {"output": outputs}
         return {name: _from_json(value) for name, value in outputs.items()}
 
-    def _versions(self, timeout):
+    def _versions(self, timeout: float) -> dict[int, str]:
         states = self._call("GET", f"/v1/models/{self.name}", None, timeout)["model_version_status"]
         return {int(state["version"]): state["state"] for state in states}
 
@@ -70,12 +71,12 @@ class RestClient(Client):
         raise self._failure(kinds.get(response.status, ServingError), content.get("error", text), response.status)
 
 
-def _to_json(array: np.ndarray):
+def _to_json(array: np.ndarray) -> list:
     if array.dtype != object:
         return array.tolist()
     return [{"b64": base64.b64encode(item).decode()} for item in array.ravel()]
 
 
-def _from_json(value) -> np.ndarray:
+def _from_json(value: Any) -> np.ndarray:
     array = np.array(value)
     return array.astype({"f": "float32", "i": "int32"}.get(array.dtype.kind, array.dtype))
