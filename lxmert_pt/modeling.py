@@ -27,7 +27,7 @@ from lxmert_pt.outputs import (
 )
 from lxmert_pt.pretrained import LxmertPreTrainedModel
 from lxmert_tf.configuration import LxmertConfig
-from lxmert_tf.input_table import INPUTS, of_image, of_text
+from lxmert_tf.input_table import INPUTS, image_inputs, text_inputs
 
 
 class LxmertModel(LxmertPreTrainedModel):
@@ -104,10 +104,10 @@ class LxmertModel(LxmertPreTrainedModel):
             attention_bias(visual_attention_mask, scores),
         )
         extras: dict[str, Any] = {}
-        if self.default("output_hidden_states", output_hidden_states):
+        if self.switch("output_hidden_states", output_hidden_states):
             extras["language_hidden_states"] = tuple(language_states[1:])
             extras["vision_hidden_states"] = tuple(vision_states[1:])
-        if self.default("output_attentions", output_attentions):
+        if self.switch("output_attentions", output_attentions):
             names = ("language_attentions", "vision_attentions", "cross_encoder_attentions")
             extras.update(zip(names, map(tuple, attentions), strict=True))
         output = LxmertModelOutput(
@@ -116,7 +116,7 @@ class LxmertModel(LxmertPreTrainedModel):
             pooled_output=self.pooler(language_states[-1]),
             **extras,
         )
-        return self.as_asked(output, return_dict)
+        return self.format_output(output, return_dict)
 
 
 class _TaskModel(LxmertPreTrainedModel):
@@ -232,7 +232,9 @@ class LxmertForPreTraining(_TaskModel):
         if self.config.task_qa and ans is not None:
             answers = check_labels("ans", ans, self.config.num_qa_labels)
             losses["ans_loss"] = cross_entropy(scores["question_answering_score"], answers)
-        return self.as_asked(self.finish(LxmertForPreTrainingOutput, encoded, losses, **scores), return_dict)
+        return self.format_output(
+            self.assemble_output(LxmertForPreTrainingOutput, encoded, losses, **scores), return_dict
+        )
 
     def _visual_losses(
         self,
@@ -313,8 +315,8 @@ class LxmertForQuestionAnswering(_TaskModel):
         )
         score = self.answer_head(encoded.pooled_output)
         losses = self.answer_losses(score, labels)
-        output = self.finish(LxmertForQuestionAnsweringOutput, encoded, losses, question_answering_score=score)
-        return self.as_asked(output, return_dict)
+        output = self.assemble_output(LxmertForQuestionAnsweringOutput, encoded, losses, question_answering_score=score)
+        return self.format_output(output, return_dict)
 
 
 class LxmertForVisualReasoning(_TaskModel):
@@ -383,10 +385,10 @@ class LxmertForVisualReasoning(_TaskModel):
         check_inputs(inputs, self.config, self.num_images)
         texts = {
             name: None if value is None else value.repeat_interleave(self.num_images, dim=0)
-            for name, value in of_text(inputs).items()
+            for name, value in text_inputs(inputs).items()
         }
         images = {
-            name: None if value is None else value.flatten(0, 1) for name, value in of_image(inputs).items()
+            name: None if value is None else value.flatten(0, 1) for name, value in image_inputs(inputs).items()
         }  # rows 2i and 2i+1 are the two images of example i
         encoded = self.lxmert(
             **texts,
@@ -398,8 +400,8 @@ class LxmertForVisualReasoning(_TaskModel):
         pairs = encoded.pooled_output.unflatten(0, (-1, self.num_images)).flatten(1)  # [2B, H] -> [B, 2H]
         logits = self.answer_head(pairs)
         losses = self.answer_losses(logits, labels)
-        output = self.finish(LxmertForVisualReasoningOutput, encoded, losses, logits=logits)
-        return self.as_asked(output, return_dict)
+        output = self.assemble_output(LxmertForVisualReasoningOutput, encoded, losses, logits=logits)
+        return self.format_output(output, return_dict)
 
 
 def _tie_decoder(

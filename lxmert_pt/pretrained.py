@@ -51,15 +51,15 @@ class LxmertPreTrainedModel(nn.Module):
 
     # The call
 
-    def default(self, name: str, value: bool | None) -> bool:
+    def switch(self, name: str, value: bool | None) -> bool:
         """A call's switch, or the config's where the call leaves it open."""
         return getattr(self.config, name) if value is None else value
 
-    def as_asked(self, output: _Output, return_dict: bool | None) -> _Output | tuple[Any, ...]:
-        return output if self.default("return_dict", return_dict) else output.to_tuple()
+    def format_output(self, output: _Output, return_dict: bool | None) -> _Output | tuple[Any, ...]:
+        return output if self.switch("return_dict", return_dict) else output.to_tuple()
 
     @staticmethod
-    def finish(
+    def assemble_output(
         output_class: type[_Output],
         encoded: ModelOutput,
         losses: dict[str, torch.Tensor],

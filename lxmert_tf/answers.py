@@ -12,14 +12,12 @@ from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from numbers import Integral
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 from lxmert_tf.files import read_json_as, write_text
 
 if TYPE_CHECKING:
     import numpy as np
-
-    from lxmert_tf.configuration import LxmertConfig
 
 logger = logging.getLogger("lxmert_tf")
 
@@ -195,7 +193,14 @@ def read_answers(path: str | os.PathLike, ans2label: str | os.PathLike | None = 
     return table
 
 
-def config_answers(config: "LxmertConfig", rows: int | None = None) -> AnswerTable | None:
+class AnswersInConfig(Protocol):
+    """What an `LxmertConfig` says of its answers."""
+
+    id2label: dict[int, str] | None
+    num_qa_labels: int
+
+
+def config_answers(config: "AnswersInConfig", rows: int | None = None) -> AnswerTable | None:
     """The answers that a config names.
 
     Args:
@@ -223,7 +228,7 @@ def config_answers(config: "LxmertConfig", rows: int | None = None) -> AnswerTab
 
 
 def model_answers(
-    directory: str | os.PathLike, config: "LxmertConfig", file: str | os.PathLike | None = None
+    directory: str | os.PathLike, config: "AnswersInConfig", file: str | os.PathLike | None = None
 ) -> AnswerTable | None:
     """The answers of a model: from `file`, else its config's `id2label`, else a label2ans.json in its directory.
 

@@ -74,11 +74,11 @@ SIGNATURE_INPUTS = tuple(name for name in INPUTS if name != "inputs_embeds")
 OPTIONAL_INPUTS = tuple(name for name in INPUTS if TABLE[name].default is not None)
 
 
-def of_image(inputs: Mapping[str, Any]) -> dict[str, Any]:
+def image_inputs(inputs: Mapping[str, Any]) -> dict[str, Any]:
     """Those of the inputs that belong to the image."""
     return {name: value for name, value in inputs.items() if name in IMAGE_INPUTS}
 
 
-def of_text(inputs: Mapping[str, Any]) -> dict[str, Any]:
+def text_inputs(inputs: Mapping[str, Any]) -> dict[str, Any]:
     """Those of the inputs that belong to the text."""
     return {name: value for name, value in inputs.items() if name in TEXT_INPUTS}

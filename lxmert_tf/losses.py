@@ -49,7 +49,7 @@ def soft_answer_loss(logits, scores) -> Loss:
         scores: float[B, A] in 0..1; others give NaN.
     """
     logits = _at_least_float32(logits)
-    scores = of_shape(ops.cast(scores, logits.dtype), logits)
+    scores = match_shape(ops.cast(scores, logits.dtype), logits)
     # max(x, 0) - x z + log(1 + exp(-|x|)) is the stable form of -z log s(x) - (1 - z) log(1 - s(x)).
     losses = ops.relu(logits) - logits * scores + ops.log1p(ops.exp(-ops.abs(logits)))
     known = ops.logical_and(scores >= 0, scores <= 1)
@@ -120,7 +120,7 @@ def visual_class_loss(logits, labels, confidence, normalizer: float, mask=None) 
         mask: int or float[B, N], 0 for boxes that are masked. Default: none is.
     """
     losses, kept = _class_losses(logits, labels)
-    confidence = of_shape(ops.cast(confidence, losses.dtype), losses)
+    confidence = match_shape(ops.cast(confidence, losses.dtype), losses)
     return _mean_of_boxes(losses * confidence, ops.not_equal(kept * confidence, 0), mask, normalizer)
 
 
@@ -136,8 +136,8 @@ def visual_feature_loss(predictions, targets, weight, normalizer: float, mask=No
         mask: int or float[B, N], 0 for boxes that are masked. Default: none is.
     """
     predictions = _at_least_float32(predictions)
-    targets = of_shape(ops.cast(targets, predictions.dtype), predictions)
-    weight = of_shape(ops.cast(weight, predictions.dtype), predictions[..., 0])
+    targets = match_shape(ops.cast(targets, predictions.dtype), predictions)
+    weight = match_shape(ops.cast(weight, predictions.dtype), predictions[..., 0])
     distance = ops.abs(predictions - targets)
     losses = ops.where(distance < 1.0, 0.5 * ops.square(distance), distance - 0.5)
     per_box = ops.sum(losses, axis=-1) / losses.shape[-1]
@@ -163,7 +163,7 @@ def _class_losses(logits, labels):
     A label that is neither a class nor -100 gives NaN: where labels cannot be checked, training must not go on quietly.
     """
     logits = _at_least_float32(logits)
-    labels, classes = class_ids_of(labels, logits), logits.shape[-1]
+    labels, classes = match_class_ids(labels, logits), logits.shape[-1]
     kept = ops.not_equal(labels, IGNORE_INDEX)
     known = ops.logical_and(labels >= 0, labels < classes)
     safe = ops.cast(ops.where(known, labels, ops.zeros_like(labels)), "int32")
@@ -180,7 +180,7 @@ def class_ids(ids):
     return ops.cast(ids, "int64" if wide else "int32")
 
 
-def class_ids_of(labels, logits):
+def match_class_ids(labels, logits):
     """Class ids int[...] or int[..., 1] of logits float[..., C], as int[...].
 
     Raises:
@@ -189,14 +189,14 @@ def class_ids_of(labels, logits):
     labels = class_ids(labels)
     if len(labels.shape) == len(logits.shape) and labels.shape[-1] == 1:
         labels = ops.squeeze(labels, -1)
-    return of_shape(labels, logits[..., 0])
+    return match_shape(labels, logits[..., 0])
 
 
 def _is_integer(x) -> bool:
     return "int" in keras.backend.standardize_dtype(x.dtype)
 
 
-def of_shape(labels, predictions):
+def match_shape(labels, predictions):
     """Labels, which have the shape of what they are compared with: nothing is broadcast.
 
     Raises:

@@ -11,7 +11,7 @@ import numpy as np
 from keras import ops
 
 from lxmert_tf.layers.attention import score_dtype
-from lxmert_tf.losses import IGNORE_INDEX, class_ids_of, is_soft, of_shape
+from lxmert_tf.losses import IGNORE_INDEX, is_soft, match_class_ids, match_shape
 
 
 @keras.saving.register_keras_serializable("lxmert_tf")
@@ -37,10 +37,10 @@ class AnswerAccuracy(keras.metrics.Mean):
         y_true, y_pred = ops.convert_to_tensor(y_true), ops.convert_to_tensor(y_pred)
         best = ops.argmax(y_pred, axis=-1)
         if is_soft(y_true, y_pred):
-            scores = of_shape(ops.cast(y_true, self.dtype), y_pred)
+            scores = match_shape(ops.cast(y_true, self.dtype), y_pred)
             scores = ops.take_along_axis(scores, best[..., None], axis=-1)[..., 0]
             return super().update_state(scores, sample_weight)
-        labels, weight = kept_labels(y_true, y_pred, sample_weight, self.dtype)
+        labels, weight = split_labels(y_true, y_pred, sample_weight, self.dtype)
         return super().update_state(ops.cast(ops.equal(labels, ops.cast(best, labels.dtype)), self.dtype), weight)
 
 
@@ -59,7 +59,7 @@ class OverLabels(keras.metrics.Metric):
     def update_state(self, y_true, y_pred, sample_weight=None) -> None:
         y_true = ops.convert_to_tensor(y_true)
         if "int" in keras.backend.standardize_dtype(y_true.dtype) and not is_soft(y_true, y_pred):
-            y_true, sample_weight = kept_labels(y_true, y_pred, sample_weight, self.dtype)
+            y_true, sample_weight = split_labels(y_true, y_pred, sample_weight, self.dtype)
         return self.metric.update_state(y_true, y_pred, sample_weight=sample_weight)
 
     def result(self):
@@ -76,7 +76,7 @@ class OverLabels(keras.metrics.Metric):
         return cls(**{**config, "metric": keras.saving.deserialize_keras_object(config["metric"])})
 
 
-def over_labels(metrics: Any) -> Any:
+def mask_labels(metrics: Any) -> Any:
     """What `compile` takes as metrics, with each of Keras' metrics over the labels that are not -100.
 
     They see logits, as Keras' own metrics of any model see its outputs: a cross entropy needs `from_logits=True`.
@@ -97,7 +97,7 @@ def over_labels(metrics: Any) -> Any:
     return keras.tree.map_structure(convert, metrics)
 
 
-def kept_labels(labels, logits, sample_weight, dtype: str):
+def split_labels(labels, logits, sample_weight, dtype: str):
     """Class ids of the shape of logits without their last axis, 0 for -100, and weights that are 0 there.
 
     Args:
@@ -106,7 +106,7 @@ def kept_labels(labels, logits, sample_weight, dtype: str):
         sample_weight: of the labels' shape, or a prefix of it, or None.
         dtype: of the weights.
     """
-    labels = class_ids_of(labels, ops.convert_to_tensor(logits))
+    labels = match_class_ids(labels, ops.convert_to_tensor(logits))
     kept = ops.not_equal(labels, IGNORE_INDEX)
     weight = ops.cast(kept, dtype)
     if sample_weight is not None:
@@ -145,7 +145,7 @@ class Consistency(keras.metrics.Metric):
         y_true = ops.convert_to_tensor(y_true)
         if is_soft(y_true, y_pred):
             raise ValueError(f"labels must be int[B] class ids, got shape {list(y_true.shape)}.")
-        labels, judged = kept_labels(y_true, y_pred, None, self.dtype)
+        labels, judged = split_labels(y_true, y_pred, None, self.dtype)
         number = ops.shape(labels)[0]
         places = (self.seen + ops.arange(number, dtype="int32")) % len(self.groups)
         groups = ops.take(ops.convert_to_tensor(np.array(self.groups, "int32")), places)

@@ -9,7 +9,7 @@ import keras
 from keras import ops
 
 from lxmert_tf.configuration import LxmertConfig
-from lxmert_tf.input_table import INPUTS, of_image, of_text
+from lxmert_tf.input_table import INPUTS, image_inputs, text_inputs
 from lxmert_tf.inputs import check_inputs, check_labels, check_scores, gather_inputs
 from lxmert_tf.layers.attention import attention_bias, score_dtype
 from lxmert_tf.layers.embeddings import LxmertEmbeddings
@@ -55,7 +55,7 @@ class TFLxmertModel(BackboneShortcuts, TFLxmertPreTrainedModel):
         self.embeddings = LxmertEmbeddings(self.config, name="embeddings", **self.options())
         self.encoder = LxmertEncoder(self.config, name="encoder", **self.options())
         self.pooler = LxmertPooler(self.config, name="pooler", **self.options())
-        self.build_unless_nested()
+        self.build_root()
 
     def build_layers(self) -> None:
         self.embeddings.build()
@@ -110,14 +110,14 @@ class TFLxmertModel(BackboneShortcuts, TFLxmertPreTrainedModel):
         language_states, vision_states, *attentions = self.encoder(
             self.embed(inputs, training), *self.regions(inputs), *self.biases(inputs), training=training
         )
-        output = self.output_of(language_states[-1], vision_states[-1])
-        if self.default("output_hidden_states", output_hidden_states):
+        output = self.make_output(language_states[-1], vision_states[-1])
+        if self.switch("output_hidden_states", output_hidden_states):
             output["language_hidden_states"] = tuple(language_states[1:])
             output["vision_hidden_states"] = tuple(vision_states[1:])
-        if self.default("output_attentions", output_attentions):
+        if self.switch("output_attentions", output_attentions):
             names = ("language_attentions", "vision_attentions", "cross_encoder_attentions")
             output.update(zip(names, map(tuple, attentions), strict=True))
-        return self.as_asked(output, return_dict)
+        return self.format_output(output, return_dict)
 
     # The parts of a call
 
@@ -138,7 +138,7 @@ class TFLxmertModel(BackboneShortcuts, TFLxmertPreTrainedModel):
         """As `attention_bias`, in the dtype of the scores."""
         return attention_bias(mask, score_dtype(self.compute_dtype))
 
-    def output_of(self, language, vision) -> TFLxmertModelOutput:
+    def make_output(self, language, vision) -> TFLxmertModelOutput:
         """Both streams after the last layer, and what the pooler makes of them."""
         return TFLxmertModelOutput(language_output=language, vision_output=vision, pooled_output=self.pooler(language))
 
@@ -170,13 +170,13 @@ class _TaskModel(TrainsOnOwnLosses, TFLxmertPreTrainedModel):
         self, inputs: dict, output_attentions: bool | None, output_hidden_states: bool | None, training: bool
     ) -> TFLxmertModelOutput:
         """As `encode`; nothing but the pooled output where nothing else is asked for."""
-        if self.wants_states(output_attentions, output_hidden_states):
+        if self.returns_states(output_attentions, output_hidden_states):
             return self.encode(inputs, output_attentions, output_hidden_states, training)
         return self.lxmert.pool(inputs, training)
 
-    def wants_states(self, output_attentions: bool | None, output_hidden_states: bool | None) -> bool:
+    def returns_states(self, output_attentions: bool | None, output_hidden_states: bool | None) -> bool:
         """Whether a call asks for hidden states or attentions."""
-        return self.default("output_attentions", output_attentions) or self.default(
+        return self.switch("output_attentions", output_attentions) or self.switch(
             "output_hidden_states", output_hidden_states
         )
 
@@ -219,7 +219,7 @@ class TFLxmertForPreTraining(_TaskModel):
             self.answer_head = LxmertVisualAnswerHead(
                 config, config.num_qa_labels, name="answer_head", **self.options()
             )
-        self.build_unless_nested()
+        self.build_root()
 
     def build_layers(self) -> None:
         self.lxmert.build()
@@ -292,7 +292,7 @@ class TFLxmertForPreTraining(_TaskModel):
             question_answering_score=self.answer_head(encoded.pooled_output) if self.config.task_qa else None,
         )
         losses = self.pretraining_losses(output, encoded, inputs, training)
-        return self.as_asked(self.finish(output, encoded, losses), return_dict)
+        return self.format_output(self.assemble_output(output, encoded, losses), return_dict)
 
     def pretraining_losses(
         self, output: TFLxmertForPreTrainingOutput, encoded: TFLxmertModelOutput, labels: dict, training: bool
@@ -362,7 +362,7 @@ class TFLxmertForQuestionAnswering(AnswerShortcuts, _TaskModel):
         self.answer_head = LxmertVisualAnswerHead(
             self.config, self.config.num_qa_labels, name="answer_head", **self.options()
         )
-        self.build_unless_nested()
+        self.build_root()
 
     def build_layers(self) -> None:
         self.lxmert.build()
@@ -409,13 +409,13 @@ class TFLxmertForQuestionAnswering(AnswerShortcuts, _TaskModel):
             labels,
         )
         encoded = self.encode_pooled(inputs, output_attentions, output_hidden_states, training)
-        return self.as_asked(self.answer(encoded, inputs["labels"]), return_dict)
+        return self.format_output(self.answer(encoded, inputs["labels"]), return_dict)
 
     def answer(self, encoded: TFLxmertModelOutput, labels) -> TFLxmertForQuestionAnsweringOutput:
         """What the answer head makes of the pooled output, and its loss if there are labels."""
         score = self.answer_head(encoded.pooled_output)
         output = TFLxmertForQuestionAnsweringOutput(question_answering_score=score)
-        return self.finish(output, encoded, self.answer_losses(score, labels))
+        return self.assemble_output(output, encoded, self.answer_losses(score, labels))
 
 
 @keras.saving.register_keras_serializable("lxmert_tf")
@@ -439,7 +439,7 @@ class TFLxmertForVisualReasoning(_TaskModel):
         self.answer_head = LxmertVisualAnswerHead(
             self.config, 2, num_images=self.num_images, name="answer_head", **self.options()
         )
-        self.build_unless_nested()
+        self.build_root()
 
     def build_layers(self) -> None:
         self.lxmert.build()
@@ -492,8 +492,8 @@ class TFLxmertForVisualReasoning(_TaskModel):
         pairs = ops.reshape(encoded.pooled_output, (-1, self.num_images * self.config.hidden_size))
         logits = self.answer_head(pairs)
         losses = self.answer_losses(logits, inputs["labels"])
-        output = self.finish(TFLxmertForVisualReasoningOutput(logits=logits), encoded, losses)
-        return self.as_asked(output, return_dict)
+        output = self.assemble_output(TFLxmertForVisualReasoningOutput(logits=logits), encoded, losses)
+        return self.format_output(output, return_dict)
 
     def _encode_pairs(
         self, inputs: dict, output_attentions: bool | None, output_hidden_states: bool | None, training: bool
@@ -504,14 +504,14 @@ class TFLxmertForVisualReasoning(_TaskModel):
         """
         images: dict[str, Any] = {
             name: None if value is None else ops.reshape(value, (-1, *ops.shape(value)[2:]))
-            for name, value in of_image(inputs).items()
+            for name, value in image_inputs(inputs).items()
         }
-        if not training and not self.wants_states(output_attentions, output_hidden_states):
+        if not training and not self.returns_states(output_attentions, output_hidden_states):
             encoded = self.lxmert.encode_image(**images)
-            return self.lxmert.pool_encoded({**of_text(inputs), **encoded})
+            return self.lxmert.pool_encoded({**text_inputs(inputs), **encoded})
         texts = {  # dropout differs between the copies of a sentence
             name: None if value is None else ops.repeat(value, self.num_images, axis=0)
-            for name, value in of_text(inputs).items()
+            for name, value in text_inputs(inputs).items()
         }
         return self.encode_pooled({**texts, **images}, output_attentions, output_hidden_states, training)
 

@@ -82,7 +82,7 @@ class TFLxmertPreTrainedModel(keras.Model):
         """
         return self
 
-    def build_unless_nested(self) -> None:
+    def build_root(self) -> None:
         if not self.nested:
             self.build()
 
@@ -93,15 +93,15 @@ class TFLxmertPreTrainedModel(keras.Model):
     def build_from_config(self, config: dict) -> None:
         """Nothing to do: the constructor has built the model."""
 
-    def default(self, name: str, value: bool | None) -> bool:
+    def switch(self, name: str, value: bool | None) -> bool:
         """A call's switch, or the config's where the call leaves it open."""
         return getattr(self.config, name) if value is None else value
 
-    def as_asked(self, output: _Output, return_dict: bool | None) -> _Output | tuple:
-        return output if self.default("return_dict", return_dict) else output.to_tuple()
+    def format_output(self, output: _Output, return_dict: bool | None) -> _Output | tuple:
+        return output if self.switch("return_dict", return_dict) else output.to_tuple()
 
     @staticmethod
-    def finish(output: _Output, encoded: ModelOutput, losses: dict[str, Loss]) -> _Output:
+    def assemble_output(output: _Output, encoded: ModelOutput, losses: dict[str, Loss]) -> _Output:
         """`output` with the total of `losses` first and the backbone's hidden states and attentions last."""
         tail = {name: value for name, value in encoded.items() if name in type(output).fields}
         values = {name: loss.value for name, loss in losses.items()}

@@ -87,7 +87,7 @@ class BackboneShortcuts(_Model):
             inputs_embeds,
         )
         language, vision = self.encoder.cross(*self._meeting(inputs, training), training)
-        return self.as_asked(self.output_of(language, vision), return_dict)
+        return self.format_output(self.make_output(language, vision), return_dict)
 
     def pool(self, inputs: Mapping[str, Any], training: bool = False) -> TFLxmertModelOutput:
         """`pooled_output` alone, for all inputs of `call` by name."""
@@ -183,7 +183,7 @@ class AnswerShortcuts(_Model):
             labels,
         )
         encoded = self.lxmert.pool_encoded(inputs, training)
-        return self.as_asked(self.answer(encoded, inputs["labels"]), return_dict)
+        return self.format_output(self.answer(encoded, inputs["labels"]), return_dict)
 
 
 def repeat_rows(x, rows):

@@ -10,7 +10,7 @@ from keras import ops
 from lxmert_tf.backend import number_of_replicas, sum_over_replicas
 from lxmert_tf.input_table import INPUTS
 from lxmert_tf.keras_private import has_compiled_loss
-from lxmert_tf.metrics import over_labels
+from lxmert_tf.metrics import mask_labels
 from lxmert_tf.outputs import ModelOutput
 
 # To a type checker, a mixin is what it stands before.
@@ -71,7 +71,7 @@ class TrainsOnOwnLosses(_Model):
 
         "accuracy" is `AnswerAccuracy`: of class ids the share that is right, of soft scores that of the best answer.
         """
-        metrics, weighted_metrics = over_labels(metrics), over_labels(weighted_metrics)
+        metrics, weighted_metrics = mask_labels(metrics), mask_labels(weighted_metrics)
         super().compile(optimizer, loss, loss_weights, metrics, weighted_metrics, **kwargs)
 
     def compile_from_config(self, config: dict) -> None:

@@ -31,11 +31,11 @@ class Dropout(keras.layers.Dropout):
             return ops.zeros_like(inputs)
         source = seed_source.get()
         seed = self.seed_generator.next() if source is None else source(self)
-        kept = random_bits(inputs, of_replica(seed)) >= int(self.rate * 2**32) - 2**31
+        kept = random_bits(inputs, fold_in_replica(seed)) >= int(self.rate * 2**32) - 2**31
         return ops.where(kept, inputs / (1.0 - self.rate), ops.zeros_like(inputs))
 
 
-def of_replica(seed):
+def fold_in_replica(seed):
     """The seed int[2] for this replica of a `tf.distribute` strategy, whose generators all give the same.
 
     That of the first replica is the one of a single device.

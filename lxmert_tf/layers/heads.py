@@ -6,7 +6,7 @@ from keras import ops
 
 from lxmert_tf.configuration import LxmertConfig
 from lxmert_tf.layers.primitives import Block, activation, dense, gelu, join_rows, layer_norm, matmul
-from lxmert_tf.losses import IGNORE_INDEX, Loss, class_ids, masked_word_loss, of_shape
+from lxmert_tf.losses import IGNORE_INDEX, Loss, class_ids, masked_word_loss, match_shape
 
 
 class LxmertPooler(Block):
@@ -62,7 +62,7 @@ class LxmertLMPredictionHead(Block):
     def loss(self, hidden_states, word_embeddings, labels) -> Loss:
         """`cross_entropy` of what `call` returns and labels int[B, T], for less where few of them are not -100."""
         dtype, hidden, labels = self.compute_dtype, self.transform(hidden_states), class_ids(labels)
-        labels = of_shape(labels, hidden[..., 0])
+        labels = match_shape(labels, hidden[..., 0])
         table, bias = ops.cast(word_embeddings, dtype), ops.cast(self.bias, dtype)
         value = masked_word_loss(join_rows(hidden)[0], table, bias, ops.reshape(labels, (-1,)))
         return Loss(value, ops.sum(ops.cast(ops.not_equal(labels, IGNORE_INDEX), "int32")))

@@ -40,14 +40,14 @@ def truncated_normal(config: LxmertConfig) -> keras.initializers.Initializer:
 # Outside TensorFlow, Keras computes matrix products, means and variances of float64 in float32; what follows does not.
 
 
-def keeps_float64(x) -> bool:
+def preserves_float64(x) -> bool:
     """Whether Keras' own products compute `x` in its dtype."""
     return keras.backend.backend() == "tensorflow" or keras.backend.standardize_dtype(x.dtype) != "float64"
 
 
 def matmul(x, y):
     """The matrix product, in float64 where the operands are."""
-    return ops.matmul(x, y) if keeps_float64(x) else x @ y
+    return ops.matmul(x, y) if preserves_float64(x) else x @ y
 
 
 # TensorFlow fuses product, bias, GELU and residual into one kernel over [rows, H], and not over [B, L, H].
@@ -83,7 +83,7 @@ class Dense(keras.layers.Dense):
     """Keras' dense layer, in float64 where the input is."""
 
     def call(self, inputs, training: bool | None = None):
-        if keeps_float64(inputs):
+        if preserves_float64(inputs):
             return super().call(inputs, training=training)
         return inputs @ ops.convert_to_tensor(self.kernel) + self.bias
 

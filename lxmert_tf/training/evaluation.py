@@ -16,7 +16,7 @@ from lxmert_tf.answers import AnswerTable, config_answers, read_answers
 from lxmert_tf.data.batches import TaskDataset
 from lxmert_tf.data.features.store import open_features
 from lxmert_tf.files import replacing
-from lxmert_tf.input_table import of_image, of_text
+from lxmert_tf.input_table import image_inputs, text_inputs
 from lxmert_tf.losses import answer_loss
 from lxmert_tf.metrics import Consistency, sentence_groups
 from lxmert_tf.tasks import MODEL_TASKS
@@ -199,8 +199,8 @@ def make_answer_function(model: keras.Model) -> Callable:
     def answer_batch(x: dict, examples: Sequence) -> tf.Tensor:
         ids = [annotation.img_id for annotation in examples]
         _, first, image = np.unique(ids, return_index=True, return_inverse=True)
-        images = {name: tf.gather(value, first) for name, value in of_image(x).items()}
-        return answer(of_text(x), images, image)
+        images = {name: tf.gather(value, first) for name, value in image_inputs(x).items()}
+        return answer(text_inputs(x), images, image)
 
     return answer_batch
 

@@ -11,7 +11,7 @@ import pytest
 from support.golden import ROOT
 
 from lxmert_tf import backend
-from lxmert_tf.layers.dropout import of_replica, random_bits
+from lxmert_tf.layers.dropout import fold_in_replica, random_bits
 
 
 def trained(*arguments) -> dict:
@@ -45,7 +45,7 @@ def test_two_devices_draw_two_masks():
 def bits(replica, monkeypatch) -> np.ndarray:
     monkeypatch.setattr("lxmert_tf.layers.dropout.replica_id", lambda: replica)
     seed = keras.ops.convert_to_tensor(np.array([17, 3]))
-    return keras.ops.convert_to_numpy(random_bits(keras.ops.zeros(50_000), of_replica(seed)))
+    return keras.ops.convert_to_numpy(random_bits(keras.ops.zeros(50_000), fold_in_replica(seed)))
 
 
 def test_masks_of_replicas_are_independent_and_the_first_is_that_of_one_device(monkeypatch):
