@@ -75,7 +75,9 @@ def check_apart(source: Any, checkpoint: Checkpoint, destination: Path) -> None:
     paths = [source] if isinstance(source, str | os.PathLike) else []
     paths += [] if checkpoint.format == "memory" else [checkpoint.path]
     for path in (Path(os.path.realpath(path)) for path in paths):
-        if path == destination or path in destination.parents:
+        if path == destination:
+            raise ValueError(f"The destination {destination} is the source itself; choose another one.")
+        if path in destination.parents:
             raise ValueError(f"The destination {destination} lies inside the source {path}; choose one outside it.")
         if path.exists() and destination in path.parents:
             raise ValueError(f"The destination {destination} holds the source {path}; choose another one.")

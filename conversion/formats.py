@@ -299,6 +299,8 @@ def _read_index(path: Path) -> Content:
     """The tensors of an index, from names to the files beside it that hold them."""
     index = json.loads(path.read_text(encoding="utf-8"))
     if not isinstance(index, dict) or not isinstance(index.get("weight_map"), dict):
+        if isinstance(index, dict) and "model_type" in index:
+            raise ValueError("it is a config, not a checkpoint; give the weights beside it, or their directory")
         raise ValueError("it has no weight_map from tensors to files")
     contents = {}
     for name in _files(path, index["weight_map"]):

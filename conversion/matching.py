@@ -99,7 +99,7 @@ def _mismatch(problems: Mapping[str, list[str]], task: str) -> str:
     counts = ", ".join(f"{len(lines)} {kind}" for kind, lines in problems.items() if lines)
     hint = "check that its config is the checkpoint's own"
     if problems["misshapen"]:
-        hint += option(", or leave misshapen ones initialised with ignore_mismatched_sizes=True", "")
+        hint += option(", or leave misshapen ones initialised (from_pretrained takes ignore_mismatched_sizes=True)", "")
     lines = [f"  {kind}: {line}" for kind, lines in problems.items() for line in lines]
     return "\n".join([f"The tensors do not fit {ARCHITECTURES[task]}: {counts}; {hint}.", *lines])
 

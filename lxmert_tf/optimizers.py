@@ -11,6 +11,7 @@ Both optimizers differ from Keras' own in what training over many devices, layer
 """
 
 import re
+from collections.abc import Mapping
 from typing import Any
 
 import keras
@@ -68,6 +69,17 @@ class _Optimizer(OptimizerHooks):
         super().__init__(*args, **kwargs)
         if on_nonfinite not in NONFINITE:
             raise ValueError(f"on_nonfinite must be None, 'count' or 'skip', got {on_nonfinite!r}.")
+        if not isinstance(exclude_from_decay, bool):
+            raise TypeError(
+                f"exclude_from_decay must be True or False, got {exclude_from_decay!r}; "
+                "exclude_from_weight_decay() takes names."
+            )
+        if not isinstance(rate_factors, Mapping | None) or any(
+            not factor >= 0 for factor in (rate_factors or {}).values()
+        ):
+            raise ValueError(
+                f"rate_factors must map paths of variables to numbers of at least 0, got {rate_factors!r}."
+            )
         if on_nonfinite == "skip" and self.gradient_accumulation_steps:
             raise ValueError("on_nonfinite='skip' cannot go with gradient accumulation: drop one of them.")
         self.exclude_from_decay, self.rate_factors = exclude_from_decay, dict(rate_factors or {})
@@ -82,6 +94,11 @@ class _Optimizer(OptimizerHooks):
             return
         super().build(variables)
         paths = [variable.path.partition("/")[2] for variable in variables]
+        if unknown := sorted(set(self.rate_factors) - set(paths)):
+            raise ValueError(
+                f"rate_factors names {unknown[0]!r}, which is none of the variables to train, such as {paths[0]!r}; "
+                "give whole paths without the model's name."
+            )
         self._factors = [self.rate_factors.get(path, 1.0) for path in paths]
         self._decays = [
             0.0 if self.exclude_from_decay and NO_DECAY.search(path) else self.decay_of(variable)
@@ -208,7 +225,7 @@ class BertAdam(_Optimizer, _BertAdam):
         learning_rate: float or schedule, such as `LinearWarmup`; it counts updates, however many batches each takes.
         beta_1, beta_2: decay of the first and second moment.
         epsilon: added to the root of the second moment.
-        weight_decay: decoupled decay; `exclude_from_weight_decay` names variables without it.
+        weight_decay: decoupled decay; `exclude_from_weight_decay` names variables without it; Keras does not save it.
         **kwargs: `exclude_from_decay`, `rate_factors` and `on_nonfinite` as of `AdamW`, and those of every Keras
             optimizer, such as `global_clipnorm=5.0` (the original's fine-tuning).
 

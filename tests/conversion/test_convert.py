@@ -279,7 +279,7 @@ def test_source_and_destination_must_be_apart(tmp_path):
         with pytest.raises(ValueError, match="lies inside the source"):
             convert(source, destination)
     for destination in (source, tmp_path / "link"):
-        with pytest.raises(ValueError, match="lies inside the source"):
+        with pytest.raises(ValueError, match="is the source itself"):
             convert(source, destination, overwrite=True)
         with pytest.raises(ValueError, match="holds the source"):
             convert(source / "model.safetensors", destination, overwrite=True)

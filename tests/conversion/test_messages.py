@@ -184,7 +184,7 @@ def test_errors_name_arguments_to_callers_of_the_library(tmp_path):
     with pytest.raises(ValueError, match=r"^shard_size must be a number of bytes"):
         convert(PRETRAINED, tmp_path / "x", shard_size="many")
     misshapen = saved(tmp_path / "source", golden(), vocab_size=98)
-    with pytest.raises(ValueError, match="initialised with ignore_mismatched_sizes=True"):
+    with pytest.raises(ValueError, match=r"initialised \(from_pretrained takes ignore_mismatched_sizes=True"):
         convert(misshapen, tmp_path / "x")
 
 

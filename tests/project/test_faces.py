@@ -52,3 +52,11 @@ def test_importing_a_face_imports_nothing_heavy(package):
     script = f"import sys, {package}; print(*{{name.partition('.')[0] for name in sys.modules}} & {{*{HEAVY!r}}})"
     run = subprocess.run([sys.executable, "-c", script], cwd=ROOT, capture_output=True, text=True, check=True)
     assert run.stdout.split() == []
+
+
+def test_packages_are_attributes_of_the_one_that_is_imported():
+    code = (
+        "import lxmert_tf; print(lxmert_tf.data.AnswerTable.__name__, lxmert_tf.optimizers.layer_rate_factors.__name__)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
+    assert done.stdout.split() == ["AnswerTable", "layer_rate_factors"]

@@ -192,3 +192,19 @@ def test_survives_its_config(name):
     again = keras.optimizers.deserialize(keras.optimizers.serialize(optimizer))
     for one, other in zip(trained(again, range(3)), trained(optimizer, range(3)), strict=True):
         np.testing.assert_array_equal(one, other)
+
+
+@pytest.mark.parametrize(
+    ("options", "error", "message"),
+    [
+        ({"rate_factors": {"nope": 0.5}}, ValueError, "rate_factors names 'nope', which is none of the variables"),
+        ({"rate_factors": {"kernel": -1.0}}, ValueError, "numbers of at least 0"),
+        ({"rate_factors": 0.5}, ValueError, "must map paths of variables"),
+        ({"exclude_from_decay": ["bias"]}, TypeError, "must be True or False"),
+        ({"on_nonfinite": "stop"}, ValueError, "must be None, 'count' or 'skip'"),
+    ],
+)
+@pytest.mark.parametrize("optimizer_class", [BertAdam, AdamW])
+def test_options_that_would_do_nothing_are_refused(optimizer_class, options, error, message):
+    with pytest.raises(error, match=message):
+        trained(optimizer_class(0.1, **options), [0])
