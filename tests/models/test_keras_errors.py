@@ -136,21 +136,21 @@ def test_unknown_visual_label():
 
 def test_fit_without_labels():
     model = tiny_model()
-    model.compile(optimizer="sgd")
+    model.compile(optimizer="sgd", jit_compile=False)
     with pytest.raises(ValueError, match="no labels to train on"):
         model.fit(batch(model), verbose=0)
 
 
 def test_fit_with_bare_labels_where_there_are_several():
     model = tiny_model(TFLxmertForPreTraining)
-    model.compile(optimizer="sgd")
+    model.compile(optimizer="sgd", jit_compile=False)
     with pytest.raises(ValueError, match="several labels: y must be a dict"):
         model.fit(batch(model), np.zeros(3), verbose=0)
 
 
 def test_fit_with_sample_weights_on_the_own_loss():
     model = tiny_model()
-    model.compile(optimizer="sgd")
+    model.compile(optimizer="sgd", jit_compile=False)
     with pytest.raises(ValueError, match="sample_weight and class_weight need a loss in compile"):
         model.fit(batch(model), labels(model)["labels"], sample_weight=np.ones(3), verbose=0)
 

@@ -60,7 +60,9 @@ def test_training_goes_on_after_a_keras_round_trip(tmp_path):
     import keras
 
     model = tiny_model()
-    model.compile(optimizer=keras.optimizers.SGD(0.01, momentum=0.9), metrics=["accuracy"], run_eagerly=True)
+    model.compile(
+        optimizer=keras.optimizers.SGD(0.01, momentum=0.9), metrics=["accuracy"], run_eagerly=True, jit_compile=False
+    )
     model.fit(batch(model), labels(model)["labels"], verbose=0)
     model.save(tmp_path / "model.keras")
     loaded = keras.saving.load_model(tmp_path / "model.keras")

@@ -112,7 +112,7 @@ def test_xla_reports_the_same():
 def test_a_loss_that_is_not_computed_is_not_reported():
     model = tiny_model(TFLxmertForPreTraining)
     x, y = the_set(model, 3)
-    model.compile(run_eagerly=True)
+    model.compile(run_eagerly=True, jit_compile=False)
     model.evaluate(x, y, verbose=0)
     results = model.evaluate(x, {"matched_label": y["matched_label"]}, verbose=0, return_dict=True)
     assert results.keys() == {"loss", "matched_loss"}
@@ -124,7 +124,7 @@ def test_what_layers_add_to_the_loss_is_reported_with_it():
     x, y = the_set(model, 3)
     layer = model.get_qa_logit_layer()
     layer.kernel_regularizer = layer._kernel.regularizer = keras.regularizers.L2(0.125)
-    model.compile(run_eagerly=True)
+    model.compile(run_eagerly=True, jit_compile=False)
     added = 0.125 * float((layer.kernel.numpy() ** 2).sum())
     got = model.evaluate(x, y, batch_size=2, verbose=0, return_dict=True)
     assert got["loss"] == pytest.approx(by_hand(model, x, y)["loss"] + added, rel=TOLERANCE)
@@ -152,7 +152,7 @@ def test_labels_with_an_axis_of_one_are_the_same_labels(model_class):
     x, y = the_set(model, 5)
     column = {"labels": y["labels"][:, None]}
     assert float(model(**x, **column).loss) == float(model(**x, **y).loss)
-    model.compile(run_eagerly=True, metrics=[AnswerAccuracy()])
+    model.compile(run_eagerly=True, metrics=[AnswerAccuracy()], jit_compile=False)
     flat_result = model.evaluate(x, y, verbose=0, return_dict=True)
     assert model.evaluate(x, column, verbose=0, return_dict=True) == flat_result
 

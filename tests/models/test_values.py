@@ -176,7 +176,7 @@ def test_inputs_are_taken_in_the_dtype_of_the_model(floatx, dtype):
     before = keras.config.floatx()
     keras.config.set_floatx(floatx)
     try:
-        model.compile(optimizer=keras.optimizers.SGD(0.0), run_eagerly=True)
+        model.compile(optimizer=keras.optimizers.SGD(0.0), run_eagerly=True, jit_compile=False)
         listed = model(**{name: value.tolist() for name, value in x.items()}).question_answering_score
         predicted = model.predict(x, verbose=0).question_answering_score
         losses = [model.evaluate(x, scores, verbose=0), model.fit(x, scores, verbose=0).history["loss"][0]]

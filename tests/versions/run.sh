@@ -16,4 +16,4 @@ fi
 "$python" -m venv "$venv"
 "$venv/bin/pip" install --quiet -c "tests/versions/$releases.txt" -e . pytest pillow
 "$venv/bin/python" -c 'import sys, keras; print(f"Python {sys.version.split()[0]}, Keras {keras.__version__}")' 2>/dev/null
-"$venv/bin/python" -m pytest -q -p no:cacheprovider tests/versions
+"$venv/bin/python" -m pytest -q -p no:cacheprovider tests/versions/short.py
