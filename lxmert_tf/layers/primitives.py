@@ -32,9 +32,16 @@ class Block(keras.layers.Layer):
         return {"dtype": self.dtype_policy, "initializer": self.initializer}
 
 
+class Normal(keras.initializers.TruncatedNormal):
+    """A truncated normal distribution that draws anew at each call; one of Keras' own always gives the same numbers."""
+
+    def __call__(self, shape, dtype=None):
+        return keras.initializers.TruncatedNormal(self.mean, self.stddev)(shape, dtype)
+
+
 def truncated_normal(config: LxmertConfig) -> keras.initializers.Initializer:
     """The initializer of kernels and embedding tables, with the config's deviation."""
-    return keras.initializers.TruncatedNormal(stddev=config.initializer_range)
+    return Normal(stddev=config.initializer_range)
 
 
 # Outside TensorFlow, Keras computes matrix products, means and variances of float64 in float32; what follows does not.

@@ -436,3 +436,11 @@ def test_the_problem_type_chooses_the_loss_of_soft_scores():
     assert float(model(**x, labels=soft).loss) == float(binary(**x, labels=best).loss)
     assert float(binary(**x, labels=soft).loss) == float(tiny_model()(**x, labels=soft).loss)
     assert float(binary(**x, labels=soft).loss) != pytest.approx(float(model(**x, labels=soft).loss), rel=1e-3)
+
+
+@every_model
+def test_no_two_weights_start_with_the_same_numbers(model_class):
+    config = tiny_config(l_layers=3, r_layers=2, x_layers=2, hidden_size=12, initializer_range=0.02)
+    drawn = [weight.numpy() for weight in model_class(config).weights if weight.path.endswith(("kernel", "/weight"))]
+    assert len({weight.tobytes() for weight in drawn}) == len(drawn) > 20
+    assert np.std(np.concatenate([weight.ravel() for weight in drawn])) == pytest.approx(0.02, rel=0.15)
