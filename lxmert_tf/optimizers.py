@@ -131,10 +131,11 @@ class _Optimizer(OptimizerHooks):
     def clip_gradients(self, gradients):
         """The gradients of all replicas together, clipped; all of them NaN where an update is to be skipped."""
         gradients = sum_over_replicas(list(gradients))
-        if not self.on_nonfinite and (self.clipnorm or not self.global_clipnorm):
+        by_norm = bool(self.global_clipnorm) and not self.clipnorm
+        if not by_norm and not self.on_nonfinite:
             return super().clip_gradients(gradients)
         norm = global_norm(gradients)
-        if self.clipnorm or not self.global_clipnorm:
+        if not by_norm:
             clipped = super().clip_gradients(gradients)
         else:
             # The difference is 0, or NaN where the norm is not finite: as in Keras, all gradients are NaN then.
