@@ -130,7 +130,7 @@ def _checked_spec(tokenizer: LxmertTokenizer) -> dict:
         if token.lstrip or token.rstrip or token.single_word or token.normalized:
             what = f"the added token {token.content!r}, which takes spaces or normalised text"
             raise ValueError(f"--text cannot match {what}; {instead}")
-    spec = json.loads(tokenizer._backend.to_str())
+    spec = json.loads(tokenizer.backend_tokenizer.to_str())
     for part, wanted in (("normalizer", "BertNormalizer"), ("pre_tokenizer", "BertPreTokenizer")):
         kind = (spec[part] or {}).get("type")
         if kind != wanted:

@@ -667,7 +667,7 @@ def test_a_hub_id_is_fetched_with_the_hub_options_and_only_the_files_needed(voca
     assert tokenizer.tokenize("Cat") == ["Cat"]
     ((name, options),) = calls
     assert (name, options["revision"], options["token"]) == ("owner/name", "v1", "secret")
-    files = ["vocab.txt", "tokenizer.json", "tokenizer_config.json", "special_tokens_map.json"]
+    files = ["vocab.txt", "tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "added_tokens.json"]
     assert sorted(options["allow_patterns"]) == sorted(files)
 
 
