@@ -45,8 +45,8 @@ def truncate(
         _check_windows([keep for _, keep in cut], stride)
     for text, keep in cut:
         text.truncate(keep, stride=stride or 0, direction=side)
-    if stride is None and second is not None:
-        return _without_windows(first), _without_windows(second)
+    if stride is None and len(cut) > 1:  # else each window of one is combined with each of the other
+        return tuple(_changed(text, overflowing=[]) for text, _ in cut)
     return first, second
 
 
@@ -69,13 +69,15 @@ def _shares(first: int, second: int, room: int, strategy: str) -> tuple[int, int
     return (shorter, room - shorter) if first <= second else (room - shorter, shorter)
 
 
-def _without_windows(text: Encoding) -> Encoding:
-    """The text without what was cut off, of which each window would be combined with each of the other text."""
-    if not text.overflowing:
-        return text
-    bare = Encoding()
-    bare.__setstate__(json.dumps(json.loads(text.__getstate__()) | {"overflowing": []}).encode())
-    return bare
+def second_text(text: Encoding) -> Encoding:
+    """A text that follows another without special tokens between: the library would take it for the first one."""
+    return _changed(text, sequence_ranges={})
+
+
+def _changed(text: Encoding, **changes: object) -> Encoding:
+    changed = Encoding()
+    changed.__setstate__(json.dumps(json.loads(text.__getstate__()) | changes).encode())
+    return changed
 
 
 def padded(values: list, fill: object, width: int, side: str) -> list:

@@ -5,7 +5,7 @@ from typing import Any, ClassVar, overload
 
 from tokenizers import AddedToken, Tokenizer, processors
 
-from lxmert_tf.tokenization.vocabulary import SPECIAL_NAMES, added_token, brief, one_of
+from lxmert_tf.tokenization.vocabulary import SPECIAL_NAMES, added_token, brief, one_of, token_text
 
 
 class _SpecialToken:
@@ -202,6 +202,8 @@ class SpecialTokens:
     def _special_token(self, token: Any) -> AddedToken:
         """The AddedToken that is meant: given as text, one that is there keeps its options."""
         index = self._backend.token_to_id(token) if isinstance(token, str) else None
+        if not token_text(token):
+            raise ValueError(f"A special token must have characters, got {brief(token)}.")
         return added_token(self._backend.get_added_tokens_decoder().get(index, token), special=True)
 
     @property

@@ -19,7 +19,7 @@ from tokenizers import AddedToken, Encoding, Tokenizer, models, pre_tokenizers, 
 
 from lxmert_tf.tokenization.arguments import checked_example, checked_examples, limits
 from lxmert_tf.tokenization.encoding import BatchEncoding
-from lxmert_tf.tokenization.rows import padded, row_of_ids, truncate
+from lxmert_tf.tokenization.rows import padded, row_of_ids, second_text, truncate
 from lxmert_tf.tokenization.special_tokens import SpecialTokens, plain
 from lxmert_tf.tokenization.vocabulary import (
     ADDED_TOKENS_NAME,
@@ -89,6 +89,7 @@ class _Tokenizer(SpecialTokens):
     """
 
     is_fast = False
+    init_inputs: tuple = ()
     vocab_files_names: ClassVar[dict[str, str]] = {"vocab_file": VOCAB_NAME, "tokenizer_file": TOKENIZER_NAME}
     _files = (VOCAB_NAME, TOKENIZER_NAME)  # the order in which a directory is searched
 
@@ -138,7 +139,11 @@ class _Tokenizer(SpecialTokens):
         self.model_input_names = list(model_input_names)
         self.split_special_tokens = split_special_tokens
         self.name_or_path = ""
+        self.vocab_file = vocab_file and os.fspath(vocab_file)
         self.extra = extra
+        for name in extra:
+            if callable(getattr(type(self), name, None)):
+                raise AttributeError(f"{name} is a method of the tokenizer and no option of its constructor.")
         for name, token in {"unk_token": unk_token, "sep_token": sep_token, "cls_token": cls_token}.items():
             if not token_text(token):
                 raise ValueError(f"{name} must be a token, got {token!r}: no text can be encoded without it.")
@@ -265,11 +270,18 @@ class _Tokenizer(SpecialTokens):
     @property
     def init_kwargs(self) -> dict[str, Any]:
         """The constructor's options by name, as they are now."""
-        return {**self.extra, **{name: getattr(self, name) for name in _SAVED}, **self._special}
+        return {
+            "vocab_file": self.vocab_file,
+            **self.extra,
+            **{name: getattr(self, name) for name in _SAVED},
+            **self._special,
+        }
 
     def _config(self) -> dict[str, Any]:
         added = {str(index): token_fields(token) for index, token in self.added_tokens_decoder.items()}
-        return {**self.init_kwargs, "added_tokens_decoder": added, "tokenizer_class": "LxmertTokenizer"}
+        config = {**self.init_kwargs, "added_tokens_decoder": added, "tokenizer_class": "LxmertTokenizer"}
+        del config["vocab_file"]  # a path that other machines do not have
+        return config
 
     def __getstate__(self) -> dict[str, Any]:
         return {**self.__dict__, "_variants": {}}  # which may have Python in them
@@ -286,7 +298,7 @@ class _Tokenizer(SpecialTokens):
         special_tokens_map: Mapping[str, str] | None = None,
         **options: Any,
     ) -> "_Tokenizer":
-        """A tokenizer with this one's options and special tokens, and a vocabulary made from texts.
+        """A tokenizer with this one's options and a vocabulary made from texts, begun by this one's special tokens.
 
         Args:
             text_iterator: texts, or batches of texts.
@@ -299,12 +311,17 @@ class _Tokenizer(SpecialTokens):
         renamed = dict(special_tokens_map or {})
         named = {name: renamed.get(token, token) for name, token in self._special.items()}
         additional = [*(renamed.get(token, token) for token in self._additional), *(new_special_tokens or ())]
-        special = [added_token(token, special=True) for token in (*filter(None, named.values()), *additional)]
+        special = [token_fields(token) for token in self.added_tokens_decoder.values() if token.special]
+        special = [fields | {"content": renamed.get(fields["content"], fields["content"])} for fields in special]
         backend = Tokenizer(models.WordPiece({}, unk_token=named["unk_token"]))
         for part in ("normalizer", "pre_tokenizer", "decoder"):
             setattr(backend, part, getattr(self._backend, part))
         options.setdefault("continuing_subword_prefix", self.wordpieces_prefix)
-        trainer = trainers.WordPieceTrainer(vocab_size=vocab_size, special_tokens=special, **options)
+        trainer = trainers.WordPieceTrainer(
+            vocab_size=vocab_size,
+            special_tokens=[added_token(token, special=True) for token in (*special, *(new_special_tokens or ()))],
+            **options,
+        )
         backend.train_from_iterator(text_iterator, trainer, length)
         return type(self)(
             tokenizer_object=backend, **self.init_kwargs | named | {"additional_special_tokens": additional}
@@ -545,6 +562,8 @@ class _Tokenizer(SpecialTokens):
                 room = limit - (self.num_special_tokens_to_add(second is not None) if add_special_tokens else 0)
                 overlap = stride if return_overflowing_tokens else None
                 first, second = truncate(first, second, truncate_by, room, self.truncation_side, overlap)
+            if second is not None and not add_special_tokens:
+                second = second_text(second)
             row = self._backend.post_process(first, second, add_special_tokens)
             windows = [row, *row.overflowing] if return_overflowing_tokens else [row]
             rows += windows
@@ -613,22 +632,23 @@ class _Tokenizer(SpecialTokens):
             data = {name: [row[name] for row in encoded_inputs] for name in (encoded_inputs or [{}])[0]}
         else:
             raise TypeError(f"pad takes an example, a batch, or a list of examples, got {brief(encoded_inputs)}.")
-        if "input_ids" not in data:
-            raise ValueError(f"pad needs input_ids, got {', '.join(data) or 'nothing'}.")
+        main = self.model_input_names[0]
+        if main not in data:
+            raise ValueError(f"pad needs {main}, got {', '.join(data) or 'nothing'}.")
         _, pad, limit = limits(padding, False, max_length, pad_to_multiple_of, self.model_max_length)
         side = one_of("padding_side", padding_side or self.padding_side, ("right", "left"))
         fills = {
-            "input_ids": self.pad_token_id,
+            main: self.pad_token_id,
             "token_type_ids": self.pad_token_type_id,
             "attention_mask": 0,
             "special_tokens_mask": 1,
             "offset_mapping": (0, 0),
         }
-        ids = [plain(row) for row in plain(data["input_ids"])]
+        ids = [plain(row) for row in plain(data[main])]
         batched = not ids or isinstance(ids[0], list)
         rows = {name: [plain(row) for row in plain(data[name])] for name in fills if name in data}
         rows = rows if batched else {name: [row] for name, row in rows.items()}
-        lengths = [len(row) for row in rows["input_ids"]]
+        lengths = [len(row) for row in rows[main]]
         if "attention_mask" in self.model_input_names if return_attention_mask is None else return_attention_mask:
             rows.setdefault("attention_mask", [[1] * length for length in lengths])
         if pad:

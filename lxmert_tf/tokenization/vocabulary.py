@@ -109,8 +109,6 @@ def token_text(token: Any) -> Any:
 def added_token(token: Any, special: bool = False) -> AddedToken:
     """The AddedToken that is meant; a `special` one is found in the text as it was given, before it is cleaned."""
     text = token_text(token)
-    if not text:
-        raise ValueError(f"A token must have characters, got {brief(token)}.")
     if isinstance(token, str):
         return AddedToken(text, special=special, normalized=not special)
     fields = token if isinstance(token, Mapping) else token_fields(token)
