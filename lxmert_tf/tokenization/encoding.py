@@ -55,7 +55,8 @@ class BatchEncoding(dict):
         n_sequences: int | None = None,
     ):
         super().__init__(data or {})
-        self._encodings = [encoding] if isinstance(encoding, Encoding) else encoding and list(encoding)
+        rows = [encoding] if isinstance(encoding, Encoding) else encoding
+        self._encodings = None if rows is None else list(rows)
         self._n_sequences = n_sequences
         self.convert_to_tensors(tensor_type, prepend_batch_axis)
 

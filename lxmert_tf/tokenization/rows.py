@@ -46,7 +46,8 @@ def truncate(
     for text, keep in cut:
         text.truncate(keep, stride=stride or 0, direction=side)
     if stride is None and len(cut) > 1:  # else each window of one is combined with each of the other
-        return tuple(_changed(text, overflowing=[]) for text, _ in cut)
+        (first, _), (second, _) = cut
+        return _changed(first, overflowing=[]), _changed(second, overflowing=[])
     return first, second
 
 

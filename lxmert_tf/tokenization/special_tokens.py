@@ -1,6 +1,6 @@
 """The vocabulary of a tokenizer and its special tokens: look them up, change them, add others."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, ClassVar, overload
 
 from tokenizers import AddedToken, Tokenizer, processors
@@ -193,15 +193,13 @@ class SpecialTokens:
             self._backend.model.unk_token = special.content
         self.add_tokens([special], special_tokens=True)
         self._special[name] = special.content
-        ends = self.sep_token, self.cls_token
-        if None not in ends:
-            self._backend.post_processor = processors.BertProcessing(
-                *((end, self._backend.token_to_id(end)) for end in ends)
-            )
+        if self.sep_token is not None and self.cls_token is not None:
+            sep, cls = (self.sep_token, self.sep_token_id), (self.cls_token, self.cls_token_id)
+            self._backend.post_processor = processors.BertProcessing(sep, cls)
 
     def _special_token(self, token: Any) -> AddedToken:
         """The AddedToken that is meant: given as text, one that is there keeps its options."""
-        index = self._backend.token_to_id(token) if isinstance(token, str) else None
+        index: Any = self._backend.token_to_id(token) if isinstance(token, str) else None
         if not token_text(token):
             raise ValueError(f"A special token must have characters, got {brief(token)}.")
         return added_token(self._backend.get_added_tokens_decoder().get(index, token), special=True)
@@ -248,8 +246,9 @@ class SpecialTokens:
     def convert_tokens_to_ids(self, tokens: str | Sequence[str]) -> int | list[int]:
         """The id of a token, or of each token of a list; unknown ones get `unk_token_id`."""
         if isinstance(tokens, str):
-            index = self._backend.token_to_id(tokens)
-            return self._backend.token_to_id(self._backend.model.unk_token) if index is None else index
+            id_of: Callable[[str], Any] = self._backend.token_to_id
+            index = id_of(tokens)
+            return id_of(self._backend.model.unk_token) if index is None else index
         if not isinstance(tokens, (list, tuple)) or not all(isinstance(token, str) for token in tokens):
             raise TypeError(f"tokens must be a string or a list of strings, got {brief(tokens)}.")
         return [self.convert_tokens_to_ids(token) for token in tokens]

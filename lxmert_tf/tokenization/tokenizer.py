@@ -154,8 +154,8 @@ class _Tokenizer(SpecialTokens):
         super().__init__(self._build(spec))
         self._add_at(added_tokens_decoder or {})
         given = (bos_token, eos_token, unk_token, sep_token, pad_token, cls_token, mask_token)
-        for name, token in zip(SPECIAL_NAMES, given, strict=True):
-            self._set_special(name, token)
+        for name, special in zip(SPECIAL_NAMES, given, strict=True):
+            self._set_special(name, special)
         extra_special = extra_special_tokens or ()
         more = extra_special.values() if isinstance(extra_special, Mapping) else extra_special
         self.additional_special_tokens = [*(additional_special_tokens or ()), *more]
@@ -223,9 +223,10 @@ class _Tokenizer(SpecialTokens):
             name = next((name for name in cls._files if (path / name).is_file()), None)
             if name is None:
                 raise FileNotFoundError(f"{os.fspath(source)!r} has neither {VOCAB_NAME} nor {TOKENIZER_NAME}.")
-            options = {**read_config(path), **options}
+            options = read_config(path) | options
             path = path / name
-        tokenizer = cls(**options, **{"tokenizer_file" if path.suffix == ".json" else "vocab_file": path})
+        options["tokenizer_file" if path.suffix == ".json" else "vocab_file"] = path
+        tokenizer = cls(**options)
         tokenizer.name_or_path = os.fspath(source)
         return tokenizer
 
@@ -309,7 +310,7 @@ class _Tokenizer(SpecialTokens):
             **options: of `tokenizers.trainers.WordPieceTrainer`.
         """
         renamed = dict(special_tokens_map or {})
-        named = {name: renamed.get(token, token) for name, token in self._special.items()}
+        named = {name: token and renamed.get(token, token) for name, token in self._special.items()}
         additional = [*(renamed.get(token, token) for token in self._additional), *(new_special_tokens or ())]
         special = [token_fields(token) for token in self.added_tokens_decoder.values() if token.special]
         special = [fields | {"content": renamed.get(fields["content"], fields["content"])} for fields in special]
@@ -502,10 +503,8 @@ class _Tokenizer(SpecialTokens):
             prepend_batch_axis: give tensors an axis B = 1.
             **options: of the call.
         """
-        first, second = (
-            None if row is None else row_of_ids(plain(row), self.convert_ids_to_tokens(row)) for row in (ids, pair_ids)
-        )
-        encoded = self._assembled([(first, second)], **options)
+        rows = [row_of_ids(plain(row), self.convert_ids_to_tokens(row)) for row in (ids, pair_ids) if row is not None]
+        encoded = self._assembled([(rows[0], rows[1] if len(rows) > 1 else None)], **options)
         return BatchEncoding(encoded, None, return_tensors, prepend_batch_axis)
 
     def _encoded(

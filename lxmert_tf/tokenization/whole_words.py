@@ -18,14 +18,14 @@ class WholeWords:
 
     def __init__(self, words: frozenset[str], split: Any, model: models.WordPiece):
         self._words, self._split, self._model = words, split, model
-        self._unknown = model.token_to_id(model.unk_token)
+        self._unknown: Any = model.token_to_id(model.unk_token)
 
     def pre_tokenize(self, text: PreTokenizedString) -> None:
         """Splits the text and makes its tokens, in place."""
         text.split(lambda _, part: [word for chunk in part.split(_SPACES, "removed") for word in self._parts(chunk)])
         text.tokenize(self._tokens)
 
-    def _parts(self, chunk: NormalizedString) -> list[NormalizedString]:
+    def _parts(self, chunk: NormalizedString) -> list[Any]:
         if chunk.normalized in self._words:
             return [chunk]
         return [chunk[start:end] for _, (start, end) in self._split.pre_tokenize_str(chunk.normalized)]

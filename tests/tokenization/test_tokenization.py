@@ -574,6 +574,7 @@ def test_saved_files_say_what_upstream_reads(make, tmp_path):
     make(never_split=["foo-bar"], my_own_option=1).save_pretrained(tmp_path / "saved")
     config = json.loads((tmp_path / "saved" / "tokenizer_config.json").read_text(encoding="utf-8"))
     assert config["tokenizer_class"] == "LxmertTokenizer"
+    assert "vocab_file" not in config
     assert (config["do_lower_case"], config["never_split"], config["my_own_option"]) == (True, ["foo-bar"], 1)
     assert config["added_tokens_decoder"]["4"] == {
         **dict.fromkeys(["lstrip", "normalized", "rstrip", "single_word"], False),
