@@ -6,7 +6,13 @@ from pathlib import Path
 from lxmert_tf.files import absent
 
 # What lies beside the weights and belongs to them.
-TOKENIZER_FILES = ("vocab.txt", "tokenizer.json", "tokenizer_config.json", "special_tokens_map.json")
+TOKENIZER_FILES = (
+    "vocab.txt",
+    "tokenizer.json",
+    "tokenizer_config.json",
+    "special_tokens_map.json",
+    "added_tokens.json",
+)
 
 WEIGHT_SUFFIXES = (".safetensors", ".h5", ".keras", ".pth", ".pt", ".bin", ".json")
 
