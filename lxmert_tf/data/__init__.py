@@ -27,11 +27,11 @@ if TYPE_CHECKING:
     from lxmert_tf.data.features.build import BuildReport as BuildReport
     from lxmert_tf.data.features.build import build_features as build_features
     from lxmert_tf.data.features.check import check_features as check_features
+    from lxmert_tf.data.features.regions import RegionFeatures as RegionFeatures
+    from lxmert_tf.data.features.regions import normalize_boxes as normalize_boxes
     from lxmert_tf.data.features.store import FeatureStore as FeatureStore
     from lxmert_tf.data.features.store import UnknownImageError as UnknownImageError
     from lxmert_tf.data.features.store import open_features as open_features
-    from lxmert_tf.data.features.tsv import RegionFeatures as RegionFeatures
-    from lxmert_tf.data.features.tsv import normalize_boxes as normalize_boxes
     from lxmert_tf.data.features.tsv import read_tsv as read_tsv
     from lxmert_tf.data.features.tsv import write_tsv as write_tsv
 else:
@@ -55,7 +55,8 @@ else:
             "lxmert_tf.data.datasets": ("vqa_dataset", "gqa_dataset", "nlvr2_dataset", "pretraining_dataset"),
             "lxmert_tf.data.features.build": ("BuildReport", "build_features"),
             "lxmert_tf.data.features.check": ("check_features",),
+            "lxmert_tf.data.features.regions": ("RegionFeatures", "normalize_boxes"),
             "lxmert_tf.data.features.store": ("FeatureStore", "UnknownImageError", "open_features"),
-            "lxmert_tf.data.features.tsv": ("RegionFeatures", "normalize_boxes", "read_tsv", "write_tsv"),
+            "lxmert_tf.data.features.tsv": ("read_tsv", "write_tsv"),
         },
     )
