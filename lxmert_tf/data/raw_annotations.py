@@ -371,6 +371,8 @@ def _write_questions(
     written: dict[str, Written] = {}
     for split in splits:
         questions = _labelled(split, table, options.keep_all)
+        if outside := sum(map(len, split.labels.values())) - sum(len(each.label or ()) for each in questions):
+            report.dropped[f"answers to questions of {split.name} that are not in the table"] = outside
         text = (
             f"{counted(len(questions), 'question')} about {counted(len({each.img_id for each in questions}), 'image')}"
         )

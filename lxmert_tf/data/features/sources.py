@@ -25,6 +25,10 @@ ALL_KEYS = b"keys"  # of the entry in which some extractors list the others
 Update = Callable[[bytes], object]  # of a digest
 
 
+def _ignore(data: bytes) -> None:
+    """No digest."""
+
+
 @dataclass(frozen=True)
 class Record:
     """One image in a source, not read yet.
@@ -55,7 +59,7 @@ class Source(Protocol):
     size: int
     fingerprint: list
 
-    def records(self, done: int = 0, offset: int = 0, update: Update = bytes) -> Iterator[Record]:
+    def records(self, done: int = 0, offset: int = 0, update: Update = _ignore) -> Iterator[Record]:
         """The images in order, but for the `done` first, which take up `offset` bytes.
 
         Everything read, that of the images left out too, goes into `update`.
@@ -145,7 +149,7 @@ class TsvFile:
         quoted = " written as b'...'" if plain_field(fields[-1]) != fields[-1] else ""
         self.kind = f"TSV of {len(fields)} columns{quoted}" + (f", as {authors} has" if authors else "")
 
-    def records(self, done: int = 0, offset: int = 0, update: Update = bytes) -> Iterator[Record]:
+    def records(self, done: int = 0, offset: int = 0, update: Update = _ignore) -> Iterator[Record]:
         with open(self.path, "rb", buffering=1 << 20) as file:
             _skip(file, update, offset)
             for number, line in numbered_lines(_told(file, update), done + 1):
@@ -168,7 +172,7 @@ class ImageFiles:
         suffixes = " and ".join(sorted({file.suffix for file in self.files}))
         self.kind = f"{len(self.files):,} files {suffixes} of one image each"
 
-    def records(self, done: int = 0, offset: int = 0, update: Update = bytes) -> Iterator[Record]:
+    def records(self, done: int = 0, offset: int = 0, update: Update = _ignore) -> Iterator[Record]:
         for number, file in enumerate(self.files, 1):
             parts = _parts(file)
             size = sum(part.stat().st_size for part in parts)
@@ -205,7 +209,7 @@ class Database:
         self.fingerprint = [str(path.resolve()), status.st_size, status.st_mtime_ns]
         self.kind = f"LMDB of {len(Lmdb(path)):,} entries"
 
-    def records(self, done: int = 0, offset: int = 0, update: Update = bytes) -> Iterator[Record]:
+    def records(self, done: int = 0, offset: int = 0, update: Update = _ignore) -> Iterator[Record]:
         entries = ((key, value) for key, value in Lmdb(self.path).items() if key != ALL_KEYS)
         for number, (key, value) in enumerate(entries, 1):
             update(key)
