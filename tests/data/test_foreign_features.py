@@ -419,6 +419,11 @@ def test_hostile_archives_are_refused(monkeypatch, capsys):
     assert len(bomb) < 20_000
     with pytest.raises(ValueError, match="it holds 10,000,000 bytes, but one image has at most 100,000"):
         parse_npz(bomb)
+    with zipfile.ZipFile(file := io.BytesIO(), "w", zipfile.ZIP_DEFLATED) as archive:
+        for name in ("x.npy", "y.npy"):
+            archive.writestr(name, bytes(60_000))
+    with pytest.raises(ValueError, match="it holds 120,000 bytes, but one image has at most 100,000"):
+        parse_npz(file.getvalue())
     lie = bomb.replace(struct.pack("<I", 10_000_000), struct.pack("<I", 1000))
     with pytest.raises(ValueError, match=r"no npz file, or damaged|npy"):
         parse_npz(lie)
