@@ -241,9 +241,12 @@ def test_bad_images_are_named_and_skipped(regions, tmp_path):
         build_features(tmp_path, tmp_path / "out.h5")
     report = build_features(tmp_path, tmp_path / "out.h5", skip_bad=True)
     assert report.images == 8
+    assert [line.partition(", image ")[0] for line in report.skipped] == [
+        str(tmp_path / name) for name in (bad.name, "other.npz", "z.npz")
+    ]
     assert [line.partition(": ")[2][:25] for line in report.skipped] == [
         "box 0 must be x1 y1 x2 y2",
-        "it has no classes, which ",
+        "it has no object and attr",
         "it is no npz file, or dam",
     ]
     assert len(list(check_features(tmp_path))) == 2

@@ -206,6 +206,7 @@ class _Build:
         self.bounds = [source.size for source in sources]
         if plan["base"]:
             self._read_base()
+        self.series.labels = plan["labels"]
         self.base_images = len(self.images)
         if not self._resume():
             self._start()
@@ -346,10 +347,7 @@ class _Build:
     def _add(self, record: Record) -> None:
         try:
             regions = record.read(self.series)
-            if self.plan["labels"] and not regions.labels():
-                raise ValueError(f"image {regions.img_id!r}: it has no classes, which those before have")
-            self._make_space(regions)
-            self.file.write(self.report.boxes, regions)
+            self._file_with_space(regions).write(self.report.boxes, regions)
         except ValueError as error:
             if not self.skip_bad:
                 raise
@@ -359,8 +357,8 @@ class _Build:
         self.series.add(regions)
         self.report.boxes += len(regions.boxes)
 
-    def _make_space(self, regions: RegionFeatures) -> None:
-        """Creates the file for the first image, and enlarges it for one that has no space any more."""
+    def _file_with_space(self, regions: RegionFeatures) -> "_FeatureFile":
+        """The file: created for the first image, and enlarged for one that has no space any more."""
         needed, labels = self.report.boxes + len(regions.boxes), self.plan["labels"]
         if self.file is None:
             boxes = max(_boxes(sum(self.bounds), regions.features.shape[1]), needed)
@@ -370,6 +368,7 @@ class _Build:
             self.close()
             self.file = _FeatureFile.resize(self.partial, int(needed * GROWTH), labels)
             self._checkpoint()
+        return self.file
 
     def _checkpoint(self) -> None:
         """Flushes what is written so far, and records it in the journal."""

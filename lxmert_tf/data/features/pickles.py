@@ -22,6 +22,7 @@ LARGEST = 1 << 28  # bytes of one image's arrays: 16,000 boxes of float32[4096]
 STEPS = 100_000  # instructions of one pickle; an array takes about thirty
 DEPTH = 8
 PLAIN_TYPE = re.compile(r"[?]|b1|[iuf][1248]|[SU][0-9]{1,4}")
+ORDERS = ("=", "<", ">", "|")  # of bytes
 DAMAGED = (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError, RuntimeError, OverflowError, MemoryError)
 
 
@@ -96,7 +97,7 @@ def _check_steps(data: bytes) -> None:
             return
         except Exception as error:  # a damaged pickle takes anything for a number
             raise ValueError(f"it is no pickle, or damaged: {error}") from error
-        if instruction.name in ("PUT", "LONG_BINPUT") and argument > count:
+        if instruction.name in ("PUT", "LONG_BINPUT") and isinstance(argument, int) and argument > count:
             raise ValueError("its pickle is damaged: it counts more objects than it has")
     raise ValueError(f"its pickle has more than {STEPS:,} instructions; expected arrays")
 
@@ -126,9 +127,9 @@ class _Type:
         self.order = state[1]
 
     def dtype(self) -> np.dtype:
-        if not isinstance(self.name, str) or not PLAIN_TYPE.fullmatch(self.name) or self.order not in tuple("=<>|"):
+        if not isinstance(self.name, str) or not PLAIN_TYPE.fullmatch(self.name) or self.order not in ORDERS:
             raise ValueError(f"its arrays must hold numbers or text, got the type {str(self.name)[:20]!r}")
-        return np.dtype(self.name).newbyteorder(self.order)
+        return np.dtype(f"{self.order}{self.name}")
 
 
 class _Array:
@@ -152,7 +153,7 @@ def _no_call(*_: Any) -> None:
 
 
 # What Python and NumPy 1 and 2 write, under any protocol
-CALLS = {
+CALLS: dict[str, Callable[..., Any]] = {
     "codecs.encode": _encode,
     "builtins.bytes": lambda: b"",
     "multiarray._reconstruct": lambda *_: _Array(),

@@ -126,11 +126,14 @@ class Series:
         config: whose `num_object_labels` and `num_attr_labels` say which classes there are; None takes any.
         img_ids: of the images before.
         feat_dim: D of the images before, or None.
+
+    Attributes:
+        labels: whether each must have classes.
     """
 
     def __init__(self, config: LxmertConfig | None = None, img_ids: Iterable[str] = (), feat_dim: int | None = None):
         self.classes = class_counts(config) if config else {}
-        self.img_ids, self.feat_dim = set(img_ids), feat_dim
+        self.img_ids, self.feat_dim, self.labels = set(img_ids), feat_dim, False
 
     def check(self, regions: RegionFeatures) -> None:
         """Raises ValueError unless a valid image may be the next."""
@@ -139,6 +142,8 @@ class Series:
         feat_dim = regions.features.shape[1]
         if self.feat_dim not in (None, feat_dim):
             raise ValueError(f"features must have {self.feat_dim} values per box, as before, got {feat_dim}")
+        if self.labels and not regions.labels():
+            raise ValueError("it has no object and attribute classes, which those before have")
         for name, (count, origin) in self.classes.items():
             ids = getattr(regions, name)
             if ids is not None and (beyond := ids >= count).any():

@@ -193,7 +193,7 @@ def _format(regions: RegionFeatures) -> bytes:
     return b"\t".join(fields) + b"\n"
 
 
-def _encode(array: np.ndarray, dtype: str) -> bytes:
+def _encode(array: np.ndarray | None, dtype: str) -> bytes:
     return base64.b64encode(np.ascontiguousarray(array, dtype).tobytes())
 
 
