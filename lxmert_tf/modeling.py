@@ -28,7 +28,7 @@ from lxmert_tf.outputs import (
     TFLxmertModelOutput,
 )
 from lxmert_tf.pretrained import TFLxmertPreTrainedModel
-from lxmert_tf.shortcuts import AnswerShortcuts, BackboneShortcuts
+from lxmert_tf.shortcuts import AnswerShortcuts, BackboneShortcuts, MatchShortcuts
 from lxmert_tf.train_step import LossTrackers, TrainsOnOwnLosses
 
 
@@ -190,7 +190,7 @@ class _TaskModel(TrainsOnOwnLosses, TFLxmertPreTrainedModel):
 
 
 @keras.saving.register_keras_serializable("lxmert_tf")
-class TFLxmertForPreTraining(_TaskModel):
+class TFLxmertForPreTraining(MatchShortcuts, _TaskModel):
     """LXMERT with its pretraining heads: masked words, matching, masked objects, and answers.
 
     Args:

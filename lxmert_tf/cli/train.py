@@ -3,6 +3,7 @@
 import argparse
 from typing import Any
 
+from lxmert_tf.cli.evaluate import add_missing
 from lxmert_tf.tasks import TASKS
 from lxmert_tf.training.options import PRECISIONS, SUBSETS, TrainOptions
 from lxmert_tf.training.recipes import LOSSES, OPTIMIZERS, RECIPES
@@ -34,6 +35,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     data.add_argument(
         "--max-length", type=int, help="longest text in tokens, at most what the config has positions for (default: 20)"
     )
+    add_missing(data)
     subset = data.add_mutually_exclusive_group()
     subset.add_argument(
         "--limit",

@@ -43,6 +43,7 @@ class TrainOptions:
         gradient_checkpointing: whether layers are computed again for the gradient: less memory, more time.
         skip_nan: whether steps with a gradient that is not finite are skipped and counted instead of fatal.
         limit: use only the first so many images of each set, in the order of the feature file.
+        missing: "error" if an image has no region features, or "skip": its examples are left out.
         dropout: rate of both kinds of dropout, in place of the config's.
         verbose: Keras' `verbose`.
     """
@@ -81,6 +82,7 @@ class TrainOptions:
     gradient_checkpointing: bool = False
     skip_nan: bool = False
     limit: int | None = None
+    missing: str = "error"
     dropout: float | None = None
     verbose: int | str = "auto"
 
