@@ -9,6 +9,7 @@ one over the same number of labels, examples or boxes.
 Shapes: B examples, N boxes, C classes, A answers, D feature width.
 """
 
+from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 import keras
@@ -164,6 +165,21 @@ def _mean_of_boxes(losses, described, mask, normalizer: float) -> Loss:
         counted = ops.cast(ops.logical_or(ops.cast(mask, losses.dtype) > 0, described), losses.dtype)
     count = ops.sum(counted)
     return Loss(ops.sum(losses * counted) / ops.maximum(count, 1.0) * normalizer, count)
+
+
+def weight_of(sample_weight, *names: str):
+    """The weight of a label: that of the example, or the label's own where weights come by the names of labels.
+
+    Keras makes one for all labels into a structure like theirs.
+
+    Args:
+        sample_weight: float[B]; or a dict, perhaps of dicts, of such or of tuples of them; or None.
+        names: of the label, from the outside in.
+    """
+    for name in names:
+        if isinstance(sample_weight, Mapping):
+            sample_weight = sample_weight.get(name)
+    return sample_weight[0] if isinstance(sample_weight, tuple) else sample_weight
 
 
 def weighted(losses, sample_weight):

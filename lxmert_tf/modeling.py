@@ -20,7 +20,15 @@ from lxmert_tf.layers.heads import (
     LxmertVisualObjHead,
 )
 from lxmert_tf.layers.transformer import LxmertEncoder
-from lxmert_tf.losses import Loss, answer_loss, cross_entropy, is_soft, visual_class_loss, visual_feature_loss
+from lxmert_tf.losses import (
+    Loss,
+    answer_loss,
+    cross_entropy,
+    is_soft,
+    visual_class_loss,
+    visual_feature_loss,
+    weight_of,
+)
 from lxmert_tf.outputs import (
     ModelOutput,
     TFLxmertForPreTrainingOutput,
@@ -189,7 +197,8 @@ class _TaskModel(TrainsOnOwnLosses, TFLxmertPreTrainedModel):
         if given is None:
             return {}
         given = check_scores(given) if is_soft(given, logits) else check_labels("labels", given, logits.shape[-1])
-        return {"answer_loss": answer_loss(logits, given, self.config.problem_type, sample_weight)}
+        weight = weight_of(sample_weight, "labels")
+        return {"answer_loss": answer_loss(logits, given, self.config.problem_type, weight)}
 
 
 @keras.saving.register_keras_serializable("lxmert_tf")
@@ -304,22 +313,24 @@ class TFLxmertForPreTraining(_TaskModel):
         """Each loss by name, of the tasks that the config switches on and that have labels; weights are per example."""
         config, losses = self.config, {}
         given = {name: labels.get(name) for name in self.call_labels}
-        words = given["masked_lm_labels"]
+        words, weight = given["masked_lm_labels"], weight_of(sample_weight, "masked_lm_labels")
         if given["labels"] is not None:
             if words is not None:
                 raise ValueError("labels is another name for masked_lm_labels; give one of them, not both.")
-            words = given["labels"]
+            words, weight = given["labels"], weight_of(sample_weight, "labels")
         if config.task_mask_lm and words is not None:
             words = check_labels("masked_lm_labels", words, config.vocab_size)
-            losses["masked_lm_loss"] = self.word_loss(output, words, sample_weight, training)
+            losses["masked_lm_loss"] = self.word_loss(output, words, weight, training)
         if config.task_matched and given["matched_label"] is not None:
             matched = check_labels("matched_label", given["matched_label"], 2)
-            losses["matched_loss"] = cross_entropy(output.cross_relationship_score, matched, sample_weight)
+            weight = weight_of(sample_weight, "matched_label")
+            losses["matched_loss"] = cross_entropy(output.cross_relationship_score, matched, weight)
         if config.task_obj_predict and given["obj_labels"] is not None:
-            losses.update(self.visual_losses(output, given["obj_labels"], sample_weight))
+            losses.update(self.visual_losses(output, given["obj_labels"], weight_of(sample_weight, "obj_labels")))
         if config.task_qa and given["ans"] is not None:
             answers = check_labels("ans", given["ans"], config.num_qa_labels)
-            losses["ans_loss"] = cross_entropy(output.question_answering_score, answers, sample_weight)
+            weight = weight_of(sample_weight, "ans")
+            losses["ans_loss"] = cross_entropy(output.question_answering_score, answers, weight)
         return losses
 
     def word_loss(self, output: ModelOutput, labels, sample_weight, training: bool) -> Loss:
@@ -344,7 +355,8 @@ class TFLxmertForPreTraining(_TaskModel):
                 loss = visual_feature_loss if name == "feat" else visual_class_loss
                 if name != "feat":
                     targets = check_labels(f"obj_labels[{name!r}]", targets, predictions.shape[-1])
-                losses[f"{name}_loss"] = loss(predictions, targets, weights, normalizer, mask, sample_weight)
+                weight = weight_of(sample_weight, name)
+                losses[f"{name}_loss"] = loss(predictions, targets, weights, normalizer, mask, weight)
         return losses
 
 

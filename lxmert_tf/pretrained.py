@@ -63,6 +63,7 @@ class TFLxmertPreTrainedModel(keras.Model):
     task: str
     answers: str | None = None
     num_images = 1
+    _own_layers = 0
 
     def __init__(self, config: LxmertConfig, nested: bool = False, initializer: Any = None, **kwargs: Any):
         if not isinstance(config, LxmertConfig):
@@ -90,19 +91,31 @@ class TFLxmertPreTrainedModel(keras.Model):
             build_at_init(self, self.build_layers, is_built=type(self).build is TFLxmertPreTrainedModel.build)
         self._own_layers = len(sublayers(self))
 
+    def added_layers(self) -> list[keras.layers.Layer]:
+        """The layers that a subclass has after those of the constructor."""
+        return sublayers(self)[self._own_layers :] if self._own_layers else []
+
+    @property
+    def built(self) -> bool:
+        """Whether all weights exist, also those of layers that a subclass adds; if not, Keras builds it at loading."""
+        return self._is_built and all(layer.built for layer in self.added_layers())
+
+    @built.setter
+    def built(self, value: bool) -> None:
+        self._is_built = value
+
     def build(self, input_shape: Any = None) -> None:
         if not self.get_backbone().embeddings.built:
             self.build_layers()
 
     def get_build_config(self) -> dict | None:
         """Of the layers that a subclass adds; the constructor builds the others."""
-        added = sublayers(self)[self._own_layers :]
-        return {"model": super().get_build_config(), "layers": build_configs(added)}
+        return {"model": super().get_build_config(), "layers": build_configs(self.added_layers())}
 
     def build_from_config(self, config: dict) -> None:
-        if not self.built and config.get("model"):  # a subclass with a `build` of its own
+        if type(self).build is not TFLxmertPreTrainedModel.build and config.get("model"):
             super().build_from_config(config["model"])
-        build_layers(sublayers(self)[self._own_layers :], config.get("layers", []))
+        build_layers(self.added_layers(), config.get("layers", []))
 
     def switch(self, name: str, value: bool | None) -> bool:
         """A call's switch, or the config's where the call leaves it open."""

@@ -15,7 +15,7 @@ from lxmert_tf.compilation import ChooseCompilation
 from lxmert_tf.input_table import INPUTS
 from lxmert_tf.inputs import label_tensors
 from lxmert_tf.keras_private import ModelHooks, has_compiled_loss
-from lxmert_tf.losses import Loss
+from lxmert_tf.losses import Loss, weight_of
 from lxmert_tf.metrics import mask_labels
 from lxmert_tf.outputs import ENCODER_FIELDS, ModelOutput, named_outputs
 
@@ -80,7 +80,7 @@ class TrainsOnOwnLosses(ModelHooks):
         Args:
             output: what a call returns.
             labels: by the names of the call's arguments.
-            sample_weight: float[B], of each example. Default: 1.
+            sample_weight: float[B], of each example, or a dict of such by the names of labels. Default: 1.
             training: whether this is a step of training.
         """
         raise NotImplementedError
@@ -155,16 +155,12 @@ class TrainsOnOwnLosses(ModelHooks):
     # Training and evaluating
 
     def fit(self, *args: Any, **kwargs: Any) -> keras.callbacks.History:
-        given = inspect.signature(keras.Model.fit).bind(self, *args, **kwargs).arguments
-        del given["self"]
-        if given.get("class_weight") is not None:
-            given["y"] = self._only_label(given.get("x"), given.get("y"))
+        given = self._with_labels(inspect.signature(keras.Model.fit).bind(self, *args, **kwargs).arguments)
         given["callbacks"] = self._with_callbacks(given.get("callbacks"), self.choose_compilation)
         return super().fit(**given)
 
     def evaluate(self, *args: Any, **kwargs: Any) -> Any:
-        given = inspect.signature(keras.Model.evaluate).bind(self, *args, **kwargs).arguments
-        del given["self"]
+        given = self._with_labels(inspect.signature(keras.Model.evaluate).bind(self, *args, **kwargs).arguments)
         given |= given.pop("kwargs", {})  # what Keras' `fit` gives besides
         given["callbacks"] = self._with_callbacks(given.get("callbacks"))
         return super().evaluate(**given)
@@ -176,11 +172,17 @@ class TrainsOnOwnLosses(ModelHooks):
         ours = [each for each in more if each is not None]
         return [*ours, StopOnBrokenChecks(self.own_metrics.checks), *keras.tree.flatten(callbacks or [])]
 
-    def _only_label(self, x, y):
-        """The bare labels of a model that has one kind, which is what Keras weighs by class."""
-        y = self._labels_or_inside(x, y)
-        is_only = isinstance(y, Mapping) and list(y) == list(self.call_labels)
-        return y[self.call_labels[0]] if is_only and len(y) == 1 else y
+    def _with_labels(self, arguments: dict[str, Any]) -> dict[str, Any]:
+        """Those of `fit` or `evaluate`, with labels where Keras weighs them: in `y`, and bare for classes.
+
+        Without a `y` it would pass over the weights.
+        """
+        given = {name: value for name, value in arguments.items() if name != "self"}
+        if given.get("sample_weight") is not None or given.get("class_weight") is not None:
+            given["y"] = self._labels_or_inside(given.get("x"), given.get("y"))
+        if given.get("class_weight") is not None and isinstance(given["y"], Mapping) and len(self.call_labels) == 1:
+            given["y"] = given["y"].get(self.call_labels[0], given["y"])
+        return given
 
     def make_train_function(self, force: bool = False) -> Any:
         # Keras may leave this to the trace of the first step, where TensorFlow then keeps the initial values as well.
@@ -215,7 +217,7 @@ class TrainsOnOwnLosses(ModelHooks):
     def compute_loss(self, x=None, y=None, y_pred=None, sample_weight=None, training: bool = True):
         if has_compiled_loss(self):
             y = self._labels_or_inside(x, y)
-            y, y_pred = select_outputs(y, y_pred, self.class_outputs)
+            y, y_pred, sample_weight = select_outputs(y, y_pred, sample_weight, self.class_outputs)
             return super().compute_loss(x, y, y_pred, sample_weight, training=training)
         computed = y is None and sample_weight is None and isinstance(y_pred, ModelOutput) and bool(y_pred.losses)
         if computed:
@@ -242,7 +244,7 @@ class TrainsOnOwnLosses(ModelHooks):
 
     def compute_metrics(self, x, y, y_pred, sample_weight=None):
         y = self._labels_or_inside(x, y)
-        y, y_pred = select_outputs(y, y_pred, self.class_outputs)
+        y, y_pred, sample_weight = select_outputs(y, y_pred, sample_weight, self.class_outputs)
         return super().compute_metrics(x, y, y_pred, sample_weight)
 
     def _own_losses(self, x, y, y_pred, sample_weight, training: bool) -> dict[str, Loss]:
@@ -253,11 +255,6 @@ class TrainsOnOwnLosses(ModelHooks):
             raise ValueError(
                 f"The losses of {type(self).__name__} are computed from its outputs by name, got a "
                 f"{type(y_pred).__name__}: call it with return_dict=True, or give a loss in compile()."
-            )
-        if isinstance(sample_weight, (Mapping, list, tuple)):
-            raise ValueError(
-                f"sample_weight must be one tensor float[B] for the own losses of {type(self).__name__}, got a "
-                f"{type(sample_weight).__name__}; ignore single labels with -100."
             )
         return self.compute_losses(y_pred, label_tensors(labels), sample_weight, training)
 
@@ -295,23 +292,28 @@ def as_list(x) -> list:
     return list(x) if isinstance(x, (list, tuple)) else [x]
 
 
-def select_outputs(y, y_pred, class_outputs: dict[str, tuple[str, str]] | None = None):
+def select_outputs(y, y_pred, sample_weight=None, class_outputs: dict[str, tuple[str, str]] | None = None):
     """The outputs that `y` has entries for, as a plain dict; or the only output where `y` is a bare tensor.
 
     Where `y` holds the call's labels, those of `class_outputs` are given with their logits, under the names there.
+
+    Returns:
+        Labels, outputs and weights, of one structure.
     """
     if not isinstance(y_pred, ModelOutput) or y is None:
-        return y, y_pred
-    chosen = {name: y_pred[name] for name in y if name in y_pred} if isinstance(y, Mapping) else {}
-    if chosen:
-        return {name: y[name] for name in chosen}, chosen
+        return y, y_pred, sample_weight
     outputs = {name: value for name, value in y_pred.items() if name not in ("loss", *ENCODER_FIELDS)}
     if not isinstance(y, Mapping):
-        return y, next(iter(outputs.values())) if len(outputs) == 1 else outputs
-    if len(y) == len(outputs) == 1:  # the label's own name, such as {"labels": ...}
-        return next(iter(y.values())), next(iter(outputs.values()))
-    named = {label: each for label, each in (class_outputs or {}).items() if label in y and each[1] in outputs}
-    if named:
-        labels = {name: y[label] for label, (name, _) in named.items()}
-        return labels, {name: outputs[output] for name, output in named.values()}
-    return y, outputs
+        return y, next(iter(outputs.values())) if len(outputs) == 1 else outputs, sample_weight
+    named = {name: (name, name) for name in y if name in y_pred}
+    if not named and len(y) == len(outputs) == 1:  # the label's own name, such as {"labels": ...}
+        label = next(iter(y))
+        return y[label], next(iter(outputs.values())), weight_of(sample_weight, label)
+    if not named:
+        named = {label: each for label, each in (class_outputs or {}).items() if label in y and each[1] in outputs}
+    if not named:
+        return y, outputs, sample_weight
+    labels = {name: y[label] for label, (name, _) in named.items()}
+    weights = {name: weight_of(sample_weight, label) for label, (name, _) in named.items()}
+    chosen = {name: y_pred[output] for name, output in named.values()}
+    return labels, chosen, None if sample_weight is None else weights

@@ -49,7 +49,7 @@ def test_each_example_weighs_as_it_is_told_in_batches_of_any_size(model, size):
 def test_fit_takes_the_weighted_gradient(model):
     x, y = batch(model, EXAMPLES), labels(model, EXAMPLES)
     before = model.get_weights()
-    model.compile(keras.optimizers.SGD(0.1), run_eagerly=True)
+    model.compile(keras.optimizers.SGD(0.125), run_eagerly=True)
     model.fit(x, y, sample_weight=WEIGHTS, batch_size=EXAMPLES, verbose=0)
     after = model.get_weights()
     model.set_weights(before)
@@ -60,7 +60,7 @@ def test_fit_takes_the_weighted_gradient(model):
     variables = model.trainable_variables
     for variable, gradient in zip(variables, tape.gradient(loss, variables), strict=True):
         if gradient is not None:
-            variable.assign_sub(0.1 * tf.convert_to_tensor(gradient))
+            variable.assign_sub(0.125 * tf.convert_to_tensor(gradient))
     for one, other in zip(model.get_weights(), after, strict=True):
         np.testing.assert_allclose(one, other, rtol=1e-9, atol=1e-12)
     model.set_weights(before)
@@ -109,8 +109,19 @@ def test_weights_of_hidden_words():
     np.testing.assert_allclose(doubled, 2 * masked_word_loss(*tensors, words), rtol=TOLERANCE)
 
 
-@pytest.mark.parametrize("weights", [np.ones(2), {"ans": np.ones(3)}], ids=["shape", "dict"])
-def test_weights_of_another_form_are_refused(weights):
+@pytest.mark.parametrize("weights", [np.ones(2), np.ones((3, 4)), np.ones(())], ids=["number", "axes", "scalar"])
+def test_weights_of_another_shape_are_refused(weights):
     model = tiny_model(TFLxmertForPreTraining, **SMALL)
-    with pytest.raises(ValueError, match="sample_weight must"):
-        model.compute_loss(batch(model), labels(model), model(batch(model)), weights)
+    with pytest.raises(ValueError, match=r"sample_weight must have shape \[3\], one for each example, got"):
+        model.compute_loss(batch(model), {"ans": np.array([1, 0, 2])}, model(batch(model)), weights)
+
+
+def test_weights_by_the_names_of_labels():
+    model = tiny_model(TFLxmertForPreTraining, dtype="float64", **SMALL)
+    x, y = batch(model), labels(model)
+    output = model(**x)
+    once = model.compute_losses(output, y)
+    twice = model.compute_losses(output, y, {"ans": np.full(3, 2.0), "obj_labels": {"attr": (np.full(3, 2.0), None)}})
+    for name, loss in once.items():
+        factor = 2 if name in ("ans_loss", "attr_loss") else 1
+        np.testing.assert_allclose(twice[name].value, factor * loss.value, rtol=TOLERANCE)

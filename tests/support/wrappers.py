@@ -42,13 +42,6 @@ class Classifier(keras.Model):
 
 
 @registered
-class ByKeyword(Classifier):
-    def call(self, input_ids, visual_feats, visual_pos, training=False):
-        x = {"input_ids": input_ids, "visual_feats": visual_feats, "visual_pos": visual_pos}
-        return super().call(x, training=training)
-
-
-@registered
 class OverFrames(Classifier):
     """Several images of each example, one after the other."""
 
@@ -163,7 +156,6 @@ MAKERS = {
     "backbone": lambda: Classifier(backbone()),
     "task model": lambda: Classifier(qa()),
     "nested": lambda: Classifier(Classifier(backbone())),
-    "keywords": lambda: ByKeyword(backbone()),
     "frames": lambda: OverFrames(backbone()),
     "chain": lambda: Chain([backbone(), Features(), keras.layers.Dense(4)]),
     "sequential": lambda: keras.Sequential([backbone(), Features(), keras.layers.Dense(4)]),
@@ -184,7 +176,7 @@ def inputs_of(kind: str) -> dict[str, np.ndarray]:
 
 
 def answer(model, x) -> np.ndarray:
-    return ops.convert_to_numpy(features(model(**x) if isinstance(model, ByKeyword) else model(x)))
+    return ops.convert_to_numpy(features(model(x)))
 
 
 def built(kind: str, x: dict) -> keras.Model:
@@ -231,12 +223,12 @@ def differences(directory: Path) -> dict[str, float]:
         again.load_weights(folder / "model.weights.h5")
         answers = {"keras": answer(keras.saving.load_model(folder / "model.keras"), x), "weights": answer(again, x)}
         if (folder / "exported").exists():
-            answers["exported"] = served(folder / "exported", x, kind)
+            answers["exported"] = served(folder / "exported", x)
         found |= {f"{kind}, {name}": float(np.abs(got - wanted).max()) for name, got in answers.items()}
     return found
 
 
-def served(directory: Path, x: dict, kind: str) -> np.ndarray:
+def served(directory: Path, x: dict) -> np.ndarray:
     import tensorflow as tf
 
     loaded = tf.saved_model.load(directory)
@@ -245,7 +237,7 @@ def served(directory: Path, x: dict, kind: str) -> np.ndarray:
     by_name = {spec.name: spec.dtype for spec in wanted}
     dtypes = by_name if set(x) <= set(by_name) else dict(zip(sorted(x), (spec.dtype for spec in wanted), strict=False))
     tensors = {name: tf.cast(value, dtypes[name]) for name, value in x.items()}
-    return features(serve(**tensors) if kind == "keywords" else serve(tensors)).numpy()
+    return features(serve(tensors)).numpy()
 
 
 if __name__ == "__main__":
