@@ -45,6 +45,8 @@ class CountedChecks(keras.metrics.Metric):
 
     def raise_broken(self) -> None:
         """Raises a ValueError with the first rule that was broken and the first value that did, if any was."""
+        if not self.rules:  # no step counts, and a device need not wait
+            return
         broken = ops.convert_to_numpy(self.broken)
         for rule, number in self.rules.items():
             if broken[number]:

@@ -142,9 +142,12 @@ class TrainsOnOwnLosses(ModelHooks):
 
     def get_metrics_result(self) -> dict:
         results = super().get_metrics_result()
-        # A loss that a subclass computes itself is what Keras has kept of it.
-        is_own = not has_compiled_loss(self) and not self._overrides("call", "compute_loss", "train_step")
-        return {**results, **self.own_metrics.results()} if is_own and self.own_metrics.used else results
+        if has_compiled_loss(self) or not self.own_metrics.used:
+            return results
+        own = self.own_metrics.results()
+        if self._overrides("call", "compute_loss", "train_step"):
+            del own["loss"]  # of what a subclass makes of the loss Keras keeps the mean
+        return {**results, **own}
 
     def _overrides(self, *names: str) -> bool:
         """Whether a subclass outside this package has any of these methods of its own."""
@@ -155,11 +158,13 @@ class TrainsOnOwnLosses(ModelHooks):
     # Training and evaluating
 
     def fit(self, *args: Any, **kwargs: Any) -> keras.callbacks.History:
+        """As Keras'; stops at labels, ids and masks out of range with a ValueError or TensorFlow's own error."""
         given = self._with_labels(inspect.signature(keras.Model.fit).bind(self, *args, **kwargs).arguments)
         given["callbacks"] = self._with_callbacks(given.get("callbacks"), self.choose_compilation)
         return super().fit(**given)
 
     def evaluate(self, *args: Any, **kwargs: Any) -> Any:
+        """As Keras'; stops as `fit` does."""
         given = self._with_labels(inspect.signature(keras.Model.evaluate).bind(self, *args, **kwargs).arguments)
         given |= given.pop("kwargs", {})  # what Keras' `fit` gives besides
         given["callbacks"] = self._with_callbacks(given.get("callbacks"))
