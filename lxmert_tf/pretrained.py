@@ -13,9 +13,11 @@ from conversion.models import assign, state_dict, variables_by_path
 from conversion.names import rows
 from conversion.source import open_source
 from conversion.writers import write_checkpoint
+from lxmert_tf.added_layers import build_configs, build_layers
 from lxmert_tf.configuration import LxmertConfig
+from lxmert_tf.exported import Exported
 from lxmert_tf.input_table import SIGNATURE_INPUTS, TABLE
-from lxmert_tf.keras_private import allow_any_positional, mark_called, register_node, replace_weight
+from lxmert_tf.keras_private import allow_any_positional, build_at_init, register_node, replace_weight, sublayers
 from lxmert_tf.layers.attention import score_dtype
 from lxmert_tf.layers.primitives import truncated_normal
 from lxmert_tf.losses import Loss
@@ -25,6 +27,7 @@ from lxmert_tf.outputs import (
     TFLxmertForQuestionAnsweringOutput,
     TFLxmertForVisualReasoningOutput,
     TFLxmertModelOutput,
+    outputs_are_named,
 )
 
 _Model = TypeVar("_Model", bound="TFLxmertPreTrainedModel")
@@ -60,6 +63,7 @@ class TFLxmertPreTrainedModel(keras.Model):
     task: str
     answers: str | None = None
     num_images = 1
+    _own_layers = 0
 
     def __init__(self, config: LxmertConfig, nested: bool = False, initializer: Any = None, **kwargs: Any):
         if not isinstance(config, LxmertConfig):
@@ -84,21 +88,42 @@ class TFLxmertPreTrainedModel(keras.Model):
 
     def build_root(self) -> None:
         if not self.nested:
-            self.build()
+            build_at_init(self, self.build_layers, is_built=type(self).build is TFLxmertPreTrainedModel.build)
+        self._own_layers = len(sublayers(self))
+
+    def added_layers(self) -> list[keras.layers.Layer]:
+        """The layers that a subclass has after those of the constructor."""
+        return sublayers(self)[self._own_layers :] if self._own_layers else []
+
+    @property
+    def built(self) -> bool:
+        """Whether all weights exist, also those of layers that a subclass adds; if not, Keras builds it at loading."""
+        return self._is_built and all(layer.built for layer in self.added_layers())
+
+    @built.setter
+    def built(self, value: bool) -> None:
+        self._is_built = value
 
     def build(self, input_shape: Any = None) -> None:
-        if not self.built:
+        if not self.get_backbone().embeddings.built:
             self.build_layers()
 
+    def get_build_config(self) -> dict | None:
+        """Of the layers that a subclass adds; the constructor builds the others."""
+        return {"model": super().get_build_config(), "layers": build_configs(self.added_layers())}
+
     def build_from_config(self, config: dict) -> None:
-        """Nothing to do: the constructor has built the model."""
+        if type(self).build is not TFLxmertPreTrainedModel.build and config.get("model"):
+            super().build_from_config(config["model"])
+        build_layers(self.added_layers(), config.get("layers", []))
 
     def switch(self, name: str, value: bool | None) -> bool:
         """A call's switch, or the config's where the call leaves it open."""
         return getattr(self.config, name) if value is None else value
 
     def format_output(self, output: _Output, return_dict: bool | None) -> _Output | tuple:
-        return output if self.switch("return_dict", return_dict) else output.to_tuple()
+        named = self.switch("return_dict", return_dict) or (return_dict is None and outputs_are_named())
+        return output if named else output.to_tuple()
 
     @staticmethod
     def assemble_output(output: _Output, encoded: ModelOutput, losses: dict[str, Loss]) -> _Output:
@@ -107,7 +132,7 @@ class TFLxmertPreTrainedModel(keras.Model):
         values = {name: loss.value for name, loss in losses.items()}
         total = {"loss": sum(values.values())} if losses else {}
         counts = {name: loss.count for name, loss in losses.items()}
-        return type(output)({**total, **output, **tail}, losses=values, counts=counts)
+        return type(output)({**total, **output, **tail}, losses=values, counts=counts, encoded=output.encoded)
 
     # Saving and loading
 
@@ -221,10 +246,13 @@ class TFLxmertPreTrainedModel(keras.Model):
         input_signature: list | None = None,
         **kwargs: Any,
     ) -> None:
-        """Exports for inference, by default with `input_signature()`: named inputs and outputs, dynamic sizes."""
-        mark_called(self)
+        """Exports for inference, by default with `input_signature()`: named inputs and outputs, dynamic sizes.
+
+        Hidden states and attentions, of models whose config has them among the outputs, are one tensor for all layers,
+        float[B, L, ...]; float[B, 2, L, ...] with two images.
+        """
         signature = [self.input_signature()] if input_signature is None else input_signature
-        super().export(filepath, format=format, verbose=verbose, input_signature=signature, **kwargs)
+        Exported(self).export(filepath, format=format, verbose=verbose, input_signature=signature, **kwargs)
 
     # Sizes
 

@@ -6,7 +6,7 @@ from keras import ops
 
 from lxmert_tf.configuration import LxmertConfig
 from lxmert_tf.layers.primitives import Block, activation, dense, gelu, join_rows, layer_norm, matmul
-from lxmert_tf.losses import IGNORE_INDEX, Loss, class_ids, masked_word_loss, match_shape
+from lxmert_tf.losses import IGNORE_INDEX, Loss, class_ids, masked_word_loss, match_shape, weighted
 
 
 class LxmertPooler(Block):
@@ -59,12 +59,18 @@ class LxmertLMPredictionHead(Block):
         table = ops.transpose(ops.cast(word_embeddings, self.compute_dtype))
         return matmul(self.transform(hidden_states), table) + ops.cast(self.bias, self.compute_dtype)
 
-    def loss(self, hidden_states, word_embeddings, labels) -> Loss:
-        """`cross_entropy` of what `call` returns and labels int[B, T], for less where few of them are not -100."""
+    def loss(self, hidden_states, word_embeddings, labels, sample_weight=None) -> Loss:
+        """`cross_entropy` of what `call` returns and labels int[B, T], for less where few of them are not -100.
+
+        `sample_weight` is float[B] or float[B, T], as there.
+        """
         dtype, hidden, labels = self.compute_dtype, self.transform(hidden_states), class_ids(labels)
         labels = match_shape(labels, hidden[..., 0])
         table, bias = ops.cast(word_embeddings, dtype), ops.cast(self.bias, dtype)
-        value = masked_word_loss(join_rows(hidden)[0], table, bias, ops.reshape(labels, (-1,)))
+        if sample_weight is not None:
+            wide = "float64" if dtype == "float64" else "float32"
+            sample_weight = ops.reshape(weighted(ops.ones_like(hidden[..., 0], wide), sample_weight), (-1,))
+        value = masked_word_loss(join_rows(hidden)[0], table, bias, ops.reshape(labels, (-1,)), sample_weight)
         return Loss(value, ops.sum(ops.cast(ops.not_equal(labels, IGNORE_INDEX), "int32")))
 
 

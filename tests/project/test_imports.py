@@ -26,7 +26,8 @@ LAZY = {  # may import PyTorch or TensorFlow inside a function, because it
 # The house from the ground up; a module imports its own floor and those below. CONTRIBUTING.md draws it.
 GROUND = "registration lazy locks files hub answers tasks configuration input_table outputs tokenization"
 GROUND += " command_line versions"
-CORE = "backend keras_private losses layers inputs shortcuts metrics optimizers train_step pretrained modeling"
+CORE = "backend keras_private checks compilation added_layers exported losses layers inputs shortcuts metrics"
+CORE += " optimizers train_step pretrained modeling"
 DOOR = "report names tensors compare copies matching readers writers formats models source"
 CHECKPOINTS = "plan destination convert answers load inspect diff run_models verify"
 FLOORS = (
