@@ -30,6 +30,7 @@ from lxmert_tf.layers.quantization import (
     is_adapted,
     is_integer,
     merged_weight,
+    old_objects_kept,
     quantize_layers,
     quantized_layers,
     weight_name,
@@ -157,6 +158,11 @@ class TFLxmertPreTrainedModel(keras.Model):
             name: keras.KerasTensor(shape, TABLE[name].dtype) for name, shape in named.items() if shape is not None
         }
         return keras.tree.map_structure(lambda spec: spec.shape, self.compute_output_spec(inputs))
+
+    def quantize(self, mode: str | None = None, **kwargs: Any) -> None:
+        """As Keras': every dense layer and embedding in "int8", "int4" or "float8"; see there for the arguments."""
+        with old_objects_kept():
+            super().quantize(mode, **kwargs)
 
     def quantized_call(self, *args: Any, **kwargs: Any) -> Any:
         """As `call`: a quantized policy is for the layers inside."""

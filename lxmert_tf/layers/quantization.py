@@ -1,5 +1,8 @@
 """What LoRA, `quantize` and quantized dtype policies find in layers: the weights that these compute with, as floats."""
 
+import gc
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import keras
@@ -100,8 +103,22 @@ def quantized_layers(model: keras.Model) -> dict[str, dict]:
 
 def quantize_layers(model: keras.Model, quantized: dict[str, dict]) -> None:
     """Quantizes those layers of a model that `quantized_layers` names, but for those that its dtype policy has."""
-    for layer in filter(has_weight, flat_layers(model)):
-        how = quantized.get(layer.path.removeprefix(f"{model.path}/"))
-        if how and not layer.quantization_mode:
-            config = keras.saving.deserialize_keras_object(how["config"])
-            layer.quantize(how["mode"], **({"config": config} if config else {}))
+    with old_objects_kept():
+        for layer in filter(has_weight, flat_layers(model)):
+            how = quantized.get(layer.path.removeprefix(f"{model.path}/"))
+            if how and not layer.quantization_mode:
+                config = keras.saving.deserialize_keras_object(how["config"])
+                layer.quantize(how["mode"], **({"config": config} if config else {}))
+
+
+@contextmanager
+def old_objects_kept() -> Iterator[None]:
+    """Keras collects garbage for each layer that it quantizes, of which here only what is new is looked through.
+
+    With TensorFlow in memory that takes a third of a second for each layer otherwise.
+    """
+    gc.freeze()
+    try:
+        yield
+    finally:
+        gc.unfreeze()

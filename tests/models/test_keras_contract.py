@@ -3,7 +3,9 @@
 `make backends` runs this file under PyTorch, and under JAX in an environment without TensorFlow.
 """
 
+import gc
 import json
+from functools import cache
 
 import keras
 import numpy as np
@@ -13,7 +15,8 @@ from support.models import MODELS, batch, flat, labels, tiny_config, tiny_model
 from lxmert_tf.layers import attention, embeddings, heads, primitives, transformer
 
 POLICIES = ("float32", "float64", "mixed_bfloat16", "mixed_float16", "bfloat16", "float16")
-MODES = ("int8", "int4", "float8")
+TOLERANCES = {"float64": 1e-12, "float32": 1e-5, "float16": 0.03, "bfloat16": 0.2}
+MODES = {"int8": 0.05, "int4": 0.7, "float8": 0.2}  # and how far logits may be off, of the largest
 CONFIG = tiny_config(l_layers=1)
 
 rng = np.random.default_rng(0)
@@ -58,11 +61,25 @@ every_policy = pytest.mark.parametrize("policy", POLICIES)
 no_float8_tables = pytest.mark.filterwarnings("ignore:Invalid quantization mode. Expected one of:UserWarning")
 
 
+@pytest.fixture(autouse=True, scope="module")
+def no_old_garbage():
+    """Keras collects garbage for every layer that it quantizes: only what is new here is looked through."""
+    gc.freeze()
+    yield
+    gc.unfreeze()
+
+
 def make(layer_class, dtype=None) -> keras.layers.Layer:
     """A built layer with random weights."""
     layer = layer_class(dtype=dtype, **LAYERS[layer_class][0])
-    layer(*inputs_of(layer_class, dtype))
+    layer.build(LAYERS[layer_class][1][0].shape)
     return filled(layer)
+
+
+@cache
+def exact(layer_class) -> list[np.ndarray]:
+    """What it computes in float64."""
+    return arrays(make(layer_class, "float64")(*inputs_of(layer_class, "float64")))
 
 
 def filled(layer, seed: int = 0):
@@ -81,7 +98,7 @@ def inputs_of(layer_class, dtype=None) -> list:
 
 
 def arrays(output) -> list[np.ndarray]:
-    """All tensors of an output; half precision as float32."""
+    """All tensors of an output in float64."""
     tensors = keras.tree.flatten(output)
     return [keras.ops.convert_to_numpy(keras.ops.cast(each, "float64")) for each in tensors]
 
@@ -125,9 +142,7 @@ def test_a_layer_computes_in_its_policy(layer_class, policy):
         policy.compute_dtype
     }
     assert {keras.backend.standardize_dtype(each.dtype) for each in layer.weights} <= {policy.variable_dtype}
-    exact = make(layer_class, "float64")
-    tolerance = {"float64": 1e-12, "float32": 1e-5, "float16": 0.03, "bfloat16": 0.2}[policy.compute_dtype]
-    assert_close(output, exact(*inputs_of(layer_class, "float64")), tolerance)
+    assert_close(output, exact(layer_class), TOLERANCES[policy.compute_dtype])
 
 
 @every_layer
@@ -173,17 +188,13 @@ def test_lora_adds_the_product_of_its_factors(layer_class):
     assert_close(layer(*inputs), merged(*inputs), 1e-6)  # the factors and their product are float32
 
 
-@no_float8_tables
-@pytest.mark.parametrize("mode", MODES)
 @every_layer
-def test_a_quantized_layer_computes_nearly_the_same(layer_class, mode):
-    layer, inputs = make(layer_class), inputs_of(layer_class)
-    exact = layer(*inputs)
+def test_a_layer_in_int8_computes_nearly_the_same(layer_class):
+    layer = make(layer_class)
     for each in weighted(layer):
-        if not (mode == "float8" and isinstance(each, keras.layers.Embedding)):
-            each.quantize(mode)
-            assert each.quantization_mode == mode
-    assert_close(layer(*inputs), exact, {"int8": 0.03, "int4": 0.35, "float8": 0.1}[mode])
+        each.quantize("int8")
+        assert each.quantization_mode == "int8"
+    assert_close(layer(*inputs_of(layer_class)), exact(layer_class), 0.03)
 
 
 # Models
@@ -211,11 +222,9 @@ def test_a_model_computes_in_its_policy(model_class, policy):
 def test_a_model_knows_its_output_shape(model_class):
     model = tiny_model(model_class)
     inputs = batch(model)
-    output = model(inputs)
-    found = model.compute_output_shape({name: value.shape for name, value in inputs.items()})
-    assert type(found) is type(output) and found.to_tuple() == shapes(output.to_tuple())
-    free = model.compute_output_shape([(None, *value.shape[1:]) for value in inputs.values()])
-    assert free.to_tuple() == tuple((None, *value.shape[1:]) for value in output.to_tuple())
+    output = model(inputs).to_tuple()
+    found = model.compute_output_shape({name: (None, *value.shape[1:]) for name, value in inputs.items()})
+    assert found.to_tuple() == tuple((None, *value.shape[1:]) for value in output)
 
 
 @every_model
@@ -233,7 +242,7 @@ def test_a_model_is_saved_and_loaded(model_class, name, tmp_path):
 
 
 def test_a_frozen_backbone_stays_as_it_is():
-    model = tiny_model()
+    model = tiny_model(l_layers=1)
     model.lxmert.trainable = False
     before = [np.array(each) for each in model.get_weights()]
     model.compile(keras.optimizers.SGD(0.1), jit_compile=False)
@@ -256,7 +265,7 @@ def test_a_model_with_lora_is_saved_as_it_computes(model_class, tmp_path):
 
 
 def test_lora_trains_its_factors_only():
-    model = tiny_model()
+    model = tiny_model(l_layers=1)
     for layer in weighted(model):
         layer.enable_lora(2)
     before = [np.array(each) for each in model.get_weights()]
@@ -270,16 +279,18 @@ def test_lora_trains_its_factors_only():
 
 
 @no_float8_tables
-@pytest.mark.parametrize("mode", MODES)
-@every_model
+@pytest.mark.parametrize(
+    ("model_class", "mode"),
+    [*((each, "int8") for each in MODELS), (MODELS[2], "int4"), (MODELS[2], "float8")],
+    ids=lambda each: each if isinstance(each, str) else each.__name__,
+)
 def test_a_quantized_model_is_saved_as_it_is(model_class, mode, tmp_path):
-    model = tiny_model(model_class, initializer_range=0.02)
-    exact = model(batch(model))
+    model = tiny_model(model_class)
+    exact = flat(model(batch(model)))
     model.quantize(mode)
     assert {each.quantization_mode for each in weighted(model) if isinstance(each, keras.layers.Dense)} == {mode}
     for name, value in flat(model(batch(model))).items():
-        error = np.abs(value - flat(exact)[name]).max() / np.abs(flat(exact)[name]).max()
-        assert error < {"int8": 0.05, "int4": 0.7, "float8": 0.2}[mode], name
+        assert np.abs(value - exact[name]).max() < MODES[mode] * np.abs(exact[name]).max(), name
     model.save(tmp_path / "model.keras")
     loaded = keras.saving.load_model(tmp_path / "model.keras")
     assert [each.dtype for each in loaded.weights] == [each.dtype for each in model.weights]
