@@ -3,7 +3,6 @@
 `make backends` runs this file under PyTorch, and under JAX in an environment without TensorFlow.
 """
 
-import gc
 import json
 from functools import cache
 
@@ -13,6 +12,7 @@ import pytest
 from support.models import MODELS, batch, flat, labels, tiny_config, tiny_model
 
 from lxmert_tf.layers import attention, embeddings, heads, primitives, transformer
+from lxmert_tf.layers.quantization import old_objects_kept
 
 POLICIES = ("float32", "float64", "mixed_bfloat16", "mixed_float16", "bfloat16", "float16")
 TOLERANCES = {"float64": 1e-12, "float32": 1e-5, "float16": 0.03, "bfloat16": 0.2}
@@ -61,14 +61,6 @@ every_policy = pytest.mark.parametrize("policy", POLICIES)
 no_float8_tables = pytest.mark.filterwarnings("ignore:Invalid quantization mode. Expected one of:UserWarning")
 
 
-@pytest.fixture(autouse=True, scope="module")
-def no_old_garbage():
-    """Keras collects garbage for every layer that it quantizes: only what is new here is looked through."""
-    gc.freeze()
-    yield
-    gc.unfreeze()
-
-
 def make(layer_class, dtype=None) -> keras.layers.Layer:
     """A built layer with random weights."""
     layer = layer_class(dtype=dtype, **LAYERS[layer_class][0])
@@ -99,8 +91,7 @@ def inputs_of(layer_class, dtype=None) -> list:
 
 def arrays(output) -> list[np.ndarray]:
     """All tensors of an output in float64."""
-    tensors = keras.tree.flatten(output)
-    return [keras.ops.convert_to_numpy(keras.ops.cast(each, "float64")) for each in tensors]
+    return [keras.ops.convert_to_numpy(each).astype("float64") for each in keras.tree.flatten(output)]
 
 
 def assert_close(one, other, tolerance: float) -> None:
@@ -191,9 +182,10 @@ def test_lora_adds_the_product_of_its_factors(layer_class):
 @every_layer
 def test_a_layer_in_int8_computes_nearly_the_same(layer_class):
     layer = make(layer_class)
-    for each in weighted(layer):
-        each.quantize("int8")
-        assert each.quantization_mode == "int8"
+    with old_objects_kept():
+        for each in weighted(layer):
+            each.quantize("int8")
+            assert each.quantization_mode == "int8"
     assert_close(layer(*inputs_of(layer_class)), exact(layer_class), 0.03)
 
 
