@@ -11,7 +11,7 @@ PEERS := $(patsubst requirements-%.txt,%,$(notdir $(wildcard tests/upstream/requ
 UPSTREAM := $(patsubst tests/upstream/requirements-%.txt,.venv-%/.installed,$(wildcard tests/upstream/requirements-*.txt))
 BENCHMARKS ?= $(filter-out common,$(basename $(notdir $(wildcard benchmarks/*.py))))
 
-.PHONY: demo test slow versions interop bench lint format
+.PHONY: demo test slow versions backends interop bench lint format
 
 demo: $(STAMP)
 	$(BIN)/lxmert-tf demo --output demo --overwrite
@@ -26,6 +26,12 @@ slow: $(STAMP)
 versions:
 	tests/versions/run.sh 3.10 lowest .venv-lowest
 	tests/versions/run.sh 3.13 highest .venv-highest
+
+# What Keras' users expect of any layer and model, on the other backends.
+backends: $(STAMP) .venv-jax/.installed
+	KERAS_BACKEND=torch $(BIN)/python -m pytest -n 2 tests/models/test_keras_contract.py $(PYTEST_FLAGS)
+	KERAS_BACKEND=jax JAX_ENABLE_X64=1 JAX_DISABLE_MOST_OPTIMIZATIONS=1 \
+		.venv-jax/bin/python -m pytest -n 2 tests/models/test_keras_contract.py $(PYTEST_FLAGS)
 
 interop: $(STAMP) $(UPSTREAM)
 	$(BIN)/python -m tests.upstream.run --write $(UPSTREAM:.installed=bin/python)
@@ -57,4 +63,7 @@ endef
 	$(install-peer)
 
 .venv-%/.installed: benchmarks/requirements-%.txt
+	$(install-peer)
+
+.venv-%/.installed: tests/backends/requirements-%.txt
 	$(install-peer)

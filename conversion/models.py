@@ -38,10 +38,14 @@ def variables_by_path(model: Any) -> dict[str, Any]:
 
 
 def state_dict(model: Any) -> dict[str, np.ndarray]:
-    """A Keras model's weights by upstream's PyTorch names and in PyTorch layout, in the variables' dtype."""
-    variables = variables_by_path(model)
+    """A Keras model's weights by upstream's PyTorch names and in PyTorch layout, in the variables' dtype.
+
+    They are those that the layers compute with: LoRA is merged, quantized kernels and tables are scaled back to floats.
+    """
+    variables, merged = variables_by_path(model), model.merged_weights()
+    values = {path: merged.get(variable.path, variable) for path, variable in variables.items()}
     return {
-        row.torch: LAYOUTS[row.layout].inverse(np.asarray(variables[row.keras]))
+        row.torch: LAYOUTS[row.layout].inverse(np.asarray(values[row.keras]))
         for row in rows(model.config, task_of_model(model))
     }
 
@@ -89,7 +93,12 @@ def assign(model: Any, checkpoint: Checkpoint, ignore_mismatched_sizes: bool = F
 
 
 def assign_rows(model: Any, table: list[Row], tensors: Tensors) -> None:
-    """Assigns these rows of the table of names, each cast to its variable's dtype."""
+    """Assigns these rows of the table of names, each cast to its variable's dtype.
+
+    Raises:
+        ValueError: the model is quantized.
+    """
+    model.prepare_loading()
     variables = variables_by_path(model)
     for row in table:
         variable = variables[row.keras]

@@ -261,6 +261,11 @@ def _read_h5(file: h5py.File, path: Path, data: np.ndarray) -> Content:
                 raise ValueError(f"its dataset {name} lies in another file, which is refused")
             if item.shape is None or item.dtype.kind not in "fiubV" or item.dtype.fields or item.dtype.subdtype:
                 raise ValueError(f"its dataset {name} must hold numbers, got {item.dtype}")
+            if item.dtype == np.int8:  # Keras has no other use for it
+                raise ValueError(
+                    "it holds a quantized model: load it with keras.saving.load_model, and its save_pretrained writes "
+                    "the weights as floats"
+                )
             _check_expansion(f"its dataset {name}", item.nbytes, item.id.get_storage_size())
             datasets[name] = item
 

@@ -117,6 +117,15 @@ def flat_layers(layer: keras.layers.Layer) -> list[keras.layers.Layer]:
     return list(layer._flatten_layers())
 
 
+# Where Keras keeps the weight that LoRA and quantization leave behind a property of the public name
+_STORED = {"kernel": "_kernel", "embeddings": "_embeddings"}
+
+
+def stored_variable(layer: keras.layers.Layer, attribute: str) -> keras.Variable:
+    """The variable behind an attribute of a built layer: of "kernel" and "embeddings" without LoRA, as quantized."""
+    return getattr(layer, _private(layer, attribute))
+
+
 def replace_weight(
     layer: keras.layers.Layer, attribute: str, add: Callable[[keras.Variable], keras.Variable]
 ) -> keras.Variable:
@@ -127,15 +136,19 @@ def replace_weight(
         attribute: "kernel", "bias" or another attribute that holds the variable.
         add: the old variable -> the new one, by `layer.add_weight`.
     """
-    private = f"_{attribute}" if isinstance(layer, keras.layers.Dense) and attribute == "kernel" else attribute
-    old = getattr(layer, private)
+    old = stored_variable(layer, attribute)
     layer._tracker.unlock()
     layer._untrack_variable(old)
     with layer._open_name_scope():
         new = add(old)
     layer._tracker.lock()
-    setattr(layer, private, new)
+    setattr(layer, _private(layer, attribute), new)
     return new
+
+
+def _private(layer: keras.layers.Layer, attribute: str) -> str:
+    private = _STORED.get(attribute, attribute)
+    return private if hasattr(layer, private) else attribute
 
 
 # Optimizers

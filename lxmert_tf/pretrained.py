@@ -2,11 +2,12 @@
 
 import copy
 import os
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any, TypeVar
 
 import keras
+import numpy as np
 from keras import ops
 
 from conversion.models import assign, state_dict, variables_by_path
@@ -16,10 +17,27 @@ from conversion.writers import write_checkpoint
 from lxmert_tf.added_layers import build_configs, build_layers
 from lxmert_tf.configuration import LxmertConfig
 from lxmert_tf.exported import Exported
-from lxmert_tf.input_table import SIGNATURE_INPUTS, TABLE
-from lxmert_tf.keras_private import allow_any_positional, build_at_init, register_node, replace_weight, sublayers
+from lxmert_tf.input_table import INPUTS, SIGNATURE_INPUTS, TABLE
+from lxmert_tf.keras_private import (
+    allow_any_positional,
+    build_at_init,
+    flat_layers,
+    register_node,
+    replace_weight,
+    stored_variable,
+    sublayers,
+)
 from lxmert_tf.layers.attention import score_dtype
 from lxmert_tf.layers.primitives import truncated_normal
+from lxmert_tf.layers.quantization import (
+    is_adapted,
+    is_integer,
+    merged_weight,
+    old_objects_kept,
+    quantize_layers,
+    quantized_layers,
+    weight_name,
+)
 from lxmert_tf.losses import Loss
 from lxmert_tf.outputs import (
     ModelOutput,
@@ -138,12 +156,70 @@ class TFLxmertPreTrainedModel(keras.Model):
 
     def get_config(self) -> dict:
         policy = keras.saving.serialize_keras_object(self.dtype_policy)
-        return {"config": self.config.to_dict(), "name": self.name, "trainable": self.trainable, "dtype": policy}
+        own = {"config": self.config.to_dict(), "name": self.name, "trainable": self.trainable, "dtype": policy}
+        quantized = quantized_layers(self)
+        return {**own, "quantized": quantized} if quantized else own
 
     @classmethod
     def from_config(cls: type[_Model], config: dict, custom_objects: dict | None = None) -> _Model:
         config = dict(config)
-        return cls(LxmertConfig.from_dict(config.pop("config")), **config)
+        quantized = config.pop("quantized", {})
+        model = cls(LxmertConfig.from_dict(config.pop("config")), **config)
+        quantize_layers(model, quantized)
+        return model
+
+    def compute_output_spec(self, *args: Any, **kwargs: Any) -> Any:
+        """As of any layer without `compute_output_shape`: what `call` makes of symbolic inputs."""
+        return keras.Operation.compute_output_spec(self, *args, **kwargs)
+
+    def compute_output_shape(self, *input_shapes: Any) -> Any:
+        """The shapes of what `call` returns, in the same structure.
+
+        Args:
+            input_shapes: the inputs' shapes: a dict by name, a list in the call's order, or one after the other.
+        """
+        shapes = input_shapes[0] if len(input_shapes) == 1 else input_shapes
+        named = shapes if isinstance(shapes, Mapping) else dict(zip(INPUTS, shapes, strict=False))
+        inputs = {
+            name: keras.KerasTensor(shape, TABLE[name].dtype) for name, shape in named.items() if shape is not None
+        }
+        return keras.tree.map_structure(lambda spec: spec.shape, self.compute_output_spec(inputs))
+
+    def quantize(self, mode: str | None = None, **kwargs: Any) -> None:
+        """As Keras': every dense layer and embedding in "int8", "int4" or "float8"; see there for the arguments."""
+        with old_objects_kept():
+            super().quantize(mode, **kwargs)
+
+    def quantized_call(self, *args: Any, **kwargs: Any) -> Any:
+        """As `call`: a quantized policy is for the layers inside."""
+        return self.call(*args, **kwargs)
+
+    def merged_weights(self) -> dict[str, np.ndarray]:
+        """What layers with LoRA and quantized ones compute with, by the path of the variable that holds another weight.
+
+        In the variables' dtype: LoRA is added, integers are scaled back.
+
+        Raises:
+            ValueError: a layer is quantized in another way than "int8", "int4" and "float8".
+        """
+        return {
+            stored_variable(layer, weight_name(layer)).path: ops.convert_to_numpy(merged_weight(layer))
+            for layer in flat_layers(self)
+            if is_adapted(layer)
+        }
+
+    def prepare_loading(self) -> None:
+        """Before other weights are assigned: LoRA adds nothing to them until it is trained again.
+
+        Raises:
+            ValueError: a layer is quantized.
+        """
+        adapted = [layer for layer in flat_layers(self) if is_adapted(layer)]
+        for layer in adapted:
+            _refuse_quantized(layer, "Load the weights")
+        for layer in adapted:
+            factor = getattr(layer, f"lora_{weight_name(layer)}_b")
+            factor.assign(ops.zeros_like(factor))
 
     @classmethod
     def from_pretrained(
@@ -267,8 +343,11 @@ class TFLxmertPreTrainedModel(keras.Model):
         """
         layer = self.get_input_embeddings()
         _check_size("new_num_tokens", new_num_tokens)
-        self.config.vocab_size = layer.rows = new_num_tokens
-        resize(layer, "weight", new_num_tokens, truncated_normal(self.config))
+        _refuse_quantized(layer, "Resize")
+        self.config.vocab_size = layer.input_dim = new_num_tokens
+        resize(layer, "embeddings", new_num_tokens, truncated_normal(self.config))
+        if layer.lora_enabled:
+            resize(layer, "lora_embeddings_a", new_num_tokens, "zeros")
         if hasattr(self, "cls"):
             resize(self.cls.predictions, "bias", new_num_tokens, "zeros")
         self._forget_compiled_functions()
@@ -287,9 +366,12 @@ class TFLxmertPreTrainedModel(keras.Model):
         if layer is None:
             raise ValueError(f"{type(self).__name__} has no answers to resize.")
         _check_size("num_labels", num_labels)
+        _refuse_quantized(layer, "Resize")
         self.config.resize_answers(num_labels)
         layer.units = num_labels
         resize(layer, "kernel", num_labels, truncated_normal(self.config), axis=1)
+        if layer.lora_enabled:
+            resize(layer, "lora_kernel_b", num_labels, "zeros", axis=1)
         resize(layer, "bias", num_labels, "zeros")
         self._forget_compiled_functions()
         return layer
@@ -315,13 +397,19 @@ def resize(layer: keras.layers.Layer, attribute: str, size: int, fresh_initializ
     def add(old: keras.Variable) -> keras.Variable:
         shape = list(old.shape)
         shape[axis] = size
-        new = layer.add_weight(name=old.name, shape=shape, initializer=fresh_initializer)
+        new = layer.add_weight(name=old.name, shape=shape, initializer=fresh_initializer, dtype=old.dtype)
+        new.trainable = old.trainable
         kept = ops.split(ops.convert_to_tensor(old), [min(size, old.shape[axis])], axis=axis)[0]
         fresh = ops.split(ops.convert_to_tensor(new), [kept.shape[axis]], axis=axis)[1]
         new.assign(ops.concatenate([kept, fresh], axis=axis))
         return new
 
     replace_weight(layer, attribute, add)
+
+
+def _refuse_quantized(layer: keras.layers.Layer, what: str) -> None:
+    if is_integer(layer):
+        raise ValueError(f"{layer.path} is quantized to {layer.quantization_mode}. {what} first, then quantize.")
 
 
 def _check_size(name: str, value) -> None:

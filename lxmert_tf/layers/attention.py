@@ -2,6 +2,7 @@
 
 from typing import Any
 
+import keras
 from keras import ops
 
 from lxmert_tf.configuration import LxmertConfig
@@ -38,6 +39,7 @@ def softmax(scores):
     return ops.ones_like(scores) if scores.shape[-1] == 1 else ops.softmax(scores, axis=-1)
 
 
+@keras.saving.register_keras_serializable("lxmert_tf")
 class LxmertAttention(Block):
     """Multi-head scaled dot-product attention. Upstream: `LxmertAttention`; paper section 2.2."""
 
@@ -99,6 +101,7 @@ class LxmertAttention(Block):
         return ops.transpose(heads, (0, 2, 1, 3))
 
 
+@keras.saving.register_keras_serializable("lxmert_tf")
 class LxmertAttentionOutput(Block):
     """Dense, dropout, residual, normalisation. Upstream: `LxmertAttentionOutput`."""
 
@@ -123,6 +126,7 @@ class LxmertAttentionOutput(Block):
         return on_rows(add, hidden_states, residual)
 
 
+@keras.saving.register_keras_serializable("lxmert_tf")
 class LxmertSelfAttentionLayer(Block):
     """A stream attends to itself. Upstream: `LxmertSelfAttentionLayer`."""
 
@@ -147,6 +151,7 @@ class LxmertSelfAttentionLayer(Block):
         return self.output_layer(attended, first, training=training)
 
 
+@keras.saving.register_keras_serializable("lxmert_tf")
 class LxmertCrossAttentionLayer(Block):
     """A stream attends to the other. Upstream: `LxmertCrossAttentionLayer`."""
 

@@ -2,13 +2,15 @@
 
 from typing import Any
 
+import keras
 from keras import ops
 
 from lxmert_tf.configuration import LxmertConfig
-from lxmert_tf.layers.primitives import Block, activation, dense, gelu, join_rows, layer_norm, matmul
+from lxmert_tf.layers.primitives import Block, activation, dense, gelu, join_rows, layer_norm, matmul, tanh
 from lxmert_tf.losses import IGNORE_INDEX, Loss, class_ids, masked_word_loss, match_shape, weighted
 
 
+@keras.saving.register_keras_serializable("lxmert_tf")
 class LxmertPooler(Block):
     """tanh of a dense layer over the first token. Upstream: `LxmertPooler`."""
 
@@ -21,9 +23,10 @@ class LxmertPooler(Block):
 
     def call(self, hidden_states):
         """float[B, T, H] -> float[B, H]"""
-        return ops.tanh(self.dense(hidden_states[:, 0]))
+        return tanh(self.dense(hidden_states[:, 0]))
 
 
+@keras.saving.register_keras_serializable("lxmert_tf")
 class LxmertPredictionHeadTransform(Block):
     """Dense, activation, normalisation. Upstream: `LxmertPredictionHeadTransform`."""
 
@@ -43,6 +46,7 @@ class LxmertPredictionHeadTransform(Block):
         return self.LayerNorm(self.activation(self.dense(hidden_states)))
 
 
+@keras.saving.register_keras_serializable("lxmert_tf")
 class LxmertLMPredictionHead(Block):
     """Vocabulary logits; the decoder is the word embedding table itself. Upstream: `LxmertLMPredictionHead`."""
 
@@ -74,6 +78,7 @@ class LxmertLMPredictionHead(Block):
         return Loss(value, ops.sum(ops.cast(ops.not_equal(labels, IGNORE_INDEX), "int32")))
 
 
+@keras.saving.register_keras_serializable("lxmert_tf")
 class LxmertPreTrainingHeads(Block):
     """Masked language modelling and sentence-image matching. Upstream: `LxmertPreTrainingHeads`."""
 
@@ -91,6 +96,7 @@ class LxmertPreTrainingHeads(Block):
         return self.predictions(language_output, word_embeddings), self.seq_relationship(pooled_output)
 
 
+@keras.saving.register_keras_serializable("lxmert_tf")
 class LxmertVisualObjHead(Block):
     """Object, attribute and feature predictions of each box. Upstream: `LxmertVisualObjHead`."""
 
@@ -122,6 +128,7 @@ class LxmertVisualObjHead(Block):
         return {loss: getattr(self, f"decoder_dict_{loss}")(hidden) for loss in self.sizes(self.config)}
 
 
+@keras.saving.register_keras_serializable("lxmert_tf")
 class LxmertVisualAnswerHead(Block):
     """Answer logits: dense to twice the width, GELU, normalisation, dense. Upstream: `LxmertVisualAnswerHead`.
 
@@ -139,6 +146,9 @@ class LxmertVisualAnswerHead(Block):
         self.logit_fc_2 = layer_norm(config, "logit_fc_2", dtype)
         self.logit_fc_3 = dense(num_labels, "logit_fc_3", **self.options())
         self.num_images = num_images
+
+    def get_config(self) -> dict:
+        return {**super().get_config(), "num_labels": self.logit_fc_3.units, "num_images": self.num_images}
 
     def build(self, input_shape: Any = None) -> None:
         wide = (None, 2 * self.config.hidden_size)

@@ -2,6 +2,8 @@
 
 from typing import Any
 
+import keras
+
 from lxmert_tf.configuration import LxmertConfig
 from lxmert_tf.layers.attention import (
     LxmertAttentionOutput,
@@ -13,6 +15,7 @@ from lxmert_tf.layers.primitives import Block, activation, dense, on_rows
 from lxmert_tf.layers.remat import recomputed
 
 
+@keras.saving.register_keras_serializable("lxmert_tf")
 class LxmertIntermediate(Block):
     """First half of a feed-forward block: dense and activation. Upstream: `LxmertIntermediate`."""
 
@@ -29,6 +32,7 @@ class LxmertIntermediate(Block):
         return on_rows(lambda x: self.activation(self.dense(x)), hidden_states)
 
 
+@keras.saving.register_keras_serializable("lxmert_tf")
 class LxmertOutput(LxmertAttentionOutput):
     """Second half of a feed-forward block, back to H. Upstream: `LxmertOutput`."""
 
@@ -37,6 +41,7 @@ class LxmertOutput(LxmertAttentionOutput):
         self.LayerNorm.build((None, None, self.config.hidden_size))
 
 
+@keras.saving.register_keras_serializable("lxmert_tf")
 class LxmertLayer(Block):
     """Self-attention and feed-forward of one stream. Upstream: `LxmertLayer`."""
 
@@ -57,6 +62,7 @@ class LxmertLayer(Block):
         return self.output_layer(self.intermediate(attended), attended, training=training), probabilities
 
 
+@keras.saving.register_keras_serializable("lxmert_tf")
 class LxmertXLayer(Block):
     """Cross attention both ways, then self-attention and feed-forward of each stream. Upstream: `LxmertXLayer`.
 
@@ -101,6 +107,7 @@ class LxmertXLayer(Block):
         return self.lang_output(self.lang_inter(first), first, training=training)
 
 
+@keras.saving.register_keras_serializable("lxmert_tf")
 class LxmertEncoder(Block):
     """Language layers, vision layers, then cross layers. Upstream: `LxmertEncoder`; paper section 2.2.
 
