@@ -270,8 +270,8 @@ class LxmertPreTrainedModel(nn.Module):
         """The word embedding table, weight float[V, H]."""
         return self.get_backbone().embeddings.word_embeddings
 
-    def resize_token_embeddings(self, new_num_tokens: int) -> nn.Embedding:
-        """Gives the vocabulary `new_num_tokens` words: old rows stay, new ones are initialised.
+    def resize_token_embeddings(self, new_num_tokens: int | None = None) -> nn.Embedding:
+        """Gives the vocabulary `new_num_tokens` words: old rows stay, new ones are initialised; None changes nothing.
 
         The decoder and bias of the masked word head follow.
 
@@ -279,6 +279,8 @@ class LxmertPreTrainedModel(nn.Module):
             ValueError: `new_num_tokens` is not a positive integer.
         """
         old = self.get_input_embeddings()
+        if new_num_tokens is None:
+            return old
         _check_size("new_num_tokens", new_num_tokens)
         new = nn.Embedding(new_num_tokens, old.embedding_dim, padding_idx=0, **_place(old.weight))
         self.init_weights(new)

@@ -323,7 +323,7 @@ class LxmertConfig:
         from lxmert_tf.hub import UPLOAD_OPTIONS, upload
         from lxmert_tf.upstream_arguments import translate
 
-        options = translate(f"{type(self).__name__}.save_pretrained", kwargs, UPLOAD_OPTIONS)
+        options = translate(f"{type(self).__name__}.save_pretrained", kwargs, ("push_to_hub", *UPLOAD_OPTIONS))
         self.to_json_file(Path(save_directory) / CONFIG_NAME)
         if push_to_hub:
             upload(save_directory, [CONFIG_NAME], **options)

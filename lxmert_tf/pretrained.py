@@ -333,12 +333,14 @@ class TFLxmertPreTrainedModel(ModelAttributes, keras.Model):
         """The word embedding layer; its `weight` is float[V, H]."""
         return self.get_backbone().embeddings.word_embeddings
 
-    def resize_token_embeddings(self, new_num_tokens: int) -> keras.layers.Layer:
-        """Gives the vocabulary `new_num_tokens` pieces: old rows stay, new ones are initialised.
+    def resize_token_embeddings(self, new_num_tokens: int | None = None) -> keras.layers.Layer:
+        """Gives the vocabulary `new_num_tokens` pieces: old rows stay, new ones are initialised; None changes nothing.
 
         The bias of the masked-word head follows. Compile the model again afterwards.
         """
         layer = self.get_input_embeddings()
+        if new_num_tokens is None:
+            return layer
         _check_size("new_num_tokens", new_num_tokens)
         self.config.vocab_size = layer.rows = new_num_tokens
         resize(layer, "weight", new_num_tokens, truncated_normal(self.config))

@@ -315,6 +315,8 @@ def test_what_scripts_read(family, saved):
     numbers = sum(value.size for value in load_state_dict(saved).values())
     assert model.num_parameters() == model.num_parameters(only_trainable=True) == numbers
     assert model.get_output_embeddings() is None
+    assert model.resize_token_embeddings() is model.get_input_embeddings()
+    assert model.config.vocab_size == 37
     assert model(**model.dummy_inputs).question_answering_score.shape == (2, 5)
 
 
