@@ -94,7 +94,9 @@ class Hub(BaseHTTPRequestHandler):
         Hub.posts["commit"] = {"revision": revision, "query": self.path.partition("?")[2], "files": files}
         Hub.posts["commit"]["header"] = next(entry["value"] for entry in entries if entry["key"] == "header")
         url = f"http://{self.headers['Host']}/{'/'.join(parts[2:4])}/commit/{'c' * 40}"
-        return self.send_json({"commitOid": "c" * 40, "commitUrl": url, "success": True})
+        commit = {"commitOid": "c" * 40, "commitUrl": url, "success": True}
+        proposed = {"pullRequestUrl": url.replace(f"commit/{'c' * 40}", "discussions/1")}
+        return self.send_json({**commit, **(proposed if "create_pr=1" in self.path else {})})
 
     def send_json(self, value) -> None:
         self.send(200, json.dumps(value).encode(), {"Content-Type": "application/json"})
@@ -227,8 +229,8 @@ def test_a_model_is_sent(model_class, tmp_path):
     assert commit["files"] == expected
     model.push_to_hub("me/lxmert", format="hf-pt", max_shard_size="40KB", create_pr=True, token="hf_secret")
     assert "create_pr=1" in Hub.posts["commit"]["query"]
-    files = set(Hub.posts["commit"]["files"])
-    assert "model.safetensors.index.json" in files and "model-00001-of-00005.safetensors" in files
+    shards = [f"model-{number:05}-of-00008.safetensors" for number in range(1, 9)]
+    assert sorted(Hub.posts["commit"]["files"]) == ["config.json", *shards, "model.safetensors.index.json"]
 
 
 def test_what_the_hub_does_not_take_is_written_all_the_same(tmp_path):

@@ -221,14 +221,14 @@ def test_attributes_of_upstreams_base_class(tmp_path):
 
 def test_update_sets_all_or_nothing():
     config = LxmertConfig(num_qa_labels=2, id2label={0: "no", 1: "yes"}, mine=1)
-    config.update({"hidden_dropout_prob": 0.5, "pad_token_id": 3, "num_labels": 3, "mine": 2})
-    assert (config.hidden_dropout_prob, config.pad_token_id, config.num_labels, config.mine) == (0.5, 3, 3, 2)
+    config.update({"hidden_dropout_prob": 0.5, "pad_token_id": 3, "num_labels": 3, "mine": [2]})
+    assert (config.hidden_dropout_prob, config.pad_token_id, config.num_labels, config.mine) == (0.5, 3, 3, [2])
     before = config.replace()
     with pytest.raises(ValueError, match="attention_probs_dropout_prob must be a number from 0"):
         config.update({"hidden_act": "relu", "attention_probs_dropout_prob": 2.0})
     assert config == before and config is not before
-    before.extra["mine"] = 3
-    assert config.mine == 2
+    before.mine.append(3)
+    assert config.mine == [2]
 
 
 def test_where_a_config_is_from_is_not_part_of_it(tmp_path):
