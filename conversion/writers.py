@@ -60,8 +60,7 @@ def write_checkpoint(
         raise ValueError(f"format must be one of {', '.join(DIRECTORY_FORMATS)}, got {format!r}.")
     limit = None if max_shard_size is None else parse_size(max_shard_size, "max_shard_size")
     tensors = Tensors.of(tensors)
-    whole = limit is None or tensors.nbytes <= limit
-    if not whole and format not in SHARDED_FORMATS:
+    if limit is not None and tensors.nbytes > limit and format not in SHARDED_FORMATS:
         raise ValueError(
             f"{format} is a single file, and the tensors take {tensors.nbytes:,} bytes, more than "
             f"max_shard_size={max_shard_size}; leave it out, or use one of {', '.join(SHARDED_FORMATS)}."
@@ -71,7 +70,7 @@ def write_checkpoint(
     name = next(name for name, kept_format in WEIGHT_FILES.items() if kept_format == format)
     path = Path(directory) / name
     _check_precedence(path, format)
-    if whole:
+    if limit is None or tensors.nbytes <= limit:
         with replacing(path) as temporary:
             WRITERS[format](temporary, tensors, table, task)
         _remove_shards(path)

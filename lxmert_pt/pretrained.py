@@ -74,7 +74,7 @@ class LxmertPreTrainedModel(nn.Module):
     @property
     def dummy_inputs(self) -> dict[str, torch.Tensor]:
         """A small batch of the inputs that a call needs: 2 examples of 3 tokens and 2 boxes each."""
-        sizes = {"examples": 2, "tokens": 3, "boxes": 2}
+        sizes: dict[Any, int] = {"examples": 2, "tokens": 3, "boxes": 2}
         rng, inputs = np.random.default_rng(0), {}
         for name in REQUIRED_INPUTS:
             shape = [sizes.get(size, size) for size in TABLE[name].shape(self.config, self.num_images)]

@@ -122,7 +122,7 @@ def upload(
         ConnectionError: the Hub cannot be reached or refuses; the directory stays as it is.
     """
     from huggingface_hub import create_branch, create_repo, upload_folder
-    from huggingface_hub.errors import HfHubHTTPError, HFValidationError
+    from huggingface_hub.errors import HFValidationError
 
     repo_id = repo_id or Path(directory).resolve().name
     try:
@@ -141,7 +141,7 @@ def upload(
         )
     except HFValidationError as error:
         raise ValueError(f"repo_id must be a Hub id of the form owner/name, got {repo_id!r}.") from error
-    except (HfHubHTTPError, OSError) as error:
+    except Exception as error:  # where it cannot connect, one of the HTTP library that its release stands on
         raise ConnectionError(f"The Hub did not take {repo_id!r}: {_why_not_given(error)}.") from error
     return commit.commit_url
 

@@ -233,10 +233,13 @@ def test_a_model_is_sent(model_class, tmp_path):
     assert sorted(Hub.posts["commit"]["files"]) == ["config.json", *shards, "model.safetensors.index.json"]
 
 
-def test_what_the_hub_does_not_take_is_written_all_the_same(tmp_path):
+def test_what_the_hub_does_not_take_is_written_all_the_same(tmp_path, monkeypatch):
     model = LxmertForQuestionAnswering.from_pretrained(GOLDEN / "hf_pt_qa")
     with pytest.raises(ConnectionError, match=r"^The Hub did not take 'stranger/model': .*\.$"):
         model.save_pretrained(tmp_path, push_to_hub=True, repo_id="stranger/model", token="hf_secret")
     assert (tmp_path / "model.safetensors").is_file()
     with pytest.raises(ValueError, match="repo_id must be a Hub id of the form owner/name, got 'a/b/c'"):
         model.push_to_hub("a/b/c", token="hf_secret")
+    monkeypatch.setattr(hf_api.api, "endpoint", "http://127.0.0.1:9")
+    with pytest.raises(ConnectionError, match="The Hub did not take 'me/model'"):
+        model.push_to_hub("me/model", token="hf_secret")
