@@ -16,14 +16,20 @@ from conversion.plan import Plan, check_choice, make_plan
 from conversion.report import counted, grouped, progress_bar, some
 from conversion.source import open_source
 from conversion.tensors import DTYPES
-from conversion.writers import DIRECTORY_FORMATS, FILE_FORMATS, SHARDED_FORMATS, write_checkpoint, write_file
+from conversion.writers import (
+    DIRECTORY_FORMATS,
+    FILE_FORMATS,
+    SHARDED_FORMATS,
+    parse_size,
+    write_checkpoint,
+    write_file,
+)
 from lxmert_tf.command_line import option
 from lxmert_tf.configuration import CONFIG_NAME, LxmertConfig
 from lxmert_tf.files import staged
 from lxmert_tf.hub import TOKENIZER_FILES
 
 FORMATS = ("hf-pt", "hf-pt-bin", "hf-tf", "keras", "keras-weights", "original")
-UNITS = {"": 1, "B": 1, "KB": 10**3, "MB": 10**6, "GB": 10**9, "KIB": 2**10, "MIB": 2**20, "GIB": 2**30}
 
 
 class Differs(ValueError):
@@ -170,24 +176,6 @@ def convert(
     )
 
 
-def parse_size(text: int | str) -> int:
-    """Bytes of "2GB", "500MB", "1GiB" or a plain number.
-
-    Raises:
-        ValueError: it is none of these, or not above 0.
-    """
-    digits = str(text).strip().upper()
-    number = digits.rstrip("KMGIB ")
-    unit = digits.removeprefix(number).strip()
-    try:
-        size = int(float(number) * UNITS[unit])
-    except (KeyError, ValueError, OverflowError):
-        size = 0
-    if size < 1:
-        raise ValueError(f"{option('shard_size')} must be a number of bytes such as 2GB or 500MB, got {text!r}.")
-    return size
-
-
 # Checks before anything is read or written
 
 
@@ -199,7 +187,7 @@ def _check_options(to: str, task: str | None, dtype: str | None, shard_size: int
         return None
     if to not in SHARDED_FORMATS:
         raise ValueError(f"{option('shard_size')} splits only {' and '.join(SHARDED_FORMATS)}, not {to}; leave it out.")
-    return parse_size(shard_size)
+    return parse_size(shard_size, option("shard_size"))
 
 
 # Reading

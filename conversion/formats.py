@@ -17,7 +17,7 @@ import os
 import re
 import reprlib
 from collections.abc import Collection, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -27,7 +27,7 @@ from conversion.matching import Matched, contradictions, find_task, infer_config
 from conversion.names import LAYOUTS, Row, fit_prefix, lookup
 from conversion.readers import Content, read_h5, read_pickle, read_safetensors, read_zip, reading
 from conversion.report import counted, some
-from conversion.tensors import Stored, Tensors
+from conversion.tensors import DTYPES, Stored, Tensors
 from lxmert_tf.configuration import CONFIG_NAME, LxmertConfig
 from lxmert_tf.files import absent
 
@@ -88,6 +88,22 @@ class Checkpoint:
         """In which sizes the config is not the tensors' own, or ""."""
         return _contradiction(self.config_file or "the config", self.config, self.tensors.shapes)
 
+    @property
+    def dtype(self) -> str:
+        """The dtype of its first floating tensor, "float32" where there is none."""
+        names = (item.dtype.name for item in self.tensors.stored.values())
+        return next((name for name in names if name in DTYPES), "float32")
+
+    def with_settings(self, **settings: Any) -> "Checkpoint":
+        """The same with a config in which these are set; names of answers go where their number changes."""
+        if not settings:
+            return self
+        config = self.config.replace(**settings)
+        if config.num_qa_labels != self.config.num_qa_labels and not {"id2label", "label2id"} & set(settings):
+            config.resize_answers(config.num_qa_labels)
+        inferred = "" if "num_attention_heads" in settings else self.inferred
+        return replace(self, config=config, config_file=None, inferred=inferred)
+
     def named_for(self, task: str) -> Tensors:
         """The tensors under the names that models of `task` have for them."""
         return self.tensors.renamed(lambda name: fit_prefix(name, task))
@@ -122,7 +138,11 @@ class Checkpoint:
 # Opening
 
 
-def open_checkpoint(path: str | os.PathLike, config: LxmertConfig | str | os.PathLike | None = None) -> Checkpoint:
+def open_checkpoint(
+    path: str | os.PathLike,
+    config: LxmertConfig | str | os.PathLike | None = None,
+    use_safetensors: bool | None = None,
+) -> Checkpoint:
     """Opens a checkpoint file, or the preferred one of a directory (see `WEIGHT_FILES`).
 
     The config.json of a directory is its checkpoint's; one that lies beside a single file may be another's, and is
@@ -131,21 +151,24 @@ def open_checkpoint(path: str | os.PathLike, config: LxmertConfig | str | os.Pat
 
     Args:
         path: a file or a directory.
-        config: a config or its JSON file, in place of the checkpoint's own, which is not read then.
+        config: a config, ours or upstream's, or its JSON file or directory, in place of the checkpoint's own, which is
+            not read then.
+        use_safetensors: read no files of a directory but model.safetensors (True), or none of those (False).
 
     Raises:
         FileNotFoundError: there is no such path, no checkpoint in the directory, or no shard an index names.
         ValueError: the file is damaged, or holds no LXMERT weights; the message names it.
     """
-    source, path = Path(path), find_weights(Path(path))
+    source, path = Path(path), find_weights(Path(path), use_safetensors)
     format, tensors, own_config = read_file(path)
     beside, notes = path.parent / CONFIG_NAME, _other_checkpoints(source, path)
     for note in notes:
         logger.info(note, extra={"note": True})
-    if isinstance(config, LxmertConfig):
-        return checkpoint_of(path, format, tensors, config, notes=notes)
+    if isinstance(config, str | os.PathLike):
+        file = config_file(config)
+        return checkpoint_of(path, format, tensors, LxmertConfig.from_json_file(file), file, notes=notes)
     if config is not None:
-        return checkpoint_of(path, format, tensors, LxmertConfig.from_json_file(config), Path(config), notes=notes)
+        return checkpoint_of(path, format, tensors, LxmertConfig.of(config), notes=notes)
     if own_config is not None:
         return checkpoint_of(path, format, tensors, own_config, path, notes=notes)
     if not beside.is_file():
@@ -155,6 +178,11 @@ def open_checkpoint(path: str | os.PathLike, config: LxmertConfig | str | os.Pat
     if reason := _reason_to_ignore(beside, tensors):
         return checkpoint_of(path, format, tensors, None, reason=reason)
     return checkpoint_of(path, format, tensors, LxmertConfig.from_json_file(beside), beside)
+
+
+def config_file(path: str | os.PathLike) -> Path:
+    """A config.json, or that of a directory."""
+    return Path(path) / CONFIG_NAME if os.path.isdir(path) else Path(path)
 
 
 def checkpoint_of(
@@ -209,8 +237,17 @@ def _untied(tensors: Tensors) -> bool:
     return all(name in full for name in TIED) and not identical(full[TIED[0]], full[TIED[1]])
 
 
-def find_weights(path: Path) -> Path:
+def is_safetensors(name: str) -> bool:
+    """Whether a file of this name is in the format of the safetensors library, or an index of such files."""
+    return ".safetensors" in name
+
+
+def find_weights(path: Path, use_safetensors: bool | None = None) -> Path:
     """`path` itself if it is a file, else the checkpoint in that directory.
+
+    Args:
+        path: a file or a directory.
+        use_safetensors: as of `open_checkpoint`.
 
     Raises:
         FileNotFoundError: there is none, or there are several of unknown names.
@@ -221,18 +258,24 @@ def find_weights(path: Path) -> Path:
         raise FileNotFoundError(absent(path))
     if not path.is_dir():
         raise ValueError(f"{path} exists but is not a regular file.")
-    for name in WEIGHT_FILES:
+    names = [name for name in WEIGHT_FILES if use_safetensors in (None, is_safetensors(name))]
+    for name in names:
         if (path / name).is_file():
             return path / name
     # Hidden files are not weights: a run that was killed leaves some that look whole.
     files = (file for file in path.iterdir() if file.is_file() and not file.name.startswith("."))
-    others = sorted(file for file in files if file.suffix in SUFFIXES or file.name.endswith(INDEXES))
+    others = sorted(
+        file
+        for file in files
+        if (file.suffix in SUFFIXES or file.name.endswith(INDEXES))
+        and use_safetensors in (None, is_safetensors(file.name))
+    )
     indexes = [file for file in others if file.name.endswith(INDEXES)]
     others = indexes if len(indexes) == 1 else others
     if len(others) == 1:
         return others[0]
     found = f"found {', '.join(file.name for file in others)}; name one of them" if others else "found none"
-    raise FileNotFoundError(f"{path} must hold one of {', '.join(WEIGHT_FILES)} or a single other checkpoint, {found}.")
+    raise FileNotFoundError(f"{path} must hold one of {', '.join(names)} or a single other checkpoint, {found}.")
 
 
 def read_file(path: Path) -> tuple[str, Tensors, LxmertConfig | None]:

@@ -46,7 +46,7 @@ def load_into(model: Any, source: Any, allow_missing: bool = False) -> Plan:
     Raises:
         Incomplete, FileNotFoundError, ValueError: as `conversion.convert.convert`; the model is unchanged then.
     """
-    config = LxmertConfig.from_dict(model.config.to_dict())
+    config = LxmertConfig.of(model.config).replace()
     plan = make_plan(open_source(source, config), task_of_model(model), None, allow_missing)
     if hasattr(model, "state_dict"):
         import torch

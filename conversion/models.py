@@ -7,7 +7,7 @@ import numpy as np
 
 from conversion.formats import UNTIED, Checkpoint
 from conversion.matching import Matched
-from conversion.names import LAYOUTS, Row, rows
+from conversion.names import LAYOUTS, Row, rows, skip_reason
 from conversion.tensors import Tensors, contiguous
 from lxmert_tf.configuration import CONFIG_NAME, LxmertConfig
 from lxmert_tf.tasks import ARCHITECTURES, task_of
@@ -33,8 +33,8 @@ def task_of_model(model: Any) -> str:
 
 
 def variables_by_path(model: Any) -> dict[str, Any]:
-    """A Keras model's variables by their paths without the root model."""
-    return {variable.path.partition("/")[2]: variable for variable in model.variables}
+    """A Keras model's variables by their paths inside it, whatever it is part of or was made in the name scope of."""
+    return {variable.path.removeprefix(f"{model.path}/"): variable for variable in model.variables}
 
 
 def state_dict(model: Any) -> dict[str, np.ndarray]:
@@ -70,6 +70,23 @@ def select(checkpoint: Checkpoint, task: str, config: LxmertConfig, ignore_misma
         logger.warning("%s: %s.", checkpoint.path, UNTIED)
     logger.log(logging.WARNING if matched.missing else logging.INFO, "%s: %s", checkpoint.path, matched.summary())
     return matched
+
+
+def loading_info(checkpoint: Checkpoint, matched: Matched, task: str, config: LxmertConfig) -> dict[str, list]:
+    """What `select` gave, as upstream's `from_pretrained` with `output_loading_info` returns it, by PyTorch names.
+
+    Returns:
+        {"missing_keys": names that are initialised, "unexpected_keys": names that are left out, "mismatched_keys":
+        (name, the checkpoint's shape, the model's shape) of those initialised for their shape, "error_msgs": []}
+    """
+    given = checkpoint.named_for(task).shapes
+    wanted = {row.torch: row.shape(config) for row in rows(config, task)}
+    return {
+        "missing_keys": [name for name in matched.missing if name not in given],
+        "unexpected_keys": [name for name in matched.unused if not skip_reason(name)],
+        "mismatched_keys": [(name, tuple(given[name]), wanted[name]) for name in matched.missing if name in given],
+        "error_msgs": [],
+    }
 
 
 def assign(model: Any, checkpoint: Checkpoint, ignore_mismatched_sizes: bool = False) -> Matched:

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from conversion.copies import canonically_named
-from conversion.formats import Checkpoint, checkpoint_of, find_weights, open_checkpoint
+from conversion.formats import Checkpoint, checkpoint_of, config_file, find_weights, is_safetensors, open_checkpoint
 from conversion.models import state_dict
 from conversion.tensors import Tensors
 from lxmert_tf.configuration import CONFIG_NAME, LxmertConfig
@@ -23,15 +23,22 @@ HUB_FILES = (
 )
 
 
-def open_source(source: Any, config: LxmertConfig | str | os.PathLike | None = None, **hub_options: Any) -> Checkpoint:
+def open_source(
+    source: Any,
+    config: LxmertConfig | str | os.PathLike | None = None,
+    use_safetensors: bool | None = None,
+    **hub_options: Any,
+) -> Checkpoint:
     """Opens a checkpoint from a file, a directory, a Hub id or memory.
 
     Args:
         source: a path or a Hub id; a model of `lxmert_tf`, `lxmert_pt` or upstream; a state dict, by PyTorch names
             and in PyTorch layout; or an opened checkpoint. Of a repository on the Hub only the files of the preferred
             format are fetched.
-        config: a config or its JSON file, in place of the checkpoint's own, which is not read then.
-        **hub_options: `revision`, `cache_dir`, `local_files_only`, `token`, as `lxmert_tf.hub.fetch` takes them.
+        config: a config, ours or upstream's, or its JSON file or directory, in place of the checkpoint's own, which is
+            not read then.
+        use_safetensors: read no files but model.safetensors (True), or none of those (False).
+        **hub_options: `revision`, `cache_dir` and others, as `lxmert_tf.hub.fetch` takes them.
 
     Raises:
         FileNotFoundError: there is no such path or repository, or it holds no weights.
@@ -39,23 +46,28 @@ def open_source(source: Any, config: LxmertConfig | str | os.PathLike | None = N
         TypeError: the source is none of these.
     """
     if isinstance(source, str | os.PathLike):
-        return open_checkpoint(_locate(source, hub_options), config)
+        return open_checkpoint(_locate(source, use_safetensors, hub_options), config, use_safetensors)
     file = None
     if isinstance(config, str | os.PathLike):
-        file, config = Path(config), LxmertConfig.from_json_file(config)
+        file = config_file(config)
+        config = LxmertConfig.from_json_file(file)
+    elif config is not None:
+        config = LxmertConfig.of(config)
     if not isinstance(source, Checkpoint):
         source = _open_memory(source, config)
     return source if config is None else replace(source, config=config, config_file=file, inferred="")
 
 
-def _locate(source: str | os.PathLike, hub_options: Mapping[str, Any]) -> Path:
+def _locate(source: str | os.PathLike, use_safetensors: bool | None, hub_options: Mapping[str, Any]) -> Path:
     """The local path of a path or Hub id."""
     if "/" not in (name := os.fspath(source)) and name and not os.path.lexists(name):
         raise FileNotFoundError(f"{absent(name).removesuffix('.')}, and a Hub id has the form owner/name.")
     for files in HUB_FILES:
+        if use_safetensors not in (None, is_safetensors(files[0])):
+            continue
         path = fetch(source, [CONFIG_NAME, *TOKENIZER_FILES, *files], **hub_options)
         try:
-            find_weights(path)
+            find_weights(path, use_safetensors)
         except FileNotFoundError:
             continue
         break
@@ -65,7 +77,7 @@ def _locate(source: str | os.PathLike, hub_options: Mapping[str, Any]) -> Path:
 def _open_memory(source: Any, config: LxmertConfig | None) -> Checkpoint:
     own_config = getattr(source, "config", None)
     if config is None and own_config is not None:
-        config = LxmertConfig.from_dict(own_config.to_dict())
+        config = LxmertConfig.of(own_config).replace()
     arrays: Mapping[str, Any]
     if hasattr(source, "variables"):
         arrays = state_dict(source)

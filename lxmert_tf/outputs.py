@@ -58,6 +58,14 @@ class ModelOutput(dict):
             return self.get(name)
         raise AttributeError(f"{type(self).__name__} has no field {name!r}.")
 
+    def __setattr__(self, name: str, value: Any) -> None:
+        if name not in type(self).fields:
+            super().__setattr__(name, value)
+        elif value is None:
+            self.pop(name, None)
+        else:
+            self[name] = value
+
     def __getitem__(self, key: str | int | slice) -> Any:
         return super().__getitem__(key) if isinstance(key, str) else self.to_tuple()[key]
 
@@ -66,7 +74,7 @@ class ModelOutput(dict):
 
     def to_tuple(self) -> tuple:
         """The present entries, in field order."""
-        return tuple(self.values())
+        return tuple(self[name] for name in self.fields if name in self)
 
     # As a structure to Keras and its backends
 

@@ -1,7 +1,9 @@
 """What the four models share: construction from a config, saving, loading, export, and changing sizes."""
 
 import copy
+import inspect
 import os
+import tempfile
 from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any, TypeVar
@@ -10,13 +12,16 @@ import keras
 import numpy as np
 from keras import ops
 
-from conversion.models import assign, state_dict, variables_by_path
+from conversion.formats import weight_files
+from conversion.models import assign, loading_info, state_dict, variables_by_path
 from conversion.names import rows
 from conversion.source import open_source
-from conversion.writers import write_checkpoint
+from conversion.writers import checkpoint_format, write_checkpoint
 from lxmert_tf.added_layers import build_configs, build_layers
-from lxmert_tf.configuration import LxmertConfig
+from lxmert_tf.attributes import ModelAttributes
+from lxmert_tf.configuration import CONFIG_NAME, SETTINGS, LxmertConfig
 from lxmert_tf.exported import Exported
+from lxmert_tf.hub import UPLOAD_OPTIONS, upload
 from lxmert_tf.input_table import INPUTS, SIGNATURE_INPUTS, TABLE
 from lxmert_tf.keras_private import (
     allow_any_positional,
@@ -47,6 +52,10 @@ from lxmert_tf.outputs import (
     TFLxmertModelOutput,
     outputs_are_named,
 )
+from lxmert_tf.upstream_arguments import translate
+
+MODEL_OPTIONS = ("name", "trainable")  # what a Keras model is made with, beyond its config and dtype
+SWITCHES = frozenset({"output_attentions", "output_hidden_states", "return_dict", "training"})
 
 _Model = TypeVar("_Model", bound="TFLxmertPreTrainedModel")
 _Output = TypeVar("_Output", bound=ModelOutput)
@@ -60,11 +69,11 @@ for output in (
     register_node(output)
 
 
-class TFLxmertPreTrainedModel(keras.Model):
+class TFLxmertPreTrainedModel(ModelAttributes, keras.Model):
     """Base of the LXMERT models. Weights exist as soon as a model is constructed.
 
     Args:
-        config: sizes and rates; the model takes a copy.
+        config: sizes and rates, ours or a `transformers.LxmertConfig`; the model takes a copy.
         dtype: a Keras dtype or dtype policy.
         nested: the model is part of another, which builds it under its own name.
         initializer: of every kernel and embedding table. Default: the config's truncated normal.
@@ -84,8 +93,7 @@ class TFLxmertPreTrainedModel(keras.Model):
     _own_layers = 0
 
     def __init__(self, config: LxmertConfig, nested: bool = False, initializer: Any = None, **kwargs: Any):
-        if not isinstance(config, LxmertConfig):
-            raise TypeError(f"config must be an LxmertConfig, got {type(config).__name__}.")
+        config = LxmertConfig.of(config)
         # No autocast: labels and soft scores keep their dtype, and the layers cast what they compute with.
         super().__init__(autocast=False, **kwargs)
         # A model owns its config, which `resize_token_embeddings` and others change; its parts share it.
@@ -103,6 +111,14 @@ class TFLxmertPreTrainedModel(keras.Model):
         A method, since Keras saves what it finds in attributes under their names.
         """
         return self
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        """As Keras'; a dict of inputs may hold the call's switches, too, as upstream's may."""
+        if args and isinstance(args[0], Mapping) and (switches := SWITCHES & set(args[0])):
+            inputs = {name: value for name, value in args[0].items() if name not in switches}
+            kwargs = {name: args[0][name] for name in switches} | kwargs
+            args = (inputs, *args[1:])
+        return super().__call__(*args, **kwargs)
 
     def build_root(self) -> None:
         if not self.nested:
@@ -161,10 +177,15 @@ class TFLxmertPreTrainedModel(keras.Model):
         return {**own, "quantized": quantized} if quantized else own
 
     @classmethod
-    def from_config(cls: type[_Model], config: dict, custom_objects: dict | None = None) -> _Model:
+    def from_config(cls: type[_Model], config: Any, custom_objects: dict | None = None, **kwargs: Any) -> _Model:
+        """A model with fresh weights of what `get_config` gives or, as upstream's, of a config or the dict of one."""
+        if not isinstance(config, Mapping):
+            return cls(config, **kwargs)
+        if "config" not in config:
+            return cls(LxmertConfig.from_dict(config), **kwargs)
         config = dict(config)
         quantized = config.pop("quantized", {})
-        model = cls(LxmertConfig.from_dict(config.pop("config")), **config)
+        model = cls(LxmertConfig.from_dict(config.pop("config")), **config, **kwargs)
         quantize_layers(model, quantized)
         return model
 
@@ -224,49 +245,125 @@ class TFLxmertPreTrainedModel(keras.Model):
     @classmethod
     def from_pretrained(
         cls: type[_Model],
-        source: Any,
+        pretrained_model_name_or_path: Any,
         dtype: Any = None,
         revision: str | None = None,
         cache_dir: str | os.PathLike | None = None,
         local_files_only: bool = False,
         token: str | bool | None = None,
-        config: LxmertConfig | None = None,
+        config: Any = None,
         ignore_mismatched_sizes: bool = False,
-    ) -> _Model:
+        force_download: bool = False,
+        proxies: Mapping[str, str] | None = None,
+        subfolder: str = "",
+        use_safetensors: bool | None = None,
+        output_loading_info: bool = False,
+        **kwargs: Any,
+    ) -> Any:
         """A model with the weights of a checkpoint of any format.
 
         Args:
-            source: directory, file, or Hub id such as "unc-nlp/lxmert-base-uncased"; or a model, a state dict or an
-                opened checkpoint.
-            dtype: a Keras dtype or dtype policy; Keras' default, not the file's.
-            revision, cache_dir, local_files_only, token: for the Hub.
-            config: in place of the checkpoint's own.
+            pretrained_model_name_or_path: directory, file, or Hub id such as "unc-nlp/lxmert-base-uncased"; or a model,
+                a state dict or an opened checkpoint.
+            dtype: a Keras dtype or dtype policy, or "auto" for the checkpoint's; Keras' default, not the file's.
+            revision, cache_dir, local_files_only, token, force_download, proxies: for the Hub, as
+                `lxmert_tf.hub.fetch` takes them.
+            config: in place of the checkpoint's own; ours or upstream's, or the path of a config.json.
             ignore_mismatched_sizes: leave tensors of another shape initialised instead of refusing them.
+            subfolder: the folder of the directory or repository to look in.
+            use_safetensors: read no files but model.safetensors (True), or none of those (False).
+            output_loading_info: return `conversion.models.loading_info` as well.
+            **kwargs: values to set in the config, such as `num_qa_labels=3` or `output_attentions=True`; `name` and
+                `trainable` of the model; and upstream's other arguments (see `lxmert_tf.upstream_arguments`).
+
+        Returns:
+            The model, or the model and a dict of what was loaded.
 
         Raises:
-            FileNotFoundError: no such path or repository.
+            FileNotFoundError: no such path or repository, or no checkpoint of that kind in it.
+            TypeError: an unknown argument.
             ValueError: the checkpoint is damaged, or lacks tensors other than this model's heads.
         """
+        own = (*SETTINGS, *MODEL_OPTIONS, *inspect.signature(cls.from_pretrained).parameters)
+        others = translate(f"{cls.__name__}.from_pretrained", kwargs, own)
+        dtype, token = others.pop("dtype", dtype), others.pop("token", token)
+        options = {name: others.pop(name) for name in MODEL_OPTIONS if name in others}
         checkpoint = open_source(
-            source, config, revision=revision, cache_dir=cache_dir, local_files_only=local_files_only, token=token
-        )
-        model = cls(checkpoint.config, dtype=dtype, initializer=_uninitialized)
+            pretrained_model_name_or_path,
+            config,
+            use_safetensors,
+            revision=revision,
+            cache_dir=cache_dir,
+            local_files_only=local_files_only,
+            token=token,
+            force_download=force_download,
+            proxies=proxies,
+            subfolder=subfolder,
+        ).with_settings(**others)
+        if isinstance(dtype, str) and dtype == "auto":
+            dtype = checkpoint.dtype
+        model = cls(checkpoint.config, dtype=dtype, initializer=_uninitialized, **options)
+        if isinstance(pretrained_model_name_or_path, str | os.PathLike):
+            model.config.name_or_path = pretrained_model_name_or_path
         matched = assign(model, checkpoint, ignore_mismatched_sizes)
         _initialize(model, matched.missing)
+        if output_loading_info:
+            return model, loading_info(checkpoint, matched, cls.task, model.config)
         return model
 
     def save_pretrained(
-        self, directory: str | os.PathLike, format: str = "keras", max_shard_size: int | None = None
+        self,
+        save_directory: str | os.PathLike,
+        format: str | None = None,
+        max_shard_size: int | str | None = None,
+        saved_model: bool = False,
+        version: int = 1,
+        push_to_hub: bool = False,
+        safe_serialization: bool | None = None,
+        **kwargs: Any,
     ) -> None:
         """Writes config.json and the weights.
 
         Args:
-            directory: made if missing.
+            save_directory: made if missing.
             format: "keras" (model.weights.h5), "hf-pt" (model.safetensors), "hf-pt-bin" (pytorch_model.bin) or
-                "hf-tf" (tf_model.h5).
-            max_shard_size: bytes; larger PyTorch checkpoints are split into several files.
+                "hf-tf" (tf_model.h5). Default: "keras", or as `safe_serialization` says.
+            max_shard_size: bytes, or a text such as "5GB"; larger PyTorch checkpoints are split into several files.
+            saved_model: also `export` to `saved_model/{version}` in the directory.
+            version: of the SavedModel.
+            push_to_hub: send what was written to the Hub.
+            safe_serialization: True for "hf-pt", False for a format other than that.
+            **kwargs: `repo_id` (by default the directory's name), `private`, `token`, `commit_message`,
+                `commit_description`, `revision`, `create_pr`, as `lxmert_tf.hub.upload` takes them; and upstream's
+                other arguments (see `lxmert_tf.upstream_arguments`).
+
+        Raises:
+            TypeError: an unknown argument.
+            ValueError: an unknown format, or one that contradicts `safe_serialization` or cannot be split.
+            FileExistsError: the directory holds another format that would be read instead of this one.
+            ConnectionError: the Hub cannot be reached or refuses; the directory is written.
         """
-        write_checkpoint(directory, state_dict(self), self.config, self.task, format, max_shard_size)
+        own = (*UPLOAD_OPTIONS, *inspect.signature(self.save_pretrained).parameters)
+        options = translate(f"{type(self).__name__}.save_pretrained", kwargs, own)
+        format = checkpoint_format(format, safe_serialization, default="keras")
+        path = write_checkpoint(save_directory, state_dict(self), self.config, self.task, format, max_shard_size)
+        files = [CONFIG_NAME, path.name, *(file.name for file in weight_files(path))]
+        if saved_model:
+            place = os.path.join("saved_model", str(version))
+            self.export(os.path.join(save_directory, place), verbose=False)
+            files.append(f"{place}/*")
+        if push_to_hub:
+            upload(save_directory, files, **options)
+
+    def push_to_hub(self, repo_id: str, **kwargs: Any) -> None:
+        """Sends the model to a repository on the Hub, which is made if missing: `save_pretrained` with `push_to_hub`.
+
+        Args:
+            repo_id: "owner/name", or "name" for one's own.
+            **kwargs: as of `save_pretrained`.
+        """
+        with tempfile.TemporaryDirectory() as directory:
+            self.save_pretrained(directory, push_to_hub=True, repo_id=repo_id, **kwargs)
 
     # Training and inference
 
@@ -305,13 +402,17 @@ class TFLxmertPreTrainedModel(keras.Model):
 
     # Export
 
-    def input_signature(self) -> dict[str, keras.InputSpec]:
-        """Names, dtypes and shapes of all inputs but `inputs_embeds`; batch, text length and box count are free."""
+    @property
+    def input_signature(self) -> dict[str, Any]:
+        """Names, dtypes and shapes of all inputs but `inputs_embeds`; batch, text length and box count are free.
+
+        They are `tf.TensorSpec`s under TensorFlow, as upstream's, else `keras.InputSpec`s.
+        """
         specs = {}
         for name in SIGNATURE_INPUTS:
             sizes = TABLE[name].shape(self.config, self.num_images)
             shape = tuple(size if isinstance(size, int) else None for size in sizes)
-            specs[name] = keras.InputSpec(shape=shape, dtype=TABLE[name].dtype, name=name)
+            specs[name] = _spec(shape, TABLE[name].dtype, name)
         return specs
 
     def export(
@@ -322,12 +423,12 @@ class TFLxmertPreTrainedModel(keras.Model):
         input_signature: list | None = None,
         **kwargs: Any,
     ) -> None:
-        """Exports for inference, by default with `input_signature()`: named inputs and outputs, dynamic sizes.
+        """Exports for inference, by default with `input_signature`: named inputs and outputs, dynamic sizes.
 
         Hidden states and attentions, of models whose config has them among the outputs, are one tensor for all layers,
         float[B, L, ...]; float[B, 2, L, ...] with two images.
         """
-        signature = [self.input_signature()] if input_signature is None else input_signature
+        signature = [self.input_signature] if input_signature is None else input_signature
         Exported(self).export(filepath, format=format, verbose=verbose, input_signature=signature, **kwargs)
 
     # Sizes
@@ -336,12 +437,14 @@ class TFLxmertPreTrainedModel(keras.Model):
         """The word embedding layer; its `weight` is float[V, H]."""
         return self.get_backbone().embeddings.word_embeddings
 
-    def resize_token_embeddings(self, new_num_tokens: int) -> keras.layers.Layer:
-        """Gives the vocabulary `new_num_tokens` pieces: old rows stay, new ones are initialised.
+    def resize_token_embeddings(self, new_num_tokens: int | None = None) -> keras.layers.Layer:
+        """Gives the vocabulary `new_num_tokens` pieces: old rows stay, new ones are initialised; None changes nothing.
 
         The bias of the masked-word head follows. Compile the model again afterwards.
         """
         layer = self.get_input_embeddings()
+        if new_num_tokens is None:
+            return layer
         _check_size("new_num_tokens", new_num_tokens)
         _refuse_quantized(layer, "Resize")
         self.config.vocab_size = layer.input_dim = new_num_tokens
@@ -415,6 +518,14 @@ def _refuse_quantized(layer: keras.layers.Layer, what: str) -> None:
 def _check_size(name: str, value) -> None:
     if not isinstance(value, int) or isinstance(value, bool) or value < 1:
         raise ValueError(f"{name} must be an integer of at least 1, got {value!r}.")
+
+
+def _spec(shape: tuple, dtype: str, name: str) -> Any:
+    if keras.backend.backend() != "tensorflow":
+        return keras.InputSpec(shape=shape, dtype=dtype, name=name)
+    import tensorflow as tf
+
+    return tf.TensorSpec(shape, dtype, name)
 
 
 def _uninitialized(shape: tuple[int, ...], dtype: str | None):

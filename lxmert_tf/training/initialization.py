@@ -86,7 +86,7 @@ def freeze(model: "keras.Model", patterns: Sequence[str]) -> int:
     frozen = set()
     for pattern in patterns:
         try:
-            found = [v for v in model.weights if re.search(pattern, v.path.partition("/")[2])]
+            found = [v for v in model.weights if re.search(pattern, v.path.removeprefix(f"{model.path}/"))]
         except re.error as error:
             raise ValueError(f"{pattern!r} is not a regular expression: {error}.") from error
         if not found:

@@ -18,6 +18,7 @@ FRAMEWORK_FREE = ("lxmert_tf.configuration", "lxmert_tf.tokenization", "lxmert_t
 LAZY = {  # may import PyTorch or TensorFlow inside a function, because it
     "lxmert_tf.tokenization.encoding",  # makes the tokenizer's tensors in the framework asked for
     "lxmert_tf.backend",  # asks TensorFlow, where Keras runs on it
+    "lxmert_tf.tf_data",  # makes a tf.data.Dataset
     "lxmert_tf.outputs",  # registers the outputs with the backend that Keras runs on
     "lxmert_tf.pretrained",  # makes tensors without filling them
     "lxmert_tf.demo.run",  # compares with the PyTorch reference where that is installed
@@ -25,9 +26,9 @@ LAZY = {  # may import PyTorch or TensorFlow inside a function, because it
 
 # The house from the ground up; a module imports its own floor and those below. CONTRIBUTING.md draws it.
 GROUND = "registration lazy locks files hub answers tasks configuration input_table outputs tokenization"
-GROUND += " command_line versions"
+GROUND += " command_line versions upstream_arguments"
 CORE = "backend keras_private checks compilation added_layers exported losses layers inputs shortcuts metrics"
-CORE += " optimizers train_step pretrained modeling"
+CORE += " optimizers train_step tf_data attributes pretrained modeling"
 DOOR = "report names tensors compare copies matching readers writers formats models source"
 CHECKPOINTS = "plan destination convert answers load inspect diff run_models verify"
 FLOORS = (
