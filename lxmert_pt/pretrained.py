@@ -41,6 +41,7 @@ class LxmertPreTrainedModel(nn.Module):
     config_class = LxmertConfig
     base_model_prefix = "lxmert"
     main_input_name = "input_ids"
+    supports_gradient_checkpointing = False
     task: str
     answers: str | None = None
     num_images = 1
@@ -67,6 +68,16 @@ class LxmertPreTrainedModel(nn.Module):
         return self.config.name_or_path
 
     @property
+    def num_qa_labels(self) -> int:
+        """How many answers the config has."""
+        return self.config.num_qa_labels
+
+    @classmethod
+    def can_generate(cls) -> bool:
+        """False: LXMERT generates no text."""
+        return False
+
+    @property
     def base_model(self) -> Any:
         """Upstream's name for `get_backbone()`."""
         return self.get_backbone()
@@ -74,7 +85,7 @@ class LxmertPreTrainedModel(nn.Module):
     @property
     def dummy_inputs(self) -> dict[str, torch.Tensor]:
         """A small batch of the inputs that a call needs: 2 examples of 3 tokens and 2 boxes each."""
-        sizes: dict[Any, int] = {"examples": 2, "tokens": 3, "boxes": 2}
+        sizes: dict[Any, Any] = {"examples": 2, "tokens": 3, "boxes": 2}
         rng, inputs = np.random.default_rng(0), {}
         for name in REQUIRED_INPUTS:
             shape = [sizes.get(size, size) for size in TABLE[name].shape(self.config, self.num_images)]
@@ -270,6 +281,22 @@ class LxmertPreTrainedModel(nn.Module):
         """The word embedding table, weight float[V, H]."""
         return self.get_backbone().embeddings.word_embeddings
 
+    def set_input_embeddings(self, value: nn.Embedding) -> None:
+        """Puts another table in place of the word embeddings; the decoder of the masked word head follows.
+
+        Args:
+            value: weight float[V, H]; V becomes the config's `vocab_size`.
+
+        Raises:
+            ValueError: it is of another width than the model.
+        """
+        if value.embedding_dim != self.config.hidden_size:
+            raise ValueError(f"value must be {self.config.hidden_size} wide, got {value.embedding_dim}.")
+        self.get_backbone().embeddings.word_embeddings = value
+        if hasattr(self, "cls"):
+            self.cls.predictions.resize(value)
+        self.config.vocab_size = value.num_embeddings
+
     def resize_token_embeddings(self, new_num_tokens: int | None = None) -> nn.Embedding:
         """Gives the vocabulary `new_num_tokens` words: old rows stay, new ones are initialised; None changes nothing.
 
@@ -285,10 +312,7 @@ class LxmertPreTrainedModel(nn.Module):
         new = nn.Embedding(new_num_tokens, old.embedding_dim, padding_idx=0, **_place(old.weight))
         self.init_weights(new)
         _copy_rows(old, new)
-        self.get_backbone().embeddings.word_embeddings = new
-        if hasattr(self, "cls"):
-            self.cls.predictions.resize(new)
-        self.config.vocab_size = new_num_tokens
+        self.set_input_embeddings(new)
         return new
 
     def get_output_embeddings(self) -> nn.Linear | None:

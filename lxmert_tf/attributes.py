@@ -33,9 +33,19 @@ class ModelAttributes(_Model):
         return self.config.name_or_path
 
     @property
+    def num_qa_labels(self) -> int:
+        """How many answers the config has."""
+        return self.config.num_qa_labels
+
+    @classmethod
+    def can_generate(cls) -> bool:
+        """False: LXMERT generates no text."""
+        return False
+
+    @property
     def dummy_inputs(self) -> dict[str, Any]:
         """A small batch of the inputs that a call needs: 2 examples of 3 tokens and 2 boxes each."""
-        sizes: dict[Any, int] = {"examples": 2, "tokens": 3, "boxes": 2}
+        sizes: dict[Any, Any] = {"examples": 2, "tokens": 3, "boxes": 2}
         rng, inputs = np.random.default_rng(0), {}
         for name in REQUIRED_INPUTS:
             shape = [sizes.get(size, size) for size in TABLE[name].shape(self.config, self.num_images)]

@@ -201,11 +201,13 @@ class _Tokenizer(SpecialTokens):
             spec["pre_tokenizer"] = {"type": "BertPreTokenizer"} if basic else _AT_SPACES
 
     @classmethod
-    def from_pretrained(cls: type[_AnyTokenizer], source: str | os.PathLike, **options: Any) -> _AnyTokenizer:
+    def from_pretrained(
+        cls: type[_AnyTokenizer], pretrained_model_name_or_path: str | os.PathLike, **options: Any
+    ) -> _AnyTokenizer:
         """A tokenizer from a directory with vocab.txt or tokenizer.json, from such a file, or from a Hub id.
 
         Args:
-            source: directory, file, or Hub id such as "unc-nlp/lxmert-base-uncased".
+            pretrained_model_name_or_path: directory, file, or Hub id such as "unc-nlp/lxmert-base-uncased".
             **options: `revision`, `cache_dir`, `local_files_only`, `token` for the Hub; the rest are constructor
                 arguments, which win over tokenizer_config.json and special_tokens_map.json.
 
@@ -215,6 +217,7 @@ class _Tokenizer(SpecialTokens):
         """
         from lxmert_tf.hub import HUB_OPTIONS, fetch
 
+        source = pretrained_model_name_or_path
         hub_options = {name: options.pop(name) for name in HUB_OPTIONS if name in options}
         if Path(source).suffix in (".txt", ".json") and not Path(source).exists():
             raise FileNotFoundError(f"There is no vocabulary file {os.fspath(source)!r}.")

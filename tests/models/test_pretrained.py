@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 import torch
+from support.golden import GOLDEN
 from support.models import TASK_MODELS, batch, tiny_config, tiny_model
 
 import lxmert_pt
@@ -129,6 +130,8 @@ def test_what_was_loaded_is_returned(family, saved):
         family.__name__.replace("QuestionAnswering", "PreTraining"),
     )
     assert "cls.predictions.bias" in pretraining.from_pretrained(saved, output_loading_info=True)[1]["missing_keys"]
+    with_decoder = GOLDEN / "hf_pt_pretraining/pytorch_model.bin"  # which is tied, and no tensor of its own
+    assert pretraining.from_pretrained(with_decoder, output_loading_info=True)[1]["unexpected_keys"] == []
 
 
 def test_a_keras_model_is_named(saved):
@@ -315,6 +318,7 @@ def test_what_scripts_read(family, saved):
     numbers = sum(value.size for value in load_state_dict(saved).values())
     assert model.num_parameters() == model.num_parameters(only_trainable=True) == numbers
     assert model.get_output_embeddings() is None
+    assert (model.num_qa_labels, family.can_generate()) == (5, False)
     assert model.resize_token_embeddings() is model.get_input_embeddings()
     assert model.config.vocab_size == 37
     assert model(**model.dummy_inputs).question_answering_score.shape == (2, 5)
@@ -345,6 +349,16 @@ def test_the_head_of_words():
     assert reference.get_output_embeddings().weight is reference.get_input_embeddings().weight
     for each in (model, reference):
         assert each(**each.dummy_inputs).prediction_logits.shape == (2, 3, 37)
+
+
+def test_other_word_embeddings():
+    model = lxmert_pt.LxmertForPreTraining(tiny_config())
+    model.set_input_embeddings(table := torch.nn.Embedding(40, 12, padding_idx=0))
+    assert model.get_output_embeddings().weight is model.get_input_embeddings().weight is table.weight
+    assert model.config.vocab_size == 40
+    assert model(**model.dummy_inputs).prediction_logits.shape == (2, 3, 40)
+    with pytest.raises(ValueError, match="value must be 12 wide, got 13"):
+        model.set_input_embeddings(torch.nn.Embedding(40, 13))
 
 
 def test_a_model_from_a_config():
