@@ -193,9 +193,10 @@ class _TaskModel(TrainsOnOwnLosses, TFLxmertPreTrainedModel):
         self, output: ModelOutput, labels: dict, sample_weight=None, training: bool = False
     ) -> dict[str, Loss]:
         """The loss of the answer head by name, if there are labels: see `answer_loss`."""
-        logits, given = output[self.answers], labels.get("labels")
-        if given is None:
+        given = labels.get("labels")
+        if given is None or self.answers is None:
             return {}
+        logits = output[self.answers]
         given = check_scores(given) if is_soft(given, logits) else check_labels("labels", given, logits.shape[-1])
         weight = weight_of(sample_weight, "labels")
         return {"answer_loss": answer_loss(logits, given, self.config.problem_type, weight)}

@@ -71,6 +71,7 @@ class TrainsOnOwnLosses(ModelHooks):
     # Label of a class -> name for metrics, and the output with the logits; where there are several.
     class_outputs: dict[str, tuple[str, str]] = {}  # noqa: RUF012 (subclasses replace it)
     choose_compilation: ChooseCompilation | None = None
+    jit_compile: bool  # of Keras
 
     def compute_losses(
         self, output: ModelOutput, labels: dict, sample_weight=None, training: bool = False

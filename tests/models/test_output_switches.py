@@ -84,7 +84,7 @@ def test_predict_and_wrapping(switches):
     predicted = model.predict(x, batch_size=2, verbose=0)
     assert type(predicted) is type(wanted)
     keras.tree.map_structure(lambda a, b: np.testing.assert_allclose(a, b, rtol=2e-5, atol=1e-5), predicted, wanted)
-    inputs = {name: keras.Input(value.shape[1:], dtype=value.dtype.name) for name, value in x.items()}
+    inputs = {name: keras.Input(value.shape[1:], dtype=value.dtype.name, name=name) for name, value in x.items()}
     around = keras.Model(inputs, keras.tree.flatten(model(inputs)))
     for got, one in zip(around(x), keras.tree.flatten(wanted), strict=True):
         np.testing.assert_allclose(got, one, rtol=2e-5, atol=1e-5)

@@ -86,9 +86,9 @@ def features(output):
 
 def functional(inner):
     inputs = {
-        "input_ids": keras.Input((None,), dtype="int32"),
-        "visual_feats": keras.Input((None, 9)),
-        "visual_pos": keras.Input((None, 4)),
+        "input_ids": keras.Input((None,), dtype="int32", name="input_ids"),
+        "visual_feats": keras.Input((None, 9), name="visual_feats"),
+        "visual_pos": keras.Input((None, 4), name="visual_pos"),
     }
     return keras.Model(inputs, keras.layers.Dense(6, bias_initializer="normal")(features(inner(inputs))))
 
