@@ -55,7 +55,9 @@ class PaddedEmbedding(keras.layers.Embedding):
 
 
 def embedding(rows: int, width: int, name: str, initializer: Any, dtype: Any) -> PaddedEmbedding:
-    """A table of `rows` rows, which come from `initializer`."""
+    """A table of `rows` rows, which come from `initializer`; Keras has no tables in float8."""
+    if dtype.name.startswith("float8_from_"):
+        dtype = dtype.name.removeprefix("float8_from_")
     return PaddedEmbedding(rows, width, embeddings_initializer=initializer, name=name, dtype=dtype)
 
 
@@ -79,8 +81,8 @@ class LxmertEmbeddings(Block):
         self.token_type_embeddings.build()
         self.LayerNorm.build((None, None, self.config.hidden_size))
 
-    def compute_output_shape(self, input_ids_shape=None, token_type_ids_shape=None, inputs_embeds_shape=None):
-        batch, length = (inputs_embeds_shape if input_ids_shape is None else input_ids_shape)[:2]
+    def compute_output_shape(self, *input_shapes: tuple[int | None, ...] | None):
+        batch, length = next(shape for shape in input_shapes if shape is not None)[:2]
         return batch, length, self.config.hidden_size
 
     def call(self, input_ids=None, token_type_ids=None, inputs_embeds=None, training: bool = False):

@@ -67,8 +67,8 @@ def truncated_normal(config: LxmertConfig) -> keras.initializers.Initializer:
     return Normal(stddev=config.initializer_range)
 
 
-# Outside TensorFlow, Keras computes matrix products, means, variances and, on JAX, tanh of float64 in float32; what
-# follows does not.
+# Outside TensorFlow, Keras computes matrix products, means and variances of float64 in float32, and on JAX tanh;
+# what follows does not.
 
 
 def preserves_float64(x) -> bool:
