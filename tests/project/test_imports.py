@@ -27,7 +27,8 @@ LAZY = {  # may import PyTorch or TensorFlow inside a function, because it
 GROUND = "registration lazy locks files hub answers tasks configuration input_table outputs tokenization"
 GROUND += " command_line versions"
 CORE = "backend keras_private losses layers inputs shortcuts metrics optimizers train_step pretrained modeling"
-DOOR = "report names tensors compare copies matching readers writers formats models source"
+DOOR = "report names tensors compare copies matching parametrized naming readers writers formats adapters bert models"
+DOOR += " modules source"
 CHECKPOINTS = "plan destination convert answers load inspect diff run_models verify"
 FLOORS = (
     {"lxmert_tf", *(f"lxmert_tf.{name}" for name in GROUND.split())},
