@@ -64,16 +64,15 @@ class Bert:
         """
         table = [row for row in rows(config, task) if fit_prefix(row.torch, "qa").startswith(LANGUAGE)]
         shapes = self.tensors.shapes
-        problems = []
-        for row in table:
-            name, wanted = fit_prefix(row.torch, "qa"), row.shape(config)
-            if shapes.get(name) != wanted:
-                problems.append(f"{name} {list(shapes[name]) if name in shapes else 'missing'}, not {list(wanted)}")
-        if problems:
+        wanted = {fit_prefix(row.torch, "qa"): row.shape(config) for row in table}
+        if missing := [name for name in wanted if name not in shapes]:
             raise ValueError(
-                f"{self.path}: BERT does not give an LXMERT of this config its language layers: {some(problems, 2)}; "
-                "give a config of BERT's sizes, and of no more l_layers than it has."
+                f"{self.path}: BERT has no {some(missing, 2)}; give a config with no more l_layers than BERT has, "
+                f"got {config.l_layers}."
             )
+        misshapen = [f"{name} {list(shapes[name])}, not {list(s)}" for name, s in wanted.items() if shapes[name] != s]
+        if misshapen:
+            raise ValueError(f"{self.path}: BERT has other sizes than the config: {some(misshapen, 2)}.")
         return table
 
     def named_for(self, task: str) -> Tensors:
