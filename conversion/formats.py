@@ -47,7 +47,14 @@ WEIGHT_FILES = {
     "tf_model.h5": "hf-tf",
     "tf_model.h5.index.json": "hf-tf",
 }
-SUFFIXES = (".safetensors", ".h5", ".keras", ".bin", ".pth", ".pt")
+SUFFIXES = (".safetensors", ".h5", ".keras", ".bin", ".pth", ".pt", ".ckpt")
+# What stands in a directory for weights that only another program can put together, and that program.
+ELSEWHERE = {
+    "zero_to_fp32.py": "those of DeepSpeed are in parts; join them with the zero_to_fp32.py that is there",
+    ".metadata": "those of torch.distributed.checkpoint are in parts; join them with "
+    "`python -m torch.distributed.checkpoint.format_utils dcp_to_torch`",
+    "adapter_config.json": "it is a LoRA adapter; give the checkpoint of its model, and the adapter with --adapter",
+}
 # Checkpoints of other names; `model_00000.weights.h5` is a shard, and `rng_state.pth` the state of a training.
 WEIGHTS_NAME = re.compile(r"(?!rng_state|\.).*(\.keras|\.pth|(?<!_\d{5})\.weights\.h5)")
 
@@ -236,6 +243,8 @@ def find_weights(path: Path) -> Path:
     for name in WEIGHT_FILES:
         if (path / name).is_file():
             return path / name
+    if why := next((why for name, why in ELSEWHERE.items() if (path / name).is_file()), None):
+        raise FileNotFoundError(f"{path} holds no weights that can be read as they are: {why}.")
     # Hidden files are not weights: a run that was killed leaves some that look whole.
     files = (file for file in path.iterdir() if file.is_file() and not file.name.startswith("."))
     others = sorted(file for file in files if file.suffix in SUFFIXES or file.name.endswith(INDEXES))

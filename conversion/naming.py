@@ -34,10 +34,12 @@ class Named:
     @property
     def notes(self) -> tuple[str, ...]:
         """Where the LXMERT was found, and what was found beside it."""
-        place = [f"the LXMERT is under {self.prefix[:-1]}"] if self.prefix else []
         others = [name for name, reason in self.outside.items() if reason == OUTSIDE]
-        rest = [f"{counted(others, 'tensor')} beside it {'is' if len(others) == 1 else 'are'} left out: {some(others)}"]
-        return ("; ".join([*place, *(rest if others else [])]),) if place or others else ()
+        if not self.prefix and not others:
+            return ()
+        place = f"the LXMERT is under {self.prefix[:-1]}" if self.prefix else "the LXMERT is not alone"
+        rest = f"; {counted(others, 'tensor')} beside it {'is' if len(others) == 1 else 'are'} left out"
+        return (place + (rest if others else ""),)
 
 
 def named(stored: Mapping[str, Stored], spelling: str, prefix: str | None = None) -> Named:
@@ -46,7 +48,7 @@ def named(stored: Mapping[str, Stored], spelling: str, prefix: str | None = None
     Args:
         stored: the tensors by the names that the file has for them.
         spelling: as of `conversion.readers.Content`.
-        prefix: what the names of the LXMERT begin with; by default it is found.
+        prefix: what the names of the LXMERT begin with, or of what holds one; by default it is found.
 
     Raises:
         ValueError: there are several, and `prefix` does not say which; no name begins with `prefix`; or two tensors
@@ -55,14 +57,14 @@ def named(stored: Mapping[str, Stored], spelling: str, prefix: str | None = None
     if spelling == "torch":
         stored = combined(stored)
     spelled = {name: _plain(name, spelling) for name in stored}
-    if prefix is not None:
-        return _under(_given(prefix, spelling, spelled), spelled, stored, spelling)
-    places = [_under(each, spelled, stored, spelling) for each in find_prefixes(set(spelled.values()), spelling)]
+    start = "" if prefix is None else _given(prefix, spelling, spelled)
+    scope = {name.removeprefix(start) for name in spelled.values() if name.startswith(start)}
+    places = [_under(start + each, spelled, stored, spelling) for each in find_prefixes(scope, spelling)]
     places = [each for each in places if is_whole(each.tensors.shapes)] or places
     for other in places[1:]:
         if not _same(places[0].tensors, other.tensors):
             raise ValueError(_several(places))
-    return places[0] if places else _under("", spelled, stored, spelling)
+    return places[0] if places else _under(start, spelled, stored, spelling)
 
 
 def _plain(name: str, spelling: str) -> str:

@@ -8,7 +8,7 @@ from lxmert_tf.files import absent
 # What lies beside the weights and belongs to them.
 TOKENIZER_FILES = ("vocab.txt", "tokenizer.json", "tokenizer_config.json", "special_tokens_map.json")
 
-WEIGHT_SUFFIXES = (".safetensors", ".h5", ".keras", ".pth", ".pt", ".bin", ".json")
+WEIGHT_SUFFIXES = (".safetensors", ".h5", ".keras", ".pth", ".pt", ".ckpt", ".bin", ".json")
 
 HUB_OPTIONS = ("revision", "cache_dir", "local_files_only", "token")
 

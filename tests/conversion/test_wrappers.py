@@ -180,7 +180,7 @@ def test_a_whole_model_in_somebodys_model(tmp_path):
     path = save(tmp_path / "x.bin", Own(vqa=vqa).state_dict())
     report = convert(path, tmp_path / "out", config=CONFIG)
     assert (report.task, set(report.dropped)) == ("qa", OTHERS)
-    assert report.notes[0].startswith("the LXMERT is under vqa; 4 tensors beside it are left out: ")
+    assert report.notes[0] == "the LXMERT is under vqa; 4 tensors beside it are left out"
     assert same(load_file(tmp_path / "out/model.safetensors"), load_state_dict(vqa))
     assert open_checkpoint(path, CONFIG, prefix="vqa.lxmert.").task == "model"
 
@@ -196,6 +196,8 @@ def test_two_models_are_told_and_one_is_chosen(tmp_path):
         assert same(load_state_dict(open_checkpoint(path, CONFIG, prefix=prefix)), state)
     checkpoint = open_checkpoint(path, CONFIG, prefix="ema")
     assert len(checkpoint.outside) == len(a) and all(name.startswith("model.") for name in checkpoint.outside)
+    inner = save(tmp_path / "inner.bin", {"model": a, "ema": {"net": under("module.vqa.", b)}})
+    assert same(load_state_dict(open_checkpoint(inner, CONFIG, prefix="ema")), bare(seed=1))
     twins = save(tmp_path / "twins.bin", Own(first=LxmertModel(CONFIG), second=LxmertModel(CONFIG)).state_dict())
     with pytest.raises(ValueError, match=r"under first \(\d+ tensors\), under second"):
         open_checkpoint(twins, CONFIG)
@@ -322,6 +324,29 @@ def test_weights_that_zero_has_elsewhere_are_told(tmp_path):
     state = {name: torch.empty(0) for name in bare()}
     with pytest.raises(ValueError, match=r"zero_to_fp32\.py"):
         open_checkpoint(save(tmp_path / "x.bin", {"module": state, "ds_version": "0.14"}), CONFIG)
+
+
+@pytest.mark.parametrize(
+    ("name", "words"),
+    [
+        ("zero_to_fp32.py", r"join them with the zero_to_fp32\.py that is there"),
+        (".metadata", r"format_utils dcp_to_torch"),
+        ("adapter_config.json", r"it is a LoRA adapter; give the checkpoint of its model, .* --adapter"),
+    ],
+)
+def test_directories_without_weights_of_their_own_are_told(tmp_path, name, words):
+    (tmp_path / name).write_text("")
+    save(tmp_path / "adapter_model.safetensors", {"a": np.ones(2, "f4")})
+    with pytest.raises(FileNotFoundError, match=words) as error:
+        open_checkpoint(tmp_path, CONFIG)
+    told(error.value)
+    save(tmp_path / "model.safetensors", bare())
+    assert same(load_state_dict(tmp_path, config=CONFIG), bare())
+
+
+def test_a_checkpoint_of_lightning_in_a_directory(tmp_path):
+    save(tmp_path / "epoch=3.ckpt", CONTAINERS["Lightning"](torch_tensors(under("model.", bare()))))
+    assert same(load_state_dict(tmp_path, config=CONFIG), bare())
 
 
 def test_factors_of_lora_are_never_left_out_in_silence(tmp_path):
