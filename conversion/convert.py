@@ -50,7 +50,7 @@ class Report:
         config_file: where the config was read from, if it was.
         dtypes: of the tensors written.
         tensors, bytes: how many were written, and their size.
-        dropped: PyTorch names that were left out, each with the reason.
+        dropped: names that were left out, each with the reason.
         initialised: PyTorch names the source lacks, which have fresh values.
         nonfinite: PyTorch name to its number of NaN and infinite values in the source; only counted while verifying.
         overflowed: PyTorch name to its number of values that only the cast made infinite; likewise.
@@ -110,6 +110,8 @@ def convert(
     overwrite: bool = False,
     allow_missing: bool = False,
     progress: bool = False,
+    prefix: str | None = None,
+    adapter: str | os.PathLike | None = None,
 ) -> Report:
     """Converts a checkpoint; the destination appears whole, after it was compared, or not at all.
 
@@ -128,6 +130,8 @@ def convert(
         overwrite: replace an existing destination, if it holds nothing but a checkpoint.
         allow_missing: initialise what the source lacks instead of refusing it.
         progress: show a bar on stderr, if that is a terminal and it takes longer than a second.
+        prefix, adapter: which LXMERT of a larger checkpoint, and a LoRA adapter to merge, as of
+            `conversion.open_checkpoint`.
 
     Raises:
         Incomplete: the source lacks tensors of the target's model.
@@ -143,7 +147,7 @@ def convert(
     limit = _check_options(to, task, dtype, shard_size)
     to_file = file_format(to, destination)
     check_replaceable(destination, to, to_file is not None, overwrite)
-    checkpoint = open_source(source, config)
+    checkpoint = open_source(source, config, prefix, adapter)
     check_apart(source, checkpoint, destination)
     plan = make_plan(checkpoint, task or checkpoint.task, dtype, allow_missing)
     copied = [] if to_file else _tokenizer_files(checkpoint)
@@ -216,8 +220,8 @@ def _compare(path: Path, plan: Plan, with_config: bool) -> tuple[dict[str, int],
     Raises:
         Differs: naming the first tensor that is absent, too much, or not identical.
     """
-    _, written, _ = read_file(find_weights(path))
-    written = written.renamed(lambda name: fit_prefix(name, plan.task))
+    _, found, _ = read_file(find_weights(path))
+    written = found.tensors.renamed(lambda name: fit_prefix(name, plan.task))
     if unshared := sorted((set(written) ^ set(plan.tensors)) - {TIED[0]}):
         raise Differs(f"What was written has other tensors than the model: {some(unshared)}; nothing is kept.")
     nonfinite, overflowed = {}, {}

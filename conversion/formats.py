@@ -17,17 +17,19 @@ import os
 import re
 import reprlib
 from collections.abc import Collection, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from conversion.compare import identical
-from conversion.copies import canonically_named, merged
-from conversion.matching import Matched, contradictions, find_task, infer_config, match
-from conversion.names import LAYOUTS, Row, fit_prefix, lookup
+from conversion.copies import merged
+from conversion.matching import Matched, StrangeNames, contradictions, find_task, infer_config, match
+from conversion.names import fit_prefix
+from conversion.naming import Named, named
 from conversion.readers import Content, read_h5, read_pickle, read_safetensors, read_zip, reading
 from conversion.report import counted, some
-from conversion.tensors import DTYPES, Stored, Tensors
+from conversion.tensors import DTYPES, Tensors
 from lxmert_tf.configuration import CONFIG_NAME, LxmertConfig
 from lxmert_tf.files import absent
 
@@ -45,7 +47,14 @@ WEIGHT_FILES = {
     "tf_model.h5": "hf-tf",
     "tf_model.h5.index.json": "hf-tf",
 }
-SUFFIXES = (".safetensors", ".h5", ".keras", ".bin", ".pth", ".pt")
+SUFFIXES = (".safetensors", ".h5", ".keras", ".bin", ".pth", ".pt", ".ckpt")
+# What stands in a directory for weights that only another program can put together, and that program.
+ELSEWHERE = {
+    "zero_to_fp32.py": "those of DeepSpeed are in parts; join them with the zero_to_fp32.py that is there",
+    ".metadata": "those of torch.distributed.checkpoint are in parts; join them with "
+    "`python -m torch.distributed.checkpoint.format_utils dcp_to_torch`",
+    "adapter_config.json": "it is a LoRA adapter; give the checkpoint of its model, and the adapter with --adapter",
+}
 # Checkpoints of other names; `model_00000.weights.h5` is a shard, and `rng_state.pth` the state of a training.
 WEIGHTS_NAME = re.compile(r"(?!rng_state|\.).*(\.keras|\.pth|(?<!_\d{5})\.weights\.h5)")
 
@@ -67,6 +76,7 @@ class Checkpoint:
         config_file: where the config was read from, if it was.
         inferred: why the config is inferred from the shapes, with a guess for what they do not show; "" if it is not.
         notes: what else its user should know.
+        outside: the other names in the file, each with the reason why it is left out.
     """
 
     path: Path
@@ -77,6 +87,7 @@ class Checkpoint:
     config_file: Path | None = None
     inferred: str = ""
     notes: tuple[str, ...] = ()
+    outside: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def config_origin(self) -> str:
@@ -127,12 +138,13 @@ class Checkpoint:
         """
         task, config = task or self.task, config or self.config
         try:
-            return match(self.tensors.shapes, task, config, ignore_mismatched_sizes, allow_missing)
+            matched = match(self.tensors.shapes, task, config, ignore_mismatched_sizes, allow_missing)
         except ValueError as error:
             head, *details = str(error).splitlines()
-            if self.contradiction:
+            if self.contradiction and not isinstance(error, StrangeNames):
                 head = f"{head.removesuffix('.')}: {self.contradiction}."
             raise ValueError("\n".join([f"{self.path}: {head}", *details])) from None
+        return replace(matched, unused={**matched.unused, **self.outside})
 
 
 # Opening
@@ -141,43 +153,46 @@ class Checkpoint:
 def open_checkpoint(
     path: str | os.PathLike,
     config: LxmertConfig | str | os.PathLike | None = None,
+    prefix: str | None = None,
     use_safetensors: bool | None = None,
 ) -> Checkpoint:
     """Opens a checkpoint file, or the preferred one of a directory (see `WEIGHT_FILES`).
 
     The config.json of a directory is its checkpoint's; one that lies beside a single file may be another's, and is
-    used only where it is an LXMERT config of the tensors' sizes. Which of several checkpoints in a directory is read
-    is logged, and among the notes.
+    used only where it is an LXMERT config of the tensors' sizes. Which of several checkpoints in a directory is read,
+    and where in a file of more than an LXMERT that was found, is logged, and among the notes.
 
     Args:
         path: a file or a directory.
         config: a config, ours or upstream's, or its JSON file or directory, in place of the checkpoint's own, which is
             not read then.
+        prefix: what the names of the LXMERT's tensors begin with; by default it is found.
         use_safetensors: read no files of a directory but model.safetensors (True), or none of those (False).
 
     Raises:
         FileNotFoundError: there is no such path, no checkpoint in the directory, or no shard an index names.
-        ValueError: the file is damaged, or holds no LXMERT weights; the message names it.
+        ValueError: the file is damaged, or holds no LXMERT weights, or several; the message names it.
     """
     source, path = Path(path), find_weights(Path(path), use_safetensors)
-    format, tensors, own_config = read_file(path)
-    beside, notes = path.parent / CONFIG_NAME, _other_checkpoints(source, path)
+    format, found, own_config = read_file(path, prefix)
+    beside, notes = path.parent / CONFIG_NAME, (*_other_checkpoints(source, path), *found.notes)
     for note in notes:
         logger.info(note, extra={"note": True})
+    make = partial(checkpoint_of, path, format, found, notes=notes)
     if isinstance(config, str | os.PathLike):
         file = config_file(config)
-        return checkpoint_of(path, format, tensors, LxmertConfig.from_json_file(file), file, notes=notes)
+        return make(LxmertConfig.from_json_file(file), file)
     if config is not None:
-        return checkpoint_of(path, format, tensors, LxmertConfig.of(config), notes=notes)
+        return make(LxmertConfig.of(config))
     if own_config is not None:
-        return checkpoint_of(path, format, tensors, own_config, path, notes=notes)
+        return make(own_config, path)
     if not beside.is_file():
-        return checkpoint_of(path, format, tensors, None, notes=notes)
+        return make(None)
     if source.is_dir():
-        return checkpoint_of(path, format, tensors, LxmertConfig.from_json_file(beside), beside, notes=notes)
-    if reason := _reason_to_ignore(beside, tensors):
-        return checkpoint_of(path, format, tensors, None, reason=reason)
-    return checkpoint_of(path, format, tensors, LxmertConfig.from_json_file(beside), beside)
+        return make(LxmertConfig.from_json_file(beside), beside)
+    if reason := _reason_to_ignore(beside, found.tensors):
+        return make(None, reason=reason)
+    return make(LxmertConfig.from_json_file(beside), beside)
 
 
 def config_file(path: str | os.PathLike) -> Path:
@@ -188,20 +203,21 @@ def config_file(path: str | os.PathLike) -> Path:
 def checkpoint_of(
     path: Path,
     format: str,
-    tensors: Tensors,
+    found: Named,
     config: LxmertConfig | None,
     config_file: Path | None = None,
     reason: str = f"there is no {CONFIG_NAME}",
     notes: tuple[str, ...] = (),
 ) -> Checkpoint:
-    """A checkpoint of tensors; without a config, one is inferred from their shapes, for the `reason` given."""
+    """A checkpoint of an LXMERT; without a config, one is inferred from its shapes, for the `reason` given."""
+    tensors = found.tensors
     task = find_task(tensors.shapes)
     notes = (*notes, UNTIED) if _untied(tensors) else notes
-    if config is not None:
-        return Checkpoint(path, format, tensors, config, task, config_file, notes=notes)
-    with reading(path):
-        config = infer_config(tensors.shapes)
-    return Checkpoint(path, format, tensors, config, task, inferred=reason, notes=notes)
+    inferred = ""
+    if config is None:
+        with reading(path):
+            config, inferred = infer_config(tensors.shapes), reason
+    return Checkpoint(path, format, tensors, config, task, config_file, inferred, notes, found.outside)
 
 
 def _reason_to_ignore(file: Path, tensors: Tensors) -> str:
@@ -262,6 +278,8 @@ def find_weights(path: Path, use_safetensors: bool | None = None) -> Path:
     for name in names:
         if (path / name).is_file():
             return path / name
+    if why := next((why for name, why in ELSEWHERE.items() if (path / name).is_file()), None):
+        raise FileNotFoundError(f"{path} holds no weights that can be read as they are: {why}.")
     # Hidden files are not weights: a run that was killed leaves some that look whole.
     files = (file for file in path.iterdir() if file.is_file() and not file.name.startswith("."))
     others = sorted(
@@ -278,17 +296,17 @@ def find_weights(path: Path, use_safetensors: bool | None = None) -> Path:
     raise FileNotFoundError(f"{path} must hold one of {', '.join(names)} or a single other checkpoint, {found}.")
 
 
-def read_file(path: Path) -> tuple[str, Tensors, LxmertConfig | None]:
-    """The format, the tensors, and the config if it is in the file itself."""
+def read_file(path: Path, prefix: str | None = None) -> tuple[str, Named, LxmertConfig | None]:
+    """The format, the LXMERT in the file, and its config if that is in the file itself."""
     with reading(path):
-        content = _read_content(path, index_allowed=True)
-        tensors = _named(content)
-    changed = content.spelling == "torch" and set(tensors) != set(content.stored)
-    format = "original" if changed and content.format == "hf-pt-bin" else content.format
-    return format, tensors, content.config
+        content = read_content(path, index_allowed=True)
+        found = named(content.stored, content.spelling, prefix)
+    format = "original" if found.is_original and content.format == "hf-pt-bin" else content.format
+    return format, found, content.config
 
 
-def _read_content(path: Path, index_allowed: bool) -> Content:
+def read_content(path: Path, index_allowed: bool = False) -> Content:
+    """What is in a file, or in the files of an index; the format is told by its first bytes."""
     with open(path, "rb") as file:
         start = file.read(40)
     if start[4:9] == b"\0\0\0\0{":  # first: the length of a header may look like the start of another format
@@ -304,24 +322,6 @@ def _read_content(path: Path, index_allowed: bool) -> Content:
             raise ValueError("it is an index, named in the weight_map of an index, which must name files with tensors")
         return _read_index(path)
     raise ValueError(_unknown_format(start))
-
-
-def _named(content: Content) -> Tensors:
-    """The tensors under PyTorch names and in PyTorch layout, each once; unknown names stay as they are."""
-    if content.spelling == "torch":
-        return canonically_named(content.stored)
-    table = lookup(content.stored, content.spelling)
-    return Tensors(
-        merged(
-            (table[name].torch, name, _inverse(table[name], item)) if name in table else (name, name, item)
-            for name, item in content.stored.items()
-        )
-    )
-
-
-def _inverse(row: Row, item: Stored) -> Stored:
-    layout = LAYOUTS[row.layout]
-    return Stored(layout.shape(item.shape), item.dtype, lambda: layout.inverse(item.read()))
 
 
 def _unknown_format(start: bytes) -> str:
@@ -348,7 +348,7 @@ def _read_index(path: Path) -> Content:
     contents = {}
     for name in _files(path, index["weight_map"]):
         with reading(path.parent / name):
-            contents[name] = _read_content(path.parent / name, index_allowed=False)
+            contents[name] = read_content(path.parent / name)
     kinds = {(content.format, content.spelling) for content in contents.values()}
     if len(kinds) != 1:
         formats = ", ".join(sorted(format for format, _ in kinds)) or "none"

@@ -6,9 +6,12 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from conversion.copies import canonically_named
+from conversion.adapters import with_adapter
 from conversion.formats import Checkpoint, checkpoint_of, config_file, find_weights, is_safetensors, open_checkpoint
 from conversion.models import state_dict
+from conversion.modules import torch_state_dict, unwrapped_module
+from conversion.naming import named
+from conversion.readers import flattened, reading
 from conversion.tensors import Tensors
 from lxmert_tf.configuration import CONFIG_NAME, LxmertConfig
 from lxmert_tf.files import absent
@@ -26,17 +29,21 @@ HUB_FILES = (
 def open_source(
     source: Any,
     config: LxmertConfig | str | os.PathLike | None = None,
+    prefix: str | None = None,
+    adapter: str | os.PathLike | None = None,
     use_safetensors: bool | None = None,
     **hub_options: Any,
 ) -> Checkpoint:
     """Opens a checkpoint from a file, a directory, a Hub id or memory.
 
     Args:
-        source: a path or a Hub id; a model of `lxmert_tf`, `lxmert_pt` or upstream; a state dict, by PyTorch names
-            and in PyTorch layout; or an opened checkpoint. Of a repository on the Hub only the files of the preferred
-            format are fetched.
+        source: a path or a Hub id; a model of `lxmert_tf`, `lxmert_pt` or upstream, compiled or wrapped or not; a
+            state dict, by PyTorch names and in PyTorch layout, or dicts around one; or an opened checkpoint. Of a
+            repository on the Hub only the files of the preferred format are fetched.
         config: a config, ours or upstream's, or its JSON file or directory, in place of the checkpoint's own, which is
             not read then.
+        prefix: what the names of the LXMERT's tensors begin with, in a checkpoint of more; by default it is found.
+        adapter: directory of a LoRA adapter of PEFT, which is merged into the weights.
         use_safetensors: read no files but model.safetensors (True), or none of those (False).
         **hub_options: `revision`, `cache_dir` and others, as `lxmert_tf.hub.fetch` takes them.
 
@@ -45,8 +52,20 @@ def open_source(
         ValueError: the checkpoint is damaged or of another model.
         TypeError: the source is none of these.
     """
+    checkpoint = _open(source, config, prefix, use_safetensors, hub_options)
+    return checkpoint if adapter is None else with_adapter(checkpoint, adapter)
+
+
+def _open(
+    source: Any,
+    config: LxmertConfig | str | os.PathLike | None,
+    prefix: str | None,
+    use_safetensors: bool | None,
+    hub_options: Mapping[str, Any],
+) -> Checkpoint:
     if isinstance(source, str | os.PathLike):
-        return open_checkpoint(_locate(source, use_safetensors, hub_options), config, use_safetensors)
+        path = locate(source, use_safetensors, **hub_options)
+        return open_checkpoint(path, config, prefix, use_safetensors)
     file = None
     if isinstance(config, str | os.PathLike):
         file = config_file(config)
@@ -54,12 +73,19 @@ def open_source(
     elif config is not None:
         config = LxmertConfig.of(config)
     if not isinstance(source, Checkpoint):
-        source = _open_memory(source, config)
+        source = _open_memory(source, config, prefix)
     return source if config is None else replace(source, config=config, config_file=file, inferred="")
 
 
-def _locate(source: str | os.PathLike, use_safetensors: bool | None, hub_options: Mapping[str, Any]) -> Path:
-    """The local path of a path or Hub id."""
+def locate(source: str | os.PathLike, use_safetensors: bool | None = None, **hub_options: Any) -> Path:
+    """The local path of a path or Hub id, of which the files of the preferred format are fetched.
+
+    Args:
+        source, use_safetensors, **hub_options: as of `open_source`.
+
+    Raises:
+        FileNotFoundError: there is no such path or repository.
+    """
     if "/" not in (name := os.fspath(source)) and name and not os.path.lexists(name):
         raise FileNotFoundError(f"{absent(name).removesuffix('.')}, and a Hub id has the form owner/name.")
     for files in HUB_FILES:
@@ -74,20 +100,32 @@ def _locate(source: str | os.PathLike, use_safetensors: bool | None, hub_options
     return path
 
 
-def _open_memory(source: Any, config: LxmertConfig | None) -> Checkpoint:
-    own_config = getattr(source, "config", None)
+def _open_memory(source: Any, config: LxmertConfig | None, prefix: str | None) -> Checkpoint:
+    model = unwrapped_module(source)
+    own_config = getattr(model, "config", None)
     if config is None and own_config is not None:
         config = LxmertConfig.of(own_config).replace()
     arrays: Mapping[str, Any]
-    if hasattr(source, "variables"):
-        arrays = state_dict(source)
-    elif hasattr(source, "state_dict"):
-        arrays = source.state_dict()
+    if hasattr(model, "variables"):
+        arrays = state_dict(model)
+    elif hasattr(model, "state_dict"):
+        arrays = torch_state_dict(model)
     elif isinstance(source, Mapping):
-        arrays = source
+        arrays = _arrays(source)
     else:
         raise TypeError(f"A source must be a path, a Hub id, a model or a state dict, got {type(source).__name__}.")
-    if not all(isinstance(name, str) for name in arrays):
+    path = Path(type(model).__name__)
+    with reading(path):
+        found = named(Tensors.of(arrays).stored, "torch", prefix)
+    return checkpoint_of(path, "memory", found, config, reason="no config is given", notes=found.notes)
+
+
+def _arrays(source: Mapping[str, Any]) -> Mapping[str, Any]:
+    """A state dict, or what is in the dicts around it."""
+    if isinstance(source, Tensors):
+        return source
+    if not all(isinstance(name, str) for name in source):
         raise TypeError("A state dict must map names to arrays or tensors; one of its names is not text.")
-    tensors = canonically_named(Tensors.of(arrays).stored)
-    return checkpoint_of(Path(type(source).__name__), "memory", tensors, config, reason="no config is given")
+    if not any(isinstance(value, dict) for value in source.values()):
+        return source
+    return dict(flattened(source, lambda value: hasattr(value, "shape")))

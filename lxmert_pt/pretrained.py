@@ -208,7 +208,7 @@ class LxmertPreTrainedModel(nn.Module):
             if config is None and source is not None:
                 config = LxmertConfig.from_pretrained(source, **hub)
             source = state_dict
-        checkpoint = open_source(source, config, use_safetensors, **hub).with_settings(**others)
+        checkpoint = open_source(source, config, use_safetensors=use_safetensors, **hub).with_settings(**others)
         model = cls(checkpoint.config).to(_dtype(checkpoint.dtype if dtype == "auto" else dtype))
         if isinstance(pretrained_model_name_or_path, str | os.PathLike):
             model.config.name_or_path = pretrained_model_name_or_path

@@ -18,7 +18,7 @@ TOKENIZER_FILES = (
     "added_tokens.json",
 )
 
-WEIGHT_SUFFIXES = (".safetensors", ".h5", ".keras", ".pth", ".pt", ".bin", ".json")
+WEIGHT_SUFFIXES = (".safetensors", ".h5", ".keras", ".pth", ".pt", ".ckpt", ".bin", ".json")
 
 HUB_OPTIONS = ("revision", "cache_dir", "local_files_only", "token", "force_download", "proxies", "subfolder")
 UPLOAD_OPTIONS = ("repo_id", "private", "token", "commit_message", "commit_description", "revision", "create_pr")

@@ -53,7 +53,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="FILE",
         help="train a model of this config.json from scratch; with --init in place of the checkpoint's own config",
     )
-    start.add_argument("--init", metavar="CHECKPOINT", help="start from a checkpoint of any format, or a Hub id")
+    start.add_argument(
+        "--init", metavar="CHECKPOINT", help="start from a checkpoint of any format, a BERT, or a Hub id"
+    )
     start.add_argument("--init-answers", metavar="FILE", help="answer table of that checkpoint, such as all_ans.json")
     start.add_argument(
         "--load-answers",

@@ -28,7 +28,7 @@ class TrainOptions:
         vocab: a vocab.txt or a directory with tokenizer files. Default: that of `init`.
         config: config.json of a model to train from scratch; with `init` in place of the checkpoint's own, such as for
             a .pth file, which has none.
-        init: checkpoint of any format, or Hub id, to start from.
+        init: checkpoint of any format, a BERT directory, or Hub id, to start from.
         init_answers: the answer table of the checkpoint's head, where its config does not name them.
         load_answers: whether the answer head starts from the checkpoint's. Default: the recipe's.
         epochs ... max_length: in place of the recipe's values; a clip of 0 is none.

@@ -29,7 +29,8 @@ GROUND = "registration lazy locks files hub answers tasks configuration input_ta
 GROUND += " command_line versions upstream_arguments"
 CORE = "backend keras_private checks compilation added_layers exported losses layers inputs shortcuts metrics"
 CORE += " optimizers train_step tf_data attributes pretrained modeling"
-DOOR = "report names tensors compare copies matching readers writers formats models source"
+DOOR = "report names tensors compare copies matching parametrized naming readers writers formats adapters bert models"
+DOOR += " modules source"
 CHECKPOINTS = "plan destination convert answers load inspect diff run_models verify"
 FLOORS = (
     {"lxmert_tf", *(f"lxmert_tf.{name}" for name in GROUND.split())},
