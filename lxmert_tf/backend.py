@@ -16,6 +16,15 @@ def in_graph(x) -> bool:
     return tf.is_tensor(x) and not tf.executing_eagerly()
 
 
+def hides_values() -> bool:
+    """Whether PyTorch records what is computed, for `torch.compile` or a CUDA graph, so that no one may look at values."""
+    if keras.backend.backend() != "torch":
+        return False
+    import torch
+
+    return torch.compiler.is_compiling() or torch.cuda.is_current_stream_capturing()
+
+
 def asserted(x, condition, message: str, *values):
     """`x`, which the graph gives only where bool[] `condition` holds; else it fails with the message and the values.
 
