@@ -17,12 +17,13 @@ def in_graph(x) -> bool:
 
 
 def hides_values() -> bool:
-    """Whether PyTorch records what is computed, for `torch.compile` or a CUDA graph, so that no one may look at values."""
+    """Whether PyTorch records what is computed, for `torch.compile` or a CUDA graph, and no one may look at values."""
     if keras.backend.backend() != "torch":
         return False
     import torch
 
-    return torch.compiler.is_compiling() or torch.cuda.is_current_stream_capturing()
+    recording = torch.cuda.is_initialized() and torch.cuda.is_current_stream_capturing()
+    return recording or torch.compiler.is_compiling()
 
 
 def asserted(x, condition, message: str, *values):

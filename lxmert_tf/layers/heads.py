@@ -5,7 +5,7 @@ from typing import Any
 from keras import ops
 
 from lxmert_tf.configuration import LxmertConfig
-from lxmert_tf.layers.primitives import Block, activation, dense, gelu, join_rows, layer_norm, matmul
+from lxmert_tf.layers.primitives import Block, activation, dense, gelu, join_rows, layer_norm, matmul, tanh
 from lxmert_tf.losses import IGNORE_INDEX, Loss, class_ids, masked_word_loss, match_shape
 
 
@@ -21,7 +21,7 @@ class LxmertPooler(Block):
 
     def call(self, hidden_states):
         """float[B, T, H] -> float[B, H]"""
-        return ops.tanh(self.dense(hidden_states[:, 0]))
+        return tanh(self.dense(hidden_states[:, 0]))
 
 
 class LxmertPredictionHeadTransform(Block):

@@ -44,7 +44,7 @@ def truncated_normal(config: LxmertConfig) -> keras.initializers.Initializer:
     return Normal(stddev=config.initializer_range)
 
 
-# Outside TensorFlow, Keras computes matrix products, means and variances of float64 in float32; what follows does not.
+# Outside TensorFlow, Keras computes products, means, variances and tanh of float64 in float32; what follows does not.
 
 
 def preserves_float64(x) -> bool:
@@ -55,6 +55,11 @@ def preserves_float64(x) -> bool:
 def matmul(x, y):
     """The matrix product, in float64 where the operands are."""
     return ops.matmul(x, y) if preserves_float64(x) else x @ y
+
+
+def tanh(x):
+    """tanh, in float64 where the input is."""
+    return ops.tanh(x) if preserves_float64(x) else 2.0 * ops.sigmoid(2.0 * x) - 1.0
 
 
 # TensorFlow fuses product, bias, GELU and residual into one kernel over [rows, H], and not over [B, L, H].
@@ -139,4 +144,4 @@ def gelu(x):
 
 def gelu_new(x):
     """GELU in its tanh form."""
-    return 0.5 * x * (1.0 + ops.tanh(math.sqrt(2.0 / math.pi) * (x + 0.044715 * x * x * x)))
+    return 0.5 * x * (1.0 + tanh(math.sqrt(2.0 / math.pi) * (x + 0.044715 * x * x * x)))
