@@ -116,14 +116,19 @@ class TFLxmertModel(BackboneShortcuts, TFLxmertPreTrainedModel):
             inputs_embeds,
         )
         check_inputs(inputs, self.config, self.compute_dtype)
+        output_attentions = self.switch("output_attentions", output_attentions)
         language_states, vision_states, *attentions = self.encoder(
-            self.embed(inputs, training), *self.regions(inputs), *self.biases(inputs), training=training
+            self.embed(inputs, training),
+            *self.regions(inputs),
+            *self.biases(inputs),
+            training=training,
+            output_attentions=output_attentions,
         )
         output = self.make_output(language_states[-1], vision_states[-1])
         if self.switch("output_hidden_states", output_hidden_states):
             output["language_hidden_states"] = tuple(language_states[1:])
             output["vision_hidden_states"] = tuple(vision_states[1:])
-        if self.switch("output_attentions", output_attentions):
+        if output_attentions:
             names = ("language_attentions", "vision_attentions", "cross_encoder_attentions")
             output.update(zip(names, map(tuple, attentions), strict=True))
         return self.format_output(output, return_dict)

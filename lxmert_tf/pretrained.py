@@ -291,7 +291,7 @@ class TFLxmertPreTrainedModel(ModelAttributes, keras.Model):
         checkpoint = open_source(
             pretrained_model_name_or_path,
             config,
-            use_safetensors,
+            use_safetensors=use_safetensors,
             revision=revision,
             cache_dir=cache_dir,
             local_files_only=local_files_only,
