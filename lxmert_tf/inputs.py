@@ -2,7 +2,7 @@
 
 Values are checked where they can be seen: at once in eager mode, and when the graph runs under TensorFlow. Programs of
 XLA and of other backends, CUDA graphs among them, cannot stop; there the layers and losses give NaN for what is refused
-elsewhere, and the steps of `fit` and `evaluate` count it. Where Keras only asks for shapes, nothing is checked but those.
+elsewhere, and the steps of `fit` and `evaluate` count it. Where Keras only asks for shapes, only those are checked.
 """
 
 import numbers
