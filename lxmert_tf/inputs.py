@@ -1,8 +1,7 @@
 """What a model is called with: put into one dict and checked, with errors that say what to change.
 
 Values are checked where they can be seen: at once in eager mode, and when the graph runs under TensorFlow. XLA and the
-graphs of other backends, CUDA graphs among them, check none; there the layers and losses give NaN for what is refused
-elsewhere.
+graphs of other backends check none; there the layers and losses give NaN for what is refused elsewhere.
 """
 
 import numbers
@@ -12,7 +11,7 @@ import keras
 import numpy as np
 from keras import ops
 
-from lxmert_tf.backend import asserted, hides_values, in_graph
+from lxmert_tf.backend import asserted, in_graph
 from lxmert_tf.configuration import LxmertConfig
 from lxmert_tf.input_table import ENCODED_IMAGE_INPUTS, IMAGE_INPUTS, TABLE, TEXT_INPUTS
 from lxmert_tf.losses import IGNORE_INDEX, class_ids
@@ -262,7 +261,7 @@ def _checked(x, rule: str, holds, advice: str = ""):
 
 def _values(x):
     """The numbers in a tensor as numpy, or None while a graph is traced and there are none."""
-    if isinstance(x, keras.KerasTensor) or hides_values():
+    if isinstance(x, keras.KerasTensor):
         return None
     try:
         return ops.convert_to_numpy(x)
