@@ -9,9 +9,9 @@ STAMP := $(VENV)/.installed
 # Peers, each in an environment of its own: .venv-NAME of requirements-NAME.txt.
 PEERS := $(patsubst requirements-%.txt,%,$(notdir $(wildcard tests/upstream/requirements-*.txt benchmarks/requirements-*.txt)))
 UPSTREAM := $(patsubst tests/upstream/requirements-%.txt,.venv-%/.installed,$(wildcard tests/upstream/requirements-*.txt))
-BENCHMARKS ?= $(filter-out common,$(basename $(notdir $(wildcard benchmarks/*.py))))
+BENCHMARKS ?= $(filter-out common gpu,$(basename $(notdir $(wildcard benchmarks/*.py))))
 
-.PHONY: demo test slow versions backends interop bench lint format
+.PHONY: demo test slow versions backends interop bench gpu-wheels lint format
 
 demo: $(STAMP)
 	$(BIN)/lxmert-tf demo --output demo --overwrite
@@ -38,6 +38,13 @@ interop: $(STAMP) $(UPSTREAM)
 
 bench: $(STAMP) $(PEERS:%=.venv-%/.installed)
 	set -e; for name in $(BENCHMARKS); do $(BIN)/python -m benchmarks.$$name; done
+
+# For `python benchmarks/gpu.py` on a machine with a GPU, JAX, PyTorch and transformers, and no network.
+GPU_PYTHON ?= 3.12
+gpu-wheels: $(STAMP)
+	$(BIN)/pip download $(PIP_FLAGS) --no-deps --only-binary=:all: --python-version $(GPU_PYTHON) \
+	    --platform manylinux_2_28_x86_64 --platform manylinux_2_17_x86_64 --platform manylinux2014_x86_64 \
+	    -r benchmarks/gpu-wheels.txt -d .gpu-wheels
 
 lint: $(STAMP)
 	$(BIN)/ruff check .

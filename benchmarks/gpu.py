@@ -23,7 +23,8 @@ from pathlib import Path
 from statistics import median
 
 ROOT = Path(__file__).resolve().parent.parent
-sys.path[0] = str(ROOT)  # as `python -m benchmarks.gpu` has it
+if not __package__:
+    sys.path[0] = str(ROOT)  # as `python -m benchmarks.gpu` has it
 
 from benchmarks.common import README, RESULTS, machine, table, write_section  # noqa: E402
 from benchmarks.contenders.worker import products  # noqa: E402
@@ -36,7 +37,6 @@ YARDSTICK = "product of matrices"
 CONTENDERS = {
     "lxmert-tf, JAX": ("ours.py", "compiled", "jax", ("keras", "jax")),
     "lxmert-tf, PyTorch eager": ("ours.py", "eager", "torch", ("keras", "torch")),
-    "lxmert-tf, PyTorch CUDA graphs": ("ours.py", "graphs", "torch", ("keras", "torch")),
     "transformers, eager": ("transformers_torch.py", "eager", "torch", ("transformers", "torch")),
     "transformers, CUDA graphs": ("transformers_torch.py", "graphs", "torch", ("transformers", "torch")),
     "transformers, compiled": (

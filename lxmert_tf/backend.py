@@ -16,16 +16,6 @@ def in_graph(x) -> bool:
     return tf.is_tensor(x) and not tf.executing_eagerly()
 
 
-def hides_values() -> bool:
-    """Whether PyTorch records what is computed, for `torch.compile` or a CUDA graph, and no one may look at values."""
-    if keras.backend.backend() != "torch":
-        return False
-    import torch
-
-    recording = torch.cuda.is_initialized() and torch.cuda.is_current_stream_capturing()
-    return recording or torch.compiler.is_compiling()
-
-
 def asserted(x, condition, message: str, *values):
     """`x`, which the graph gives only where bool[] `condition` holds; else it fails with the message and the values.
 

@@ -1,8 +1,8 @@
 """What a model is called with: put into one dict and checked, with errors that say what to change.
 
 Values are checked where they can be seen: at once in eager mode, and when the graph runs under TensorFlow. Programs of
-XLA and of other backends, CUDA graphs among them, cannot stop; there the layers and losses give NaN for what is refused
-elsewhere, and the steps of `fit` and `evaluate` count it. Where Keras only asks for shapes, only those are checked.
+XLA and of other backends cannot stop; there the layers and losses give NaN for what is refused elsewhere, and the steps
+of `fit` and `evaluate` count it. Where Keras only asks for shapes, only those are checked.
 """
 
 import numbers
@@ -12,7 +12,7 @@ import keras
 import numpy as np
 from keras import ops
 
-from lxmert_tf.backend import asserted, hides_values, in_graph
+from lxmert_tf.backend import asserted, in_graph
 from lxmert_tf.checks import counted_checks
 from lxmert_tf.configuration import LxmertConfig
 from lxmert_tf.input_table import ENCODED_IMAGE_INPUTS, IMAGE_INPUTS, TABLE, TEXT_INPUTS
@@ -291,7 +291,7 @@ def _checked(x, rule: str, holds, advice: str = ""):
 
 def _values(x):
     """The numbers in a tensor as numpy, or None while a graph is traced and there are none."""
-    if isinstance(x, keras.KerasTensor) or hides_values():
+    if isinstance(x, keras.KerasTensor):
         return None
     try:
         return ops.convert_to_numpy(x)

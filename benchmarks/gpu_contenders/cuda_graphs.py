@@ -7,7 +7,10 @@ import torch
 
 
 def captured(step: Callable[[], Any]) -> Callable[[], Any]:
-    """The same step as a CUDA graph, whose results are overwritten by the next call; the step itself without a GPU."""
+    """The same step as a CUDA graph; the step itself without a GPU.
+
+    Results are overwritten by the next call. What the step holds on to lives as long as the graph, which reads it.
+    """
     if not torch.cuda.is_available():
         return step
     stream = torch.cuda.Stream()
@@ -20,7 +23,7 @@ def captured(step: Callable[[], Any]) -> Callable[[], Any]:
     with torch.cuda.graph(graph):
         result = step()
 
-    def replay():
+    def replay(_kept=step):
         graph.replay()
         return result
 

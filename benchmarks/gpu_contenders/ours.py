@@ -1,6 +1,7 @@
 """lxmert_tf under the Keras backend of KERAS_BACKEND: `python ours.py SIZE VARIANT CASE...`.
 
-The variants are eager and graphs (CUDA graphs) with PyTorch; with JAX all is compiled.
+The variants are compiled, with JAX, and eager, with PyTorch: there Keras copies numbers to the card within its
+operations, which no CUDA graph can hold, and `torch.compile` takes minutes for a shape.
 """
 
 from functools import cache
@@ -12,13 +13,12 @@ from worker import ANSWERS, arguments, serve
 from benchmarks.contenders.worker import inputs, padded, pretraining_labels, questions
 from lxmert_tf import AdamW, LxmertConfig, TFLxmertForPreTraining, TFLxmertForQuestionAnswering, TFLxmertModel
 
-SIZE, variant = arguments()
+SIZE, _ = arguments()
 jax_backend = keras.backend.backend() == "jax"
 if jax_backend:
     import jax
 else:
     import torch
-    from cuda_graphs import captured
 
 
 def tensors(values):
@@ -47,7 +47,7 @@ def fit_step(model, batch):
     data = (tensors(batch),)
     if not jax_backend:
         model.train()
-        return recorded(lambda: model.train_function([data]))
+        return lambda: model.train_function([data])
     groups = (model.trainable_variables, model.non_trainable_variables)
     state = [[v.value for v in group] for group in (*groups, model.optimizer.variables, model.metrics_variables)]
 
@@ -59,10 +59,6 @@ def fit_step(model, batch):
     return step
 
 
-def recorded(step):
-    return captured(step) if variant == "graphs" else step
-
-
 @cache
 def backbone():
     return TFLxmertModel(LxmertConfig(**SIZE.config), dtype="bfloat16")
@@ -71,7 +67,7 @@ def backbone():
 def forward(batch):
     model = backbone()
     call, given = compiled(model, lambda x: model(x).pooled_output), tensors(inputs(batch))
-    return recorded(lambda: call(given))
+    return lambda: call(given)
 
 
 def training(batch):
@@ -108,7 +104,7 @@ def stream(count):
         states = keras.ops.concatenate([encode(features[part], boxes[part]) for part in parts])
         return [answer(ids, mask, keras.ops.take(states, rows, axis=0)) for ids, mask, rows in batches]
 
-    return recorded(step)
+    return step
 
 
 def finish(result):
