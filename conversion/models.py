@@ -8,6 +8,7 @@ import numpy as np
 from conversion.formats import UNTIED, Checkpoint
 from conversion.matching import Matched
 from conversion.names import LAYOUTS, Row, rows, skip_reason
+from conversion.report import some
 from conversion.tensors import Tensors, contiguous
 from lxmert_tf.configuration import CONFIG_NAME, LxmertConfig
 from lxmert_tf.tasks import ARCHITECTURES, task_of
@@ -41,7 +42,15 @@ def state_dict(model: Any) -> dict[str, np.ndarray]:
     """A Keras model's weights by upstream's PyTorch names and in PyTorch layout, in the variables' dtype.
 
     They are those that the layers compute with: LoRA is merged, quantized kernels and tables are scaled back to floats.
+
+    Raises:
+        ValueError: a subclass has layers of its own, for which there are no names.
     """
+    if added := [layer.name for layer in model.added_layers() if layer.weights]:
+        raise ValueError(
+            f"{type(model).__name__} has layers of its own ({some(added)}), which LXMERT checkpoints do not hold; "
+            'save it whole with model.save("model.keras"), or its backbone, model.get_backbone(), alone.'
+        )
     variables, merged = variables_by_path(model), model.merged_weights()
     values = {path: merged.get(variable.path, variable) for path, variable in variables.items()}
     return {

@@ -17,7 +17,7 @@ from conversion.names import rows
 from conversion.source import open_source
 from conversion.tensors import from_torch, to_torch
 from conversion.writers import checkpoint_format, write_checkpoint
-from lxmert_tf.configuration import CONFIG_NAME, SETTINGS, LxmertConfig
+from lxmert_tf.configuration import CONFIG_NAME, SETTINGS, LxmertConfig, check_size, padded_size
 from lxmert_tf.hub import UPLOAD_OPTIONS, upload
 from lxmert_tf.input_table import REQUIRED_INPUTS, TABLE
 from lxmert_tf.outputs import ModelOutput
@@ -297,18 +297,24 @@ class LxmertPreTrainedModel(nn.Module):
             self.cls.predictions.resize(value)
         self.config.vocab_size = value.num_embeddings
 
-    def resize_token_embeddings(self, new_num_tokens: int | None = None) -> nn.Embedding:
+    def resize_token_embeddings(
+        self, new_num_tokens: int | None = None, pad_to_multiple_of: int | None = None
+    ) -> nn.Embedding:
         """Gives the vocabulary `new_num_tokens` words: old rows stay, new ones are initialised; None changes nothing.
 
         The decoder and bias of the masked word head follow.
+
+        Args:
+            new_num_tokens: the number of words, by default as many as there are.
+            pad_to_multiple_of: round it up to a multiple of this.
 
         Raises:
             ValueError: `new_num_tokens` is not a positive integer.
         """
         old = self.get_input_embeddings()
+        new_num_tokens = padded_size(self.config.vocab_size, new_num_tokens, pad_to_multiple_of)
         if new_num_tokens is None:
             return old
-        _check_size("new_num_tokens", new_num_tokens)
         new = nn.Embedding(new_num_tokens, old.embedding_dim, padding_idx=0, **_place(old.weight))
         self.init_weights(new)
         _copy_rows(old, new)
@@ -332,7 +338,7 @@ class LxmertPreTrainedModel(nn.Module):
         old = self.get_qa_logit_layer()
         if old is None:
             raise ValueError(f"{type(self).__name__} has no answer head to resize.")
-        _check_size("num_labels", num_labels)
+        check_size("num_labels", num_labels)
         new = nn.Linear(old.in_features, num_labels, **_place(old.weight))
         self.init_weights(new)
         _copy_rows(old, new)
@@ -363,8 +369,3 @@ def _copy_rows(old: nn.Module, new: nn.Module) -> None:
         rows = min(len(source), len(target))
         target[:rows] = source[:rows]
         target.requires_grad_(source.requires_grad)
-
-
-def _check_size(name: str, value: int) -> None:
-    if not isinstance(value, int) or isinstance(value, bool) or value < 1:
-        raise ValueError(f"{name} must be an integer of at least 1, got {value!r}.")

@@ -8,6 +8,7 @@ import reprlib
 import sys
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, fields
+from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
 
@@ -161,6 +162,7 @@ class LxmertConfig:
         for field in fields(self):
             setattr(self, field.name, values.pop(field.name, field.default))
         self.extra = values | unset  # so that it is written as it was read
+        _warn_of_near_misses(values)
         self._complete_labels()
         if num_labels is not None and self.id2label is None:
             self.num_labels = num_labels
@@ -464,3 +466,33 @@ def _check_nesting(values: Any) -> None:
 
 def _children(value: Any) -> list[Any]:
     return list(value.values()) if isinstance(value, dict) else value if isinstance(value, list) else []
+
+
+def _warn_of_near_misses(extra: Mapping[str, Any]) -> None:
+    """Keys that are kept although they are probably misspelt fields."""
+    names = [field.name for field in fields(LxmertConfig)]
+    for name in extra:
+        if name not in BASE_DEFAULTS and (near := get_close_matches(name, names, n=1, cutoff=0.9)):
+            logger.warning(
+                "LxmertConfig has no field %r, which is kept but does nothing; did you mean %r?", name, near[0]
+            )
+
+
+def check_size(name: str, value: Any) -> None:
+    """Raises a ValueError unless `value` is a positive integer."""
+    if not isinstance(value, int) or isinstance(value, bool) or value < 1:
+        raise ValueError(f"{name} must be an integer of at least 1, got {value!r}.")
+
+
+def padded_size(size: int, new_size: int | None, multiple: int | None) -> int | None:
+    """What a vocabulary of `size` pieces is to have: `new_size`, rounded up to a multiple; None to stay as it is.
+
+    Raises:
+        ValueError: one of the numbers is not a positive integer.
+    """
+    for name, value in (("new_num_tokens", new_size), ("pad_to_multiple_of", multiple)):
+        if value is not None:
+            check_size(name, value)
+    if multiple is None:
+        return new_size
+    return -(-(size if new_size is None else new_size) // multiple) * multiple

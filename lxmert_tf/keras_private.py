@@ -159,6 +159,13 @@ def steps_of(optimizer: keras.optimizers.Optimizer) -> keras.Variable:
     return optimizer._iterations
 
 
+def knows_variables(optimizer: keras.optimizers.Optimizer, variables: list) -> bool:
+    """Whether a built optimizer was built for these variables, among others."""
+    optimizer = getattr(optimizer, "inner_optimizer", optimizer)
+    known = {id(variable) for variable in optimizer._trainable_variables}
+    return all(id(variable) in known for variable in variables)
+
+
 class OptimizerHooks(_Optimizer):
     """Mixin before a Keras optimizer: public methods in place of the private ones that a subclass has to change."""
 

@@ -2,6 +2,7 @@
 
 import copy
 import inspect
+import logging
 import os
 import tempfile
 from collections.abc import Collection, Iterator, Mapping
@@ -15,11 +16,12 @@ from keras import ops
 from conversion.formats import weight_files
 from conversion.models import assign, loading_info, state_dict, variables_by_path
 from conversion.names import rows
+from conversion.report import some
 from conversion.source import open_source
 from conversion.writers import checkpoint_format, write_checkpoint
 from lxmert_tf.added_layers import build_configs, build_layers
 from lxmert_tf.attributes import ModelAttributes
-from lxmert_tf.configuration import CONFIG_NAME, SETTINGS, LxmertConfig
+from lxmert_tf.configuration import CONFIG_NAME, SETTINGS, LxmertConfig, check_size, padded_size
 from lxmert_tf.exported import Exported
 from lxmert_tf.hub import UPLOAD_OPTIONS, upload
 from lxmert_tf.input_table import INPUTS, SIGNATURE_INPUTS, TABLE
@@ -53,6 +55,8 @@ from lxmert_tf.outputs import (
     outputs_are_named,
 )
 from lxmert_tf.upstream_arguments import translate
+
+logger = logging.getLogger("lxmert_tf")
 
 MODEL_OPTIONS = ("name", "trainable")  # what a Keras model is made with, beyond its config and dtype
 SWITCHES = frozenset({"output_attentions", "output_hidden_states", "return_dict", "training"})
@@ -307,6 +311,10 @@ class TFLxmertPreTrainedModel(ModelAttributes, keras.Model):
             model.config.name_or_path = pretrained_model_name_or_path
         matched = assign(model, checkpoint, ignore_mismatched_sizes)
         _initialize(model, matched.missing)
+        if added := model.added_layers():
+            logger.warning(
+                "%s: layers of the subclass start anew: %s.", checkpoint.path, some([layer.name for layer in added])
+            )
         if output_loading_info:
             return model, loading_info(checkpoint, matched, cls.task, model.config)
         return model
@@ -437,15 +445,21 @@ class TFLxmertPreTrainedModel(ModelAttributes, keras.Model):
         """The word embedding layer; its `weight` is float[V, H]."""
         return self.get_backbone().embeddings.word_embeddings
 
-    def resize_token_embeddings(self, new_num_tokens: int | None = None) -> keras.layers.Layer:
+    def resize_token_embeddings(
+        self, new_num_tokens: int | None = None, pad_to_multiple_of: int | None = None
+    ) -> keras.layers.Layer:
         """Gives the vocabulary `new_num_tokens` pieces: old rows stay, new ones are initialised; None changes nothing.
 
         The bias of the masked-word head follows. Compile the model again afterwards.
+
+        Args:
+            new_num_tokens: the number of pieces, by default as many as there are.
+            pad_to_multiple_of: round it up to a multiple of this.
         """
         layer = self.get_input_embeddings()
+        new_num_tokens = padded_size(self.config.vocab_size, new_num_tokens, pad_to_multiple_of)
         if new_num_tokens is None:
             return layer
-        _check_size("new_num_tokens", new_num_tokens)
         _refuse_quantized(layer, "Resize")
         self.config.vocab_size = layer.input_dim = new_num_tokens
         resize(layer, "embeddings", new_num_tokens, truncated_normal(self.config))
@@ -468,7 +482,7 @@ class TFLxmertPreTrainedModel(ModelAttributes, keras.Model):
         layer = self.get_qa_logit_layer()
         if layer is None:
             raise ValueError(f"{type(self).__name__} has no answers to resize.")
-        _check_size("num_labels", num_labels)
+        check_size("num_labels", num_labels)
         _refuse_quantized(layer, "Resize")
         self.config.resize_answers(num_labels)
         layer.units = num_labels
@@ -513,11 +527,6 @@ def resize(layer: keras.layers.Layer, attribute: str, size: int, fresh_initializ
 def _refuse_quantized(layer: keras.layers.Layer, what: str) -> None:
     if is_integer(layer):
         raise ValueError(f"{layer.path} is quantized to {layer.quantization_mode}. {what} first, then quantize.")
-
-
-def _check_size(name: str, value) -> None:
-    if not isinstance(value, int) or isinstance(value, bool) or value < 1:
-        raise ValueError(f"{name} must be an integer of at least 1, got {value!r}.")
 
 
 def _spec(shape: tuple, dtype: str, name: str) -> Any:

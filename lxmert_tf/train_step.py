@@ -14,7 +14,7 @@ from lxmert_tf.checks import CountedChecks, StopOnBrokenChecks, count_in
 from lxmert_tf.compilation import ChooseCompilation
 from lxmert_tf.input_table import INPUTS
 from lxmert_tf.inputs import label_tensors
-from lxmert_tf.keras_private import ModelHooks, has_compiled_loss
+from lxmert_tf.keras_private import ModelHooks, has_compiled_loss, knows_variables
 from lxmert_tf.losses import Loss, weight_of
 from lxmert_tf.metrics import mask_labels
 from lxmert_tf.outputs import ENCODER_FIELDS, ModelOutput, named_outputs
@@ -159,7 +159,17 @@ class TrainsOnOwnLosses(ModelHooks):
     # Training and evaluating
 
     def fit(self, *args: Any, **kwargs: Any) -> keras.callbacks.History:
-        """As Keras'; stops at labels, ids and masks out of range with a ValueError or TensorFlow's own error."""
+        """As Keras'; stops at labels, ids and masks out of range with a ValueError or TensorFlow's own error.
+
+        Raises:
+            ValueError: the model has weights that its optimizer does not know.
+        """
+        optimizer = getattr(self, "optimizer", None)
+        if optimizer is not None and optimizer.built and not knows_variables(optimizer, self.trainable_variables):
+            raise ValueError(
+                f"{type(self).__name__} has other weights than when it was compiled, as after resize_token_embeddings, "
+                "resize_num_qa_labels or enable_lora; compile it again."
+            )
         given = self._with_labels(inspect.signature(keras.Model.fit).bind(self, *args, **kwargs).arguments)
         given["callbacks"] = self._with_callbacks(given.get("callbacks"), self.choose_compilation)
         return super().fit(**given)

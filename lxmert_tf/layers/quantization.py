@@ -103,9 +103,12 @@ def quantized_layers(model: keras.Model) -> dict[str, dict]:
 
 def quantize_layers(model: keras.Model, quantized: dict[str, dict]) -> None:
     """Quantizes those layers of a model that `quantized_layers` names, but for those that its dtype policy has."""
+    if not quantized:
+        return
     with old_objects_kept():
         for layer in filter(has_weight, flat_layers(model)):
-            how = quantized.get(layer.path.removeprefix(f"{model.path}/"))
+            # A layer that a subclass adds has no path until it is built.
+            how = quantized.get((layer.path or "").removeprefix(f"{model.path}/"))
             if how and not layer.quantization_mode:
                 config = keras.saving.deserialize_keras_object(how["config"])
                 layer.quantize(how["mode"], **({"config": config} if config else {}))

@@ -6,6 +6,7 @@ import pytest
 import tensorflow as tf
 from support.models import batch, labels, tiny_config, tiny_model
 
+from conversion.convert import convert
 from lxmert_tf import TFLxmertForPreTraining, TFLxmertForQuestionAnswering
 
 SMALL = {"l_layers": 1, "r_layers": 0}
@@ -113,3 +114,47 @@ def test_layers_made_after_the_constructor_are_trained():
     model.fit(x, y, verbose=0)
     assert len(model.weights) == number + 2
     assert np.abs(model.extra.kernel.numpy() - before).max() > 1e-4
+
+
+class Rescored(TFLxmertForQuestionAnswering):
+    """A head of its own on the scores."""
+
+    def __init__(self, config, **kwargs):
+        super().__init__(config, **kwargs)
+        self.more = keras.layers.Dense(3, name="more")
+
+    def call(self, inputs, training=False):
+        output = super().call(inputs, training=training)
+        output["question_answering_score"] = self.more(output.question_answering_score)
+        return output
+
+
+def test_a_subclass_is_made_again_from_its_config():
+    again = Rescored.from_config(Rescored(tiny_config(**SMALL)).get_config())
+    assert again(batch(again)).question_answering_score.shape == (3, 3)
+
+
+def test_checkpoints_do_not_leave_out_layers_of_a_subclass_in_silence(tmp_path, caplog):
+    model = tiny_model(Rescored, **SMALL)
+    model(batch(model))
+    for save in (model.save_pretrained, lambda path: convert(model, path, to="hf-pt")):
+        with pytest.raises(ValueError, match=r"Rescored has layers of its own \(more\).* save it whole"):
+            save(tmp_path / "x")
+    assert not (tmp_path / "x").exists()
+    tiny_model(**SMALL).save_pretrained(tmp_path / "qa")
+    with caplog.at_level("WARNING", "lxmert_tf"):
+        Rescored.from_pretrained(tmp_path / "qa")
+    assert "layers of the subclass start anew: more" in caplog.text
+
+
+@pytest.mark.parametrize(
+    "change", [lambda m: m.resize_num_qa_labels(7), lambda m: m.answer_head.logit_fc_0.enable_lora(2)]
+)
+def test_other_weights_than_were_compiled_are_told(change):
+    model = tiny_model(**SMALL)
+    x, y = batch(model), labels(model)
+    model.compile("adam", **eagerly)
+    model.fit(x, y, verbose=0)
+    change(model)
+    with pytest.raises(ValueError, match="other weights than when it was compiled"):
+        model.fit(x, y, verbose=0)
