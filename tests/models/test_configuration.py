@@ -8,6 +8,7 @@ import pytest
 from support.golden import GOLDEN
 
 from lxmert_tf import LxmertConfig
+from lxmert_tf.configuration import padded_size
 
 UPSTREAM_DEFAULTS = {
     "vocab_size": 30522,
@@ -262,3 +263,25 @@ def test_arguments_with_nothing_to_do_are_no_fields(tmp_path, caplog):
     assert "LxmertConfig.from_pretrained leaves out trust_remote_code: no file runs code here." in caplog.text
     with pytest.raises(TypeError, match=r"save_pretrained got an unexpected argument 'push_to_hubs'; did you mean"):
         LxmertConfig().save_pretrained(tmp_path, push_to_hubs=True)
+
+
+def test_a_key_that_is_nearly_a_field_is_told(caplog):
+    with caplog.at_level("WARNING", "lxmert_tf"):
+        config = LxmertConfig(hidden_dropout_prop=0.3, of_my_own=1)
+    assert config.hidden_dropout_prop == 0.3
+    assert "'hidden_dropout_prop', which is kept but does nothing; did you mean 'hidden_dropout_prob'?" in caplog.text
+    assert "of_my_own" not in caplog.text
+
+
+@pytest.mark.parametrize(
+    ("size", "new", "multiple", "expected"),
+    [(37, 40, None, 40), (37, None, 8, 40), (37, 41, 8, 48), (37, 40, 8, 40), (37, None, None, None)],
+)
+def test_a_vocabulary_is_padded(size, new, multiple, expected):
+    assert padded_size(size, new, multiple) == expected
+
+
+@pytest.mark.parametrize(("new", "multiple"), [(0, None), (4, 0), (True, 8), (4, 2.0)])
+def test_a_vocabulary_of_no_size(new, multiple):
+    with pytest.raises(ValueError, match="must be an integer of at least 1"):
+        padded_size(37, new, multiple)
