@@ -1,5 +1,12 @@
-"""Keeps torch to one thread: golden models are too small for more."""
+"""Keeps torch to one thread, as golden models are too small for more, and the garbage collector to what tests make."""
 
+import gc
 import os
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # read when torch is first imported
+
+
+def pytest_collection_finish() -> None:
+    """TensorFlow, Keras and PyTorch are imported by now: half a million objects that each collection would visit."""
+    gc.collect()
+    gc.freeze()
