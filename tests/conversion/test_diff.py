@@ -65,13 +65,13 @@ def test_the_same_weights_are_the_same_in_every_format(format):
 
 def test_names_shapes_dtypes_values_and_config_are_told(tmp_path):
     tensors = golden()
-    tensors["strange"] = tensors.pop("cls.predictions.bias")
+    tensors["cls.strange"] = tensors.pop("cls.predictions.bias")
     tensors[BIAS] = tensors[BIAS][:5]
     tensors["lxmert.embeddings.LayerNorm.bias"] = tensors["lxmert.embeddings.LayerNorm.bias"].astype("float64")
     tensors[KERNEL] = tensors[KERNEL] * np.float32(1.5)
     scale = float(np.abs(tensors[KERNEL]).max())
     report = diff(PRETRAINED, saved(tmp_path, tensors, hidden_act="relu"))
-    assert (report.only_a, report.only_b) == (["cls.predictions.bias"], ["strange"])
+    assert (report.only_a, report.only_b) == (["cls.predictions.bias"], ["cls.strange"])
     assert report.shapes == {BIAS: ([32], [5])}
     assert report.dtypes == {"lxmert.embeddings.LayerNorm.bias": ("float32", "float64")}
     assert list(report.values) == [KERNEL]
@@ -80,7 +80,7 @@ def test_names_shapes_dtypes_values_and_config_are_told(tmp_path):
     assert report.compared == len(golden()) - 2 and not report.same
     lines = report.lines()
     assert f"shape: {BIAS}: [32], [5]" in lines and "config: hidden_act: 'gelu', 'relu'" in lines
-    assert "1 only in b: strange" in lines and lines[-1] == "different"
+    assert "1 only in b: cls.strange" in lines and lines[-1] == "different"
 
 
 def test_one_bit_is_enough(tmp_path):
