@@ -23,6 +23,7 @@ from typing import Any
 
 from conversion.compare import identical
 from conversion.copies import canonically_named, merged
+from conversion.detector.readers import is_caffemodel, read_array_pickle, read_caffemodel
 from conversion.matching import Matched, contradictions, find_task, infer_config, match
 from conversion.names import LAYOUTS, Row, fit_prefix, lookup
 from conversion.readers import Content, read_h5, read_pickle, read_safetensors, read_zip, reading
@@ -45,11 +46,12 @@ WEIGHT_FILES = {
     "tf_model.h5": "hf-tf",
     "tf_model.h5.index.json": "hf-tf",
 }
-SUFFIXES = (".safetensors", ".h5", ".keras", ".bin", ".pth", ".pt")
+SUFFIXES = (".safetensors", ".h5", ".keras", ".bin", ".pth", ".pt", ".pkl", ".caffemodel")
 # Checkpoints of other names; `model_00000.weights.h5` is a shard, and `rng_state.pth` the state of a training.
 WEIGHTS_NAME = re.compile(r"(?!rng_state|\.).*(\.keras|\.pth|(?<!_\d{5})\.weights\.h5)")
 
 INDEXES = (".index.json", ".weights.json")
+TORCH_MAGIC = b"\x8a\nl\xfc\x9cF\xf9 j\xa8P\x19."  # of PyTorch's pickles outside archives; others are of arrays
 
 logger = logging.getLogger("lxmert_tf")
 
@@ -122,7 +124,9 @@ class Checkpoint:
 # Opening
 
 
-def open_checkpoint(path: str | os.PathLike, config: LxmertConfig | str | os.PathLike | None = None) -> Checkpoint:
+def open_checkpoint(
+    path: str | os.PathLike, config: LxmertConfig | str | os.PathLike | None = None, content: Content | None = None
+) -> Checkpoint:
     """Opens a checkpoint file, or the preferred one of a directory (see `WEIGHT_FILES`).
 
     The config.json of a directory is its checkpoint's; one that lies beside a single file may be another's, and is
@@ -132,13 +136,15 @@ def open_checkpoint(path: str | os.PathLike, config: LxmertConfig | str | os.Pat
     Args:
         path: a file or a directory.
         config: a config or its JSON file, in place of the checkpoint's own, which is not read then.
+        content: of the file, where it is read already.
 
     Raises:
         FileNotFoundError: there is no such path, no checkpoint in the directory, or no shard an index names.
         ValueError: the file is damaged, or holds no LXMERT weights; the message names it.
     """
     source, path = Path(path), find_weights(Path(path))
-    format, tensors, own_config = read_file(path)
+    with reading(path):
+        format, tensors, own_config = named(content or read_content(path))
     beside, notes = path.parent / CONFIG_NAME, _other_checkpoints(source, path)
     for note in notes:
         logger.info(note, extra={"note": True})
@@ -238,8 +244,18 @@ def find_weights(path: Path) -> Path:
 def read_file(path: Path) -> tuple[str, Tensors, LxmertConfig | None]:
     """The format, the tensors, and the config if it is in the file itself."""
     with reading(path):
-        content = _read_content(path, index_allowed=True)
-        tensors = _named(content)
+        return named(read_content(path))
+
+
+def read_content(path: Path) -> Content:
+    """What is in a file or, if it is an index, in those that it names."""
+    with reading(path):
+        return _read_content(path, index_allowed=True)
+
+
+def named(content: Content) -> tuple[str, Tensors, LxmertConfig | None]:
+    """The format, the tensors under PyTorch names, and the config if it is in the file itself."""
+    tensors = _named(content)
     changed = content.spelling == "torch" and set(tensors) != set(content.stored)
     format = "original" if changed and content.format == "hf-pt-bin" else content.format
     return format, tensors, content.config
@@ -255,11 +271,13 @@ def _read_content(path: Path, index_allowed: bool) -> Content:
     if start.startswith(b"\x89HDF"):
         return read_h5(path)
     if start.startswith(b"\x80"):
-        return read_pickle(path)
+        return read_pickle(path) if TORCH_MAGIC in start else read_array_pickle(path)
     if start.startswith(b"{"):
         if not index_allowed:
             raise ValueError("it is an index, named in the weight_map of an index, which must name files with tensors")
         return _read_index(path)
+    if start and is_caffemodel(path):
+        return read_caffemodel(path)
     raise ValueError(_unknown_format(start))
 
 
@@ -278,7 +296,7 @@ def _named(content: Content) -> Tensors:
 
 def _inverse(row: Row, item: Stored) -> Stored:
     layout = LAYOUTS[row.layout]
-    return Stored(layout.shape(item.shape), item.dtype, lambda: layout.inverse(item.read()))
+    return Stored(layout.inverse_shape(item.shape), item.dtype, lambda: layout.inverse(item.read()))
 
 
 def _unknown_format(start: bytes) -> str:

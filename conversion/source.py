@@ -7,10 +7,13 @@ from pathlib import Path
 from typing import Any
 
 from conversion.copies import canonically_named
-from conversion.formats import Checkpoint, checkpoint_of, find_weights, open_checkpoint
+from conversion.detector.formats import DetectorCheckpoint, detector_of, is_detector, open_detector
+from conversion.formats import Checkpoint, checkpoint_of, find_weights, open_checkpoint, read_content
 from conversion.models import state_dict
+from conversion.readers import Unreadable
 from conversion.tensors import Tensors
 from lxmert_tf.configuration import CONFIG_NAME, LxmertConfig
+from lxmert_tf.detector.configuration import VOCABULARIES, YAML_NAME, DetectorConfig
 from lxmert_tf.files import absent
 from lxmert_tf.hub import TOKENIZER_FILES, fetch
 
@@ -23,8 +26,10 @@ HUB_FILES = (
 )
 
 
-def open_source(source: Any, config: LxmertConfig | str | os.PathLike | None = None, **hub_options: Any) -> Checkpoint:
-    """Opens a checkpoint from a file, a directory, a Hub id or memory.
+def open_source(
+    source: Any, config: LxmertConfig | DetectorConfig | str | os.PathLike | None = None, **hub_options: Any
+) -> Checkpoint:
+    """Opens a checkpoint from a file, a directory, a Hub id or memory; that of a detector is a `DetectorCheckpoint`.
 
     Args:
         source: a path or a Hub id; a model of `lxmert_tf`, `lxmert_pt` or upstream; a state dict, by PyTorch names
@@ -39,13 +44,46 @@ def open_source(source: Any, config: LxmertConfig | str | os.PathLike | None = N
         TypeError: the source is none of these.
     """
     if isinstance(source, str | os.PathLike):
-        return open_checkpoint(_locate(source, hub_options), config)
+        return _open_path(_locate(source, hub_options), config)
+    kind = DetectorConfig if _is_detector(source) else LxmertConfig
     file = None
     if isinstance(config, str | os.PathLike):
-        file, config = Path(config), LxmertConfig.from_json_file(config)
+        file = Path(config)
+        config = DetectorConfig.from_file(file) if kind is DetectorConfig else LxmertConfig.from_json_file(file)
     if not isinstance(source, Checkpoint):
         source = _open_memory(source, config)
     return source if config is None else replace(source, config=config, config_file=file, inferred="")
+
+
+def open_detector_source(source: Any, config: Any = None, **hub_options: Any) -> DetectorCheckpoint:
+    """Opens a detector's checkpoint as `open_source`.
+
+    Raises:
+        ValueError: it is damaged, or an LXMERT model's.
+    """
+    checkpoint = open_source(source, config, **hub_options)
+    if not isinstance(checkpoint, DetectorCheckpoint):
+        raise ValueError(f"{checkpoint.path} holds an LXMERT model, not a detector; give a detector's checkpoint.")
+    return checkpoint
+
+
+def _open_path(path: Path, config: Any) -> Checkpoint:
+    weights = find_weights(path)
+    content = read_content(weights)
+    if is_detector(content.stored):
+        return open_detector(weights, content, config)
+    if content.format == "caffe":
+        raise Unreadable(f"{weights} is a Caffe model, but not of the detector: it has no layer res2a_branch1.")
+    return open_checkpoint(path, config, content)
+
+
+def _is_detector(source: Any) -> bool:
+    """Whether a model, a state dict or an opened checkpoint is a detector's."""
+    if isinstance(source, Checkpoint):
+        return isinstance(source, DetectorCheckpoint)
+    if isinstance(source, Mapping):
+        return is_detector({name: None for name in source if isinstance(name, str)})
+    return isinstance(getattr(source, "config", None), DetectorConfig)
 
 
 def _locate(source: str | os.PathLike, hub_options: Mapping[str, Any]) -> Path:
@@ -53,7 +91,7 @@ def _locate(source: str | os.PathLike, hub_options: Mapping[str, Any]) -> Path:
     if "/" not in (name := os.fspath(source)) and name and not os.path.lexists(name):
         raise FileNotFoundError(f"{absent(name).removesuffix('.')}, and a Hub id has the form owner/name.")
     for files in HUB_FILES:
-        path = fetch(source, [CONFIG_NAME, *TOKENIZER_FILES, *files], **hub_options)
+        path = fetch(source, [CONFIG_NAME, YAML_NAME, *VOCABULARIES.values(), *TOKENIZER_FILES, *files], **hub_options)
         try:
             find_weights(path)
         except FileNotFoundError:
@@ -62,7 +100,9 @@ def _locate(source: str | os.PathLike, hub_options: Mapping[str, Any]) -> Path:
     return path
 
 
-def _open_memory(source: Any, config: LxmertConfig | None) -> Checkpoint:
+def _open_memory(source: Any, config: Any) -> Checkpoint:
+    if _is_detector(source):
+        return detector_of(source, config)
     own_config = getattr(source, "config", None)
     if config is None and own_config is not None:
         config = LxmertConfig.from_dict(own_config.to_dict())
