@@ -25,12 +25,13 @@ from conversion.compare import identical
 from conversion.copies import canonically_named, merged
 from conversion.detector.readers import is_caffemodel, read_array_pickle, read_caffemodel
 from conversion.matching import Matched, contradictions, find_task, infer_config, match
-from conversion.names import LAYOUTS, Row, fit_prefix, lookup
+from conversion.names import LAYOUTS, Row, fit_prefix, lookup, rows, skip_reason
 from conversion.readers import Content, read_h5, read_pickle, read_safetensors, read_zip, reading
 from conversion.report import counted, some
 from conversion.tensors import Stored, Tensors
 from lxmert_tf.configuration import CONFIG_NAME, LxmertConfig
 from lxmert_tf.files import absent
+from lxmert_tf.tasks import ARCHITECTURES
 
 TIED = ("cls.predictions.decoder.weight", "lxmert.embeddings.word_embeddings.weight")
 UNTIED = f"{TIED[0]} is not {TIED[1]}, as it must be in LXMERT; the latter is used for both"
@@ -52,6 +53,23 @@ WEIGHTS_NAME = re.compile(r"(?!rng_state|\.).*(\.keras|\.pth|(?<!_\d{5})\.weight
 
 INDEXES = (".index.json", ".weights.json")
 TORCH_MAGIC = b"\x8a\nl\xfc\x9cF\xf9 j\xa8P\x19."  # of PyTorch's pickles outside archives; others are of arrays
+
+SIZES = (
+    "l_layers",
+    "r_layers",
+    "x_layers",
+    "hidden_size",
+    "intermediate_size",
+    "num_attention_heads",
+    "vocab_size",
+    "max_position_embeddings",
+    "type_vocab_size",
+    "visual_feat_dim",
+    "visual_pos_dim",
+    "num_qa_labels",
+    "num_object_labels",
+    "num_attr_labels",
+)
 
 logger = logging.getLogger("lxmert_tf")
 
@@ -79,6 +97,24 @@ class Checkpoint:
     config_file: Path | None = None
     inferred: str = ""
     notes: tuple[str, ...] = ()
+
+    @property
+    def class_name(self) -> str:
+        """The PyTorch class of its model."""
+        return ARCHITECTURES[self.task]
+
+    @property
+    def sizes(self) -> dict[str, int]:
+        """Depths and widths, by config field."""
+        return {name: getattr(self.config, name) for name in SIZES}
+
+    def rows(self) -> list[Row]:
+        """Every tensor that its model has."""
+        return rows(self.config, self.task)
+
+    def skip_reason(self, name: str) -> str | None:
+        """Why a tensor is left out on purpose whatever the model, or None."""
+        return skip_reason(name)
 
     @property
     def config_origin(self) -> str:

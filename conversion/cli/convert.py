@@ -14,6 +14,7 @@ examples:
   lxmert-convert convert lxmert-base lxmert.keras
   lxmert-convert convert model_LXRT.pth lxmert-base --config config.json
   lxmert-convert convert lxmert-base half --dtype float16 --shard-size 200MB
+  lxmert-convert convert resnet101_faster_rcnn_final_iter_320000.caffemodel detector
 
 exit codes: 0 done, 1 tensors are missing or were reread with other values, 2 bad usage or an unreadable file
 """

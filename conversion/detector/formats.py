@@ -10,7 +10,7 @@
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -313,9 +313,3 @@ def _with_head_sizes(config: DetectorConfig, shapes: Mapping[str, Shape]) -> Det
         return config.with_sizes(num_attributes=0, attribute_names=None) if config.num_attributes else config
     embedding, hidden = (shape if len(shape) == 2 else (0, 0) for shape in found)
     return config.with_sizes(class_embedding_size=embedding[1], attribute_hidden_size=hidden[0])
-
-
-def config_difference(a: DetectorConfig, b: DetectorConfig) -> dict[str, tuple[Any, Any]]:
-    """Field to its values in a and in b, where they differ."""
-    pairs = {field.name: (getattr(a, field.name), getattr(b, field.name)) for field in fields(DetectorConfig)}
-    return {name: pair for name, pair in pairs.items() if pair[0] != pair[1]}

@@ -76,7 +76,7 @@ class DetectorConfig:
         rpn_min_size: sides above which the Hugging Face and detectron2 pipelines keep proposals, in pixels.
         nms: of the Hugging Face pipeline: thresholds that are tried until there are `min_boxes`.
         min_boxes, max_boxes: of the Hugging Face pipeline.
-        object_names, attribute_names: of the classes, if they are known.
+        object_names, attribute_names: of the classes, if they are known; several spellings with commas between them.
 
     Raises:
         ValueError: naming the field, its rule and its value.
@@ -255,8 +255,8 @@ def find_config(directory: Path) -> Path | None:
 
 
 def read_names(path: str | os.PathLike) -> tuple[str, ...]:
-    """The classes of a vocabulary: one in a line, of several spellings the first."""
-    return tuple(line.split(",")[0].strip() for line in Path(path).read_text(encoding="utf-8").splitlines())
+    """The classes of a vocabulary: one in a line."""
+    return tuple(Path(path).read_text(encoding="utf-8").splitlines())
 
 
 # Field -> its place in Hugging Face's config.yaml, and in detectron2's.

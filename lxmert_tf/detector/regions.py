@@ -20,7 +20,7 @@ class Regions:
         object_ids: int32[n], classes without the background.
         object_scores: float32[n], their probabilities among the classes with the background.
         attribute_ids, attribute_scores: likewise, or None of a detector without attributes.
-        object_names, attribute_names: of the ids, or None where the detector does not know them.
+        object_names, attribute_names: of the ids, the first spelling; None where the detector does not know them.
         size: height and width of the picture, in pixels.
         intermediates: what else was asked for, by name: `pixels`, `feature_map`, `rpn_logits`, `rpn_deltas`,
             `proposals` in pixels of the resized picture and their `proposal_logits`; `features`, `class_logits`,
@@ -74,7 +74,7 @@ _ARRAYS = (
 
 
 def _named(ids: np.ndarray | None, names: tuple[str, ...] | None) -> list[str] | None:
-    return None if ids is None or names is None else [names[each] for each in ids]
+    return None if ids is None or names is None else [names[each].split(",")[0] for each in ids]
 
 
 def check_boxes(boxes: Any, size: tuple[int, int], name: str) -> np.ndarray:
