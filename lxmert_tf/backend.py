@@ -95,6 +95,8 @@ def in_order(function, rows, size: int) -> dict:
     In a graph, too, where chunks without an order would be computed, and fill the memory, at the same time.
     """
     number = keras.ops.shape(rows)[0]
+    if isinstance(number, int) and number <= size:
+        return function(rows)
     if not in_graph(rows):
         parts = [function(rows[start : start + size]) for start in range(0, max(int(number), 1), size)]
         return {name: keras.ops.concatenate([part[name] for part in parts]) for name in parts[0]}

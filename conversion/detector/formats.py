@@ -27,7 +27,8 @@ from conversion.readers import Content, Unreadable
 from conversion.report import counted
 from conversion.tensors import Stored, Tensors
 from lxmert_tf.configuration import LxmertConfig
-from lxmert_tf.detector.configuration import DEPTHS, DetectorConfig, find_config
+from lxmert_tf.detector.configuration import CONFIG_NAME, DEPTHS, MODEL_TYPE, YAML_NAME, DetectorConfig
+from lxmert_tf.files import read_json
 
 CLASS_NAME = "FasterRCNN"
 TASK = "detector"
@@ -127,8 +128,8 @@ def open_detector(path: Path, content: Content, config: Any = None) -> DetectorC
     """
     _refuse_other_networks(path, content.stored)
     file = None
-    if config is None and (beside := find_config(path.parent)) is not None and not _is_of_lxmert(beside):
-        config, file = DetectorConfig.from_file(beside), beside
+    if config is None and (file := _config_beside(path)) is not None:
+        config = DetectorConfig.from_file(file)
     elif config is not None and not isinstance(config, DetectorConfig):
         if isinstance(config, LxmertConfig):
             raise Unreadable(f"{path} is a detector, but the config is that of an LXMERT model; give a DetectorConfig.")
@@ -162,15 +163,21 @@ def tensors_of(model: Any) -> dict[str, np.ndarray]:
     return {row.torch: LAYOUTS[row.layout].inverse(np.asarray(variables[row.keras])) for row in rows(model.config)}
 
 
-def _is_of_lxmert(file: Path) -> bool:
-    """Whether a config.json beside a detector's weights is another model's."""
-    if file.suffix != ".json":
-        return False
+def _config_beside(path: Path) -> Path | None:
+    """The config of a file: a config.json that says it is a detector's, else a config.yaml."""
+    for name in (CONFIG_NAME, YAML_NAME):
+        file = path.parent / name
+        if file.is_file() and (name == YAML_NAME or _is_a_detectors(file)):
+            return file
+    return None
+
+
+def _is_a_detectors(file: Path) -> bool:
     try:
-        DetectorConfig.from_file(file)
-    except ValueError as error:
-        return "of another model" in str(error)
-    return False
+        values = read_json(file)
+    except ValueError:
+        return False
+    return isinstance(values, dict) and values.get("model_type") == MODEL_TYPE
 
 
 def _refuse_other_networks(path: Path, stored: Mapping[str, Stored]) -> None:

@@ -75,7 +75,7 @@ def write_detector_file(path: Path, tensors: Mapping[str, np.ndarray], config: D
 
 
 def _write_keras(path: Path, tensors: Tensors, table: list[Row], config: DetectorConfig) -> None:
-    WRITERS["keras"](path, tensors, table, "detector")
+    WRITERS["keras"](path, tensors, table, "detector")  # type: ignore[arg-type]  # rows of the same fields
 
 
 def _write_bin(path: Path, tensors: Tensors, table: list[Row], config: DetectorConfig) -> None:

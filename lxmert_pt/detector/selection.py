@@ -35,7 +35,8 @@ def propose(
     """
     is_caffe, dtype = pipeline.is_caffe, box_dtype(logits)
     cells = torch.from_numpy(cell_anchors(config, is_caffe)).to(logits.device, dtype)
-    anchors = grid_of_anchors(cells, *logits.shape[1:], config.anchor_offset)
+    height, width = logits.shape[1:]
+    anchors = grid_of_anchors(cells, height, width, config.anchor_offset)
     scores = logits.permute(1, 2, 0).reshape(-1).to(dtype)
     deltas = deltas.permute(1, 2, 0).reshape(-1, 4).to(dtype)
     boxes = clip(decode(anchors, deltas, config.rpn_box_weights, is_caffe), size, is_caffe)
@@ -119,7 +120,7 @@ def _select_proposals(regions: Tensors, scales: tuple[float, float], pipeline: P
     scores = class_scores(regions["class_logits"])
     best = torch.zeros_like(scores[:, 0])
     for each in scores.T:
-        kept = suppress(each, lambda place: suppressing[place])
+        kept = suppress(each, suppressing.__getitem__)
         best[kept] = torch.maximum(best[kept], each[kept])
     likely = best > _exceeded(pipeline.conf, best.dtype, True)
     number = int(likely.sum())
@@ -158,8 +159,7 @@ def _select_regressed(
         shared = shared.where(classes[:, None] == classes, 0.0)
     kept: list[int] = []
     for threshold in pipeline.nms:
-        suppressing = shared > _exceeded(threshold, dtype, False)
-        kept = suppress(scores, lambda place, suppressing=suppressing: suppressing[place])
+        kept = suppress(scores, (shared > _exceeded(threshold, dtype, False)).__getitem__)
         if len(kept) >= pipeline.min_boxes:
             break
     order = torch.tensor(kept[: pipeline.max_boxes], dtype=torch.long, device=scores.device)

@@ -88,8 +88,8 @@ class ImageProcessor:
         if self.pipeline.name.startswith("detectron2"):
             return (resize_antialiased(colours, height, width).astype("float32") - mean) / std
         if self.pipeline.is_caffe:
-            return resize_bilinear((colours.astype("float32") - mean) / std, height, width, np.float64(scales))
-        return (resize_bilinear(colours.astype("float32"), height, width, np.float32(scales)) - mean) / std
+            return resize_bilinear((colours.astype("float32") - mean) / std, height, width, np.array(scales))
+        return (resize_bilinear(colours.astype("float32"), height, width, np.array(scales, "float32")) - mean) / std
 
 
 def resized_size(height: int, width: int, pipeline: Pipeline) -> tuple[int, int, tuple[float, float]]:
@@ -218,7 +218,8 @@ def _of_file(file: Any, name: str, max_pixels: int) -> np.ndarray:
 
 
 def _of_pillow(image: Any, name: str, max_pixels: int) -> np.ndarray:
-    _check_size(*image.size, name, max_pixels)
+    width, height = image.size
+    _check_size(width, height, name, max_pixels)
     try:
         image.load()
         colours = _colours(image, name)

@@ -177,13 +177,13 @@ class FasterRCNN(keras.Model):
         name: str = "the picture",
     ) -> Regions:
         """The regions of a picture that `ImageProcessor` has prepared; arguments as of `detect`."""
-        size, scales = np.int32(image.pixels.shape[:2]), np.float32(image.scales)
+        size, scales = np.array(image.pixels.shape[:2], "int32"), np.array(image.scales, "float32")
         if boxes is not None:
             boxes = check_boxes(boxes, image.size, name)
         find, choose = self.programs(pipeline, boxes is not None)
         given = [] if boxes is None else [boxes]
         found = find(image.pixels, size, scales, *given)
-        output = choose(found, size, np.int32(image.size), scales, *given)
+        output = choose(found, size, np.array(image.size, "int32"), scales, *given)
         extra = output.pop("intermediates")
         if not output_intermediates:
             return Regions.of(arrays_of(output), self.config, image.size)

@@ -52,7 +52,7 @@ class Regions:
         intermediates: Mapping[str, Any] | None = None,
     ) -> "Regions":
         """The regions that a detector's output arrays, by name, are."""
-        values = {name: output.get(name) for name in _ARRAYS}
+        values: dict[str, Any] = {name: output.get(name) for name in _ARRAYS}
         return cls(
             **values,
             object_names=_named(values["object_ids"], config.object_names),
