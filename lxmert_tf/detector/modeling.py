@@ -26,9 +26,10 @@ from lxmert_tf.detector.pipelines import DEFAULT, Pipeline, make_pipeline
 from lxmert_tf.detector.regions import Regions, check_boxes
 from lxmert_tf.detector.selection import describe, normalized, propose, select, to_corners
 
-CHUNK = 64  # regions that go through the fifth stage at once: their maps take 100 MB each at full size
+CHUNK = 32  # regions that go through the fifth stage at once: at full size, each of their maps takes 50 MB
 
 
+@keras.saving.register_keras_serializable("lxmert_tf")
 class FasterRCNN(keras.Model):
     """The bottom-up-attention detector: Faster R-CNN on a ResNet, with object and attribute classes of Visual Genome.
 
@@ -120,10 +121,11 @@ class FasterRCNN(keras.Model):
         Args:
             feature_map: float[H, W, C], of the backbone.
             boxes: float[R, 4], in pixels of the resized picture.
-            longest_side: what no side of it is longer than, in pixels.
+            longest_side: what no side of it is longer than, in pixels, where it is not known.
         """
-        bins = self.config.pooler_resolution
-        pool = RoiPooling(feature_map, bins, -(-longest_side // STRIDE) + 1)
+        known = [size for size in feature_map.shape[:2] if size is not None]
+        longest = max(-(-longest_side // STRIDE) + 1, *known, 1)
+        pool = RoiPooling(feature_map, self.config.pooler_resolution, longest)
         return in_order(lambda some: self.roi_heads(pool(some)), boxes, CHUNK)
 
     # Pictures

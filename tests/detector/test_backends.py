@@ -8,6 +8,7 @@ import pytest
 import tensorflow as tf
 from support.golden import assert_close, assert_passes_under
 
+from lxmert_pt.detector import FasterRCNN as Reference
 from lxmert_tf.backend import in_order
 from lxmert_tf.detector import DetectorConfig, FasterRCNN
 from lxmert_tf.detector.boxes import overlaps
@@ -93,6 +94,15 @@ def test_all_pipelines_find_something(tiny):
         assert (regions.normalized_boxes >= 0).all() and (regions.normalized_boxes <= 1).all()
     [few] = tiny.detect(PICTURE, min_boxes=2, max_boxes=2, min_size=64, max_size=96)
     assert len(few) == 2
+
+
+@pytest.mark.parametrize("pipeline", ["caffe", "huggingface"])
+def test_no_proposals(tiny, pipeline):
+    [none] = tiny.detect(PICTURE, pipeline, min_size=64, max_size=96, rpn_min_size=1e4)
+    assert len(none) == 0
+    assert none.features.shape == (0, tiny.config.feature_size)
+    [none] = Reference.from_pretrained(tiny).detect(PICTURE, pipeline, min_size=64, max_size=96, rpn_min_size=1e4)
+    assert len(none) == 0
 
 
 def test_torch():

@@ -140,7 +140,7 @@ def test_sizes():
 def test_caffe_rounds_halves_to_even():
     assert resized_size(400, 1600, make_pipeline("caffe", min_size=202, max_size=1000))[:2] == (202, 808)
     for height, rounded in ((5, 2), (7, 4)):  # 2.5 and 3.5
-        assert resized_size(height, 10, make_pipeline("caffe", min_size=1000, max_size=5))[0] == rounded
+        assert resized_size(height, 10, make_pipeline("caffe", min_size=5, max_size=5))[0] == rounded
 
 
 @pytest.mark.parametrize("size", ["37x50", "11x15"])
