@@ -4,6 +4,7 @@ import os
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import keras
@@ -57,7 +58,7 @@ class FasterRCNN(keras.Model):
         self.backbone = Backbone(self.config, name="backbone", dtype=dtype)
         self.proposal_generator = ProposalGenerator(self.config, name="proposal_generator", dtype=dtype)
         self.roi_heads = RoiHeads(self.config, name="roi_heads", dtype=dtype)
-        self.traced: dict = {}
+        self.cache = SimpleNamespace(programs={})  # a dict would be saved with the model
         self.build()
 
     def build(self, input_shape: Any = None) -> None:
@@ -200,19 +201,19 @@ class FasterRCNN(keras.Model):
         proposing = replace(pipeline, name=kind, nms=(), conf=0.0, min_boxes=0, max_boxes=0)
         if with_boxes:
             proposing = replace(proposing, rpn_min_size=0, pre_nms=0, post_nms=0, rpn_nms=0.0)
-        if (key := ("find", proposing, with_boxes)) not in self.traced:
+        if (key := ("find", proposing, with_boxes)) not in self.cache.programs:
 
             def find(pixels, size, scales, boxes=None):
                 return self.find(pixels, size, scales, boxes, proposing)
 
-            self.traced[key] = compiled(find, SIGNATURE if with_boxes else SIGNATURE[:-1])
-        if (choosing := ("choose", pipeline, with_boxes)) not in self.traced:
+            self.cache.programs[key] = compiled(find, SIGNATURE if with_boxes else SIGNATURE[:-1])
+        if (choosing := ("choose", pipeline, with_boxes)) not in self.cache.programs:
 
             def choose(found, size, picture_size, scales, boxes=None):
                 return self.choose(found, size, picture_size, scales, boxes, pipeline)
 
-            self.traced[choosing] = compiled(choose)
-        return self.traced[key], self.traced[choosing]
+            self.cache.programs[choosing] = compiled(choose)
+        return self.cache.programs[key], self.cache.programs[choosing]
 
     # Saving and loading
 
