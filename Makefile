@@ -9,9 +9,9 @@ STAMP := $(VENV)/.installed
 # Peers, each in an environment of its own: .venv-NAME of requirements-NAME.txt.
 PEERS := $(patsubst requirements-%.txt,%,$(notdir $(wildcard tests/upstream/requirements-*.txt benchmarks/requirements-*.txt)))
 UPSTREAM := $(patsubst tests/upstream/requirements-%.txt,.venv-%/.installed,$(wildcard tests/upstream/requirements-*.txt))
-BENCHMARKS ?= $(filter-out common,$(basename $(notdir $(wildcard benchmarks/*.py))))
+BENCHMARKS ?= $(filter-out common gpu,$(basename $(notdir $(wildcard benchmarks/*.py))))
 
-.PHONY: demo test slow versions interop bench lint format
+.PHONY: demo test slow versions backends interop bench gpu-wheels lint format
 
 demo: $(STAMP)
 	$(BIN)/lxmert-tf demo --output demo --overwrite
@@ -27,11 +27,24 @@ versions:
 	tests/versions/run.sh 3.10 lowest .venv-lowest
 	tests/versions/run.sh 3.13 highest .venv-highest
 
+# What Keras' users expect of any layer and model, on the other backends.
+backends: $(STAMP) .venv-jax/.installed
+	KERAS_BACKEND=torch $(BIN)/python -m pytest -n 2 tests/models/test_keras_contract.py $(PYTEST_FLAGS)
+	KERAS_BACKEND=jax JAX_ENABLE_X64=1 JAX_DISABLE_MOST_OPTIMIZATIONS=1 \
+		.venv-jax/bin/python -m pytest -n 2 tests/models/test_keras_contract.py $(PYTEST_FLAGS)
+
 interop: $(STAMP) $(UPSTREAM)
 	$(BIN)/python -m tests.upstream.run --write $(UPSTREAM:.installed=bin/python)
 
 bench: $(STAMP) $(PEERS:%=.venv-%/.installed)
 	set -e; for name in $(BENCHMARKS); do $(BIN)/python -m benchmarks.$$name; done
+
+# For `python benchmarks/gpu.py` on a machine with a GPU, JAX, PyTorch and transformers, and no network.
+GPU_PYTHON ?= 3.12
+gpu-wheels: $(STAMP)
+	$(BIN)/pip download $(PIP_FLAGS) --no-deps --only-binary=:all: --python-version $(GPU_PYTHON) \
+	    --platform manylinux_2_28_x86_64 --platform manylinux_2_17_x86_64 --platform manylinux2014_x86_64 \
+	    -r benchmarks/gpu-wheels.txt -d .gpu-wheels
 
 lint: $(STAMP)
 	$(BIN)/ruff check .
@@ -57,4 +70,7 @@ endef
 	$(install-peer)
 
 .venv-%/.installed: benchmarks/requirements-%.txt
+	$(install-peer)
+
+.venv-%/.installed: tests/backends/requirements-%.txt
 	$(install-peer)

@@ -7,6 +7,8 @@ Functions with modules of their own names stay there: `conversion.convert.conver
 import importlib
 from typing import TYPE_CHECKING, Any
 
+import lxmert_tf  # noqa: F401  # registers the models where Keras is there, which needs modules of this package whole
+
 if TYPE_CHECKING:
     from conversion.load import load_into, load_state_dict
     from conversion.source import open_source as open_checkpoint

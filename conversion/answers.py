@@ -149,7 +149,8 @@ def convert_answers(
     match = match_answers(read_answers(pretrained), new)
     if not match.found:
         raise ValueError(f"None of the answers in {answers} is among those in {pretrained}; check which list is which.")
-    checkpoint = _with_answers(open_source(source, options.pop("config", None)), match, new)
+    opened = open_source(source, *(options.pop(name, None) for name in ("config", "prefix", "adapter")))
+    checkpoint = _with_answers(opened, match, new)
     return AnswersReport(match, convert(checkpoint, destination, task="qa", **options))
 
 

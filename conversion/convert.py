@@ -18,7 +18,14 @@ from conversion.plan import Plan, check_choice, make_plan
 from conversion.report import counted, grouped, progress_bar, some
 from conversion.source import open_source
 from conversion.tensors import DTYPES
-from conversion.writers import DIRECTORY_FORMATS, FILE_FORMATS, SHARDED_FORMATS, write_checkpoint, write_file
+from conversion.writers import (
+    DIRECTORY_FORMATS,
+    FILE_FORMATS,
+    SHARDED_FORMATS,
+    parse_size,
+    write_checkpoint,
+    write_file,
+)
 from lxmert_tf.command_line import option
 from lxmert_tf.configuration import CONFIG_NAME, LxmertConfig
 from lxmert_tf.detector.configuration import DetectorConfig
@@ -27,7 +34,6 @@ from lxmert_tf.hub import TOKENIZER_FILES
 
 FORMATS = ("hf-pt", "hf-pt-bin", "hf-tf", "keras", "keras-weights", "original")
 DETECTOR_FORMATS = ("detectron2", "milvlg", "caffe")  # of a detector, besides hf-pt-bin, keras and keras-weights
-UNITS = {"": 1, "B": 1, "KB": 10**3, "MB": 10**6, "GB": 10**9, "KIB": 2**10, "MIB": 2**20, "GIB": 2**30}
 
 
 @dataclass(frozen=True)
@@ -42,7 +48,7 @@ class Report:
         config_file: where the config was read from, if it was.
         dtypes: of the tensors written.
         tensors, bytes: how many were written, and their size.
-        dropped: PyTorch names that were left out, each with the reason.
+        dropped: names that were left out, each with the reason.
         initialised: PyTorch names the source lacks, which have fresh values.
         nonfinite: PyTorch name to its number of NaN and infinite values in the source; only counted while verifying.
         overflowed: PyTorch name to its number of values that only the cast made infinite; likewise.
@@ -102,6 +108,8 @@ def convert(
     overwrite: bool = False,
     allow_missing: bool = False,
     progress: bool = False,
+    prefix: str | None = None,
+    adapter: str | os.PathLike | None = None,
 ) -> Report:
     """Converts a checkpoint; the destination appears whole, after it was compared, or not at all.
 
@@ -120,6 +128,8 @@ def convert(
         overwrite: replace an existing destination, if it holds nothing but a checkpoint.
         allow_missing: initialise what the source lacks instead of refusing it.
         progress: show a bar on stderr, if that is a terminal and it takes longer than a second.
+        prefix, adapter: which LXMERT of a larger checkpoint, and a LoRA adapter to merge, as of
+            `conversion.open_checkpoint`.
 
     Raises:
         Incomplete: the source lacks tensors of the target's model.
@@ -135,7 +145,7 @@ def convert(
     limit = _check_options(to, task, dtype, shard_size)
     to_file = file_format(to, destination)
     check_replaceable(destination, to, to_file is not None, overwrite)
-    checkpoint = open_source(source, config)
+    checkpoint = open_source(source, config, prefix, adapter)
     check_apart(source, checkpoint, destination)
     if isinstance(checkpoint, DetectorCheckpoint):
         for name, value in (("task", task), ("shard_size", shard_size), ("allow_missing", allow_missing or None)):
@@ -204,24 +214,6 @@ def _detector_report(checkpoint: DetectorCheckpoint, destination: Path, written:
     )
 
 
-def parse_size(text: int | str) -> int:
-    """Bytes of "2GB", "500MB", "1GiB" or a plain number.
-
-    Raises:
-        ValueError: it is none of these, or not above 0.
-    """
-    digits = str(text).strip().upper()
-    number = digits.rstrip("KMGIB ")
-    unit = digits.removeprefix(number).strip()
-    try:
-        size = int(float(number) * UNITS[unit])
-    except (KeyError, ValueError, OverflowError):
-        size = 0
-    if size < 1:
-        raise ValueError(f"{option('shard_size')} must be a number of bytes such as 2GB or 500MB, got {text!r}.")
-    return size
-
-
 # Checks before anything is read or written
 
 
@@ -237,7 +229,7 @@ def _check_options(to: str, task: str | None, dtype: str | None, shard_size: int
         return None
     if to not in SHARDED_FORMATS:
         raise ValueError(f"{option('shard_size')} splits only {' and '.join(SHARDED_FORMATS)}, not {to}; leave it out.")
-    return parse_size(shard_size)
+    return parse_size(shard_size, option("shard_size"))
 
 
 # Reading
@@ -266,8 +258,8 @@ def _compare(path: Path, plan: Plan, with_config: bool) -> tuple[dict[str, int],
     Raises:
         Differs: naming the first tensor that is absent, too much, or not identical.
     """
-    _, written, _ = read_file(find_weights(path))
-    written = written.renamed(lambda name: fit_prefix(name, plan.task))
+    _, found, _ = read_file(find_weights(path))
+    written = found.tensors.renamed(lambda name: fit_prefix(name, plan.task))
     if unshared := sorted((set(written) ^ set(plan.tensors)) - {TIED[0]}):
         raise Differs(f"What was written has other tensors than the model: {some(unshared)}; nothing is kept.")
     nonfinite, overflowed = {}, {}

@@ -1,10 +1,10 @@
 """Tensors that a checkpoint holds more than once: copies of the same bits count as one, others are refused."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 
 from conversion.compare import identical
-from conversion.names import canonical, fit_prefix
-from conversion.tensors import Stored, Tensors
+from conversion.names import fit_prefix
+from conversion.tensors import Stored
 
 
 def merged(entries: Iterable[tuple[str, str, Stored]]) -> dict[str, Stored]:
@@ -22,15 +22,6 @@ def merged(entries: Iterable[tuple[str, str, Stored]]) -> dict[str, Stored]:
         if copy is not item and not _same(copy, item):
             raise ValueError(f"Two tensors are called {name} but differ, {first} and {place}; keep only the right one.")
     return {name: item for name, _, item in kept.values()}
-
-
-def canonically_named(stored: Mapping[str, Stored]) -> Tensors:
-    """Tensors of PyTorch code under upstream's names, each once.
-
-    Raises:
-        ValueError: as `merged`.
-    """
-    return Tensors(merged((canonical(name), name, item) for name, item in stored.items()))
 
 
 def _same(a: Stored, b: Stored) -> bool:

@@ -17,18 +17,20 @@ import os
 import re
 import reprlib
 from collections.abc import Collection, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from conversion.compare import identical
-from conversion.copies import canonically_named, merged
+from conversion.copies import merged
 from conversion.detector.readers import is_caffemodel, read_array_pickle, read_caffemodel
-from conversion.matching import Matched, contradictions, find_task, infer_config, match
-from conversion.names import LAYOUTS, Row, fit_prefix, lookup, rows, skip_reason
+from conversion.matching import Matched, StrangeNames, contradictions, find_task, infer_config, match
+from conversion.names import Row, fit_prefix, rows, skip_reason
+from conversion.naming import Named, named
 from conversion.readers import Content, read_h5, read_pickle, read_safetensors, read_zip, reading
 from conversion.report import counted, some
-from conversion.tensors import Stored, Tensors
+from conversion.tensors import DTYPES, Tensors
 from lxmert_tf.configuration import CONFIG_NAME, LxmertConfig
 from lxmert_tf.files import absent
 from lxmert_tf.tasks import ARCHITECTURES
@@ -47,7 +49,14 @@ WEIGHT_FILES = {
     "tf_model.h5": "hf-tf",
     "tf_model.h5.index.json": "hf-tf",
 }
-SUFFIXES = (".safetensors", ".h5", ".keras", ".bin", ".pth", ".pt", ".pkl", ".caffemodel")
+SUFFIXES = (".safetensors", ".h5", ".keras", ".bin", ".pth", ".pt", ".ckpt", ".pkl", ".caffemodel")
+# What stands in a directory for weights that only another program can put together, and that program.
+ELSEWHERE = {
+    "zero_to_fp32.py": "those of DeepSpeed are in parts; join them with the zero_to_fp32.py that is there",
+    ".metadata": "those of torch.distributed.checkpoint are in parts; join them with "
+    "`python -m torch.distributed.checkpoint.format_utils dcp_to_torch`",
+    "adapter_config.json": "it is a LoRA adapter; give the checkpoint of its model, and the adapter with --adapter",
+}
 # Checkpoints of other names; `model_00000.weights.h5` is a shard, and `rng_state.pth` the state of a training.
 WEIGHTS_NAME = re.compile(r"(?!rng_state|\.).*(\.keras|\.pth|(?<!_\d{5})\.weights\.h5)")
 
@@ -87,6 +96,7 @@ class Checkpoint:
         config_file: where the config was read from, if it was.
         inferred: why the config is inferred from the shapes, with a guess for what they do not show; "" if it is not.
         notes: what else its user should know.
+        outside: the other names in the file, each with the reason why it is left out.
     """
 
     path: Path
@@ -97,6 +107,7 @@ class Checkpoint:
     config_file: Path | None = None
     inferred: str = ""
     notes: tuple[str, ...] = ()
+    outside: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def class_name(self) -> str:
@@ -126,6 +137,22 @@ class Checkpoint:
         """In which sizes the config is not the tensors' own, or ""."""
         return _contradiction(self.config_file or "the config", self.config, self.tensors.shapes)
 
+    @property
+    def dtype(self) -> str:
+        """The dtype of its first floating tensor, "float32" where there is none."""
+        names = (item.dtype.name for item in self.tensors.stored.values())
+        return next((name for name in names if name in DTYPES), "float32")
+
+    def with_settings(self, **settings: Any) -> "Checkpoint":
+        """The same with a config in which these are set; names of answers go where their number changes."""
+        if not settings:
+            return self
+        config = self.config.replace(**settings)
+        if config.num_qa_labels != self.config.num_qa_labels and not {"id2label", "label2id"} & set(settings):
+            config.resize_answers(config.num_qa_labels)
+        inferred = "" if "num_attention_heads" in settings else self.inferred
+        return replace(self, config=config, config_file=None, inferred=inferred)
+
     def named_for(self, task: str) -> Tensors:
         """The tensors under the names that models of `task` have for them."""
         return self.tensors.renamed(lambda name: fit_prefix(name, task))
@@ -149,73 +176,88 @@ class Checkpoint:
         """
         task, config = task or self.task, config or self.config
         try:
-            return match(self.tensors.shapes, task, config, ignore_mismatched_sizes, allow_missing)
+            matched = match(self.tensors.shapes, task, config, ignore_mismatched_sizes, allow_missing)
         except ValueError as error:
             head, *details = str(error).splitlines()
-            if self.contradiction:
+            if self.contradiction and not isinstance(error, StrangeNames):
                 head = f"{head.removesuffix('.')}: {self.contradiction}."
             raise ValueError("\n".join([f"{self.path}: {head}", *details])) from None
+        return replace(matched, unused={**matched.unused, **self.outside})
 
 
 # Opening
 
 
 def open_checkpoint(
-    path: str | os.PathLike, config: LxmertConfig | str | os.PathLike | None = None, content: Content | None = None
+    path: str | os.PathLike,
+    config: LxmertConfig | str | os.PathLike | None = None,
+    prefix: str | None = None,
+    use_safetensors: bool | None = None,
+    content: Content | None = None,
 ) -> Checkpoint:
     """Opens a checkpoint file, or the preferred one of a directory (see `WEIGHT_FILES`).
 
     The config.json of a directory is its checkpoint's; one that lies beside a single file may be another's, and is
-    used only where it is an LXMERT config of the tensors' sizes. Which of several checkpoints in a directory is read
-    is logged, and among the notes.
+    used only where it is an LXMERT config of the tensors' sizes. Which of several checkpoints in a directory is read,
+    and where in a file of more than an LXMERT that was found, is logged, and among the notes.
 
     Args:
         path: a file or a directory.
-        config: a config or its JSON file, in place of the checkpoint's own, which is not read then.
+        config: a config, ours or upstream's, or its JSON file or directory, in place of the checkpoint's own, which is
+            not read then.
+        prefix: what the names of the LXMERT's tensors begin with; by default it is found.
+        use_safetensors: read no files of a directory but model.safetensors (True), or none of those (False).
         content: of the file, where it is read already.
 
     Raises:
         FileNotFoundError: there is no such path, no checkpoint in the directory, or no shard an index names.
-        ValueError: the file is damaged, or holds no LXMERT weights; the message names it.
+        ValueError: the file is damaged, or holds no LXMERT weights, or several; the message names it.
     """
-    source, path = Path(path), find_weights(Path(path))
-    with reading(path):
-        format, tensors, own_config = named(content or read_content(path))
-    beside, notes = path.parent / CONFIG_NAME, _other_checkpoints(source, path)
+    source, path = Path(path), find_weights(Path(path), use_safetensors)
+    format, found, own_config = read_file(path, prefix, content)
+    beside, notes = path.parent / CONFIG_NAME, (*_other_checkpoints(source, path), *found.notes)
     for note in notes:
         logger.info(note, extra={"note": True})
-    if isinstance(config, LxmertConfig):
-        return checkpoint_of(path, format, tensors, config, notes=notes)
+    make = partial(checkpoint_of, path, format, found, notes=notes)
+    if isinstance(config, str | os.PathLike):
+        file = config_file(config)
+        return make(LxmertConfig.from_json_file(file), file)
     if config is not None:
-        return checkpoint_of(path, format, tensors, LxmertConfig.from_json_file(config), Path(config), notes=notes)
+        return make(LxmertConfig.of(config))
     if own_config is not None:
-        return checkpoint_of(path, format, tensors, own_config, path, notes=notes)
+        return make(own_config, path)
     if not beside.is_file():
-        return checkpoint_of(path, format, tensors, None, notes=notes)
+        return make(None)
     if source.is_dir():
-        return checkpoint_of(path, format, tensors, LxmertConfig.from_json_file(beside), beside, notes=notes)
-    if reason := _reason_to_ignore(beside, tensors):
-        return checkpoint_of(path, format, tensors, None, reason=reason)
-    return checkpoint_of(path, format, tensors, LxmertConfig.from_json_file(beside), beside)
+        return make(LxmertConfig.from_json_file(beside), beside)
+    if reason := _reason_to_ignore(beside, found.tensors):
+        return make(None, reason=reason)
+    return make(LxmertConfig.from_json_file(beside), beside)
+
+
+def config_file(path: str | os.PathLike) -> Path:
+    """A config.json, or that of a directory."""
+    return Path(path) / CONFIG_NAME if os.path.isdir(path) else Path(path)
 
 
 def checkpoint_of(
     path: Path,
     format: str,
-    tensors: Tensors,
+    found: Named,
     config: LxmertConfig | None,
     config_file: Path | None = None,
     reason: str = f"there is no {CONFIG_NAME}",
     notes: tuple[str, ...] = (),
 ) -> Checkpoint:
-    """A checkpoint of tensors; without a config, one is inferred from their shapes, for the `reason` given."""
+    """A checkpoint of an LXMERT; without a config, one is inferred from its shapes, for the `reason` given."""
+    tensors = found.tensors
     task = find_task(tensors.shapes)
     notes = (*notes, UNTIED) if _untied(tensors) else notes
-    if config is not None:
-        return Checkpoint(path, format, tensors, config, task, config_file, notes=notes)
-    with reading(path):
-        config = infer_config(tensors.shapes)
-    return Checkpoint(path, format, tensors, config, task, inferred=reason, notes=notes)
+    inferred = ""
+    if config is None:
+        with reading(path):
+            config, inferred = infer_config(tensors.shapes), reason
+    return Checkpoint(path, format, tensors, config, task, config_file, inferred, notes, found.outside)
 
 
 def _reason_to_ignore(file: Path, tensors: Tensors) -> str:
@@ -251,8 +293,17 @@ def _untied(tensors: Tensors) -> bool:
     return all(name in full for name in TIED) and not identical(full[TIED[0]], full[TIED[1]])
 
 
-def find_weights(path: Path) -> Path:
+def is_safetensors(name: str) -> bool:
+    """Whether a file of this name is in the format of the safetensors library, or an index of such files."""
+    return ".safetensors" in name
+
+
+def find_weights(path: Path, use_safetensors: bool | None = None) -> Path:
     """`path` itself if it is a file, else the checkpoint in that directory.
+
+    Args:
+        path: a file or a directory.
+        use_safetensors: as of `open_checkpoint`.
 
     Raises:
         FileNotFoundError: there is none, or there are several of unknown names.
@@ -263,41 +314,41 @@ def find_weights(path: Path) -> Path:
         raise FileNotFoundError(absent(path))
     if not path.is_dir():
         raise ValueError(f"{path} exists but is not a regular file.")
-    for name in WEIGHT_FILES:
+    names = [name for name in WEIGHT_FILES if use_safetensors in (None, is_safetensors(name))]
+    for name in names:
         if (path / name).is_file():
             return path / name
+    if why := next((why for name, why in ELSEWHERE.items() if (path / name).is_file()), None):
+        raise FileNotFoundError(f"{path} holds no weights that can be read as they are: {why}.")
     # Hidden files are not weights: a run that was killed leaves some that look whole.
     files = (file for file in path.iterdir() if file.is_file() and not file.name.startswith("."))
-    others = sorted(file for file in files if file.suffix in SUFFIXES or file.name.endswith(INDEXES))
+    others = sorted(
+        file
+        for file in files
+        if (file.suffix in SUFFIXES or file.name.endswith(INDEXES))
+        and use_safetensors in (None, is_safetensors(file.name))
+    )
     indexes = [file for file in others if file.name.endswith(INDEXES)]
     others = indexes if len(indexes) == 1 else others
     if len(others) == 1:
         return others[0]
     found = f"found {', '.join(file.name for file in others)}; name one of them" if others else "found none"
-    raise FileNotFoundError(f"{path} must hold one of {', '.join(WEIGHT_FILES)} or a single other checkpoint, {found}.")
+    raise FileNotFoundError(f"{path} must hold one of {', '.join(names)} or a single other checkpoint, {found}.")
 
 
-def read_file(path: Path) -> tuple[str, Tensors, LxmertConfig | None]:
-    """The format, the tensors, and the config if it is in the file itself."""
+def read_file(
+    path: Path, prefix: str | None = None, content: Content | None = None
+) -> tuple[str, Named, LxmertConfig | None]:
+    """The format, the LXMERT in the file, and its config if that is in the file itself."""
     with reading(path):
-        return named(read_content(path))
+        content = content or read_content(path, index_allowed=True)
+        found = named(content.stored, content.spelling, prefix)
+    format = "original" if found.is_original and content.format == "hf-pt-bin" else content.format
+    return format, found, content.config
 
 
-def read_content(path: Path) -> Content:
-    """What is in a file or, if it is an index, in those that it names."""
-    with reading(path):
-        return _read_content(path, index_allowed=True)
-
-
-def named(content: Content) -> tuple[str, Tensors, LxmertConfig | None]:
-    """The format, the tensors under PyTorch names, and the config if it is in the file itself."""
-    tensors = _named(content)
-    changed = content.spelling == "torch" and set(tensors) != set(content.stored)
-    format = "original" if changed and content.format == "hf-pt-bin" else content.format
-    return format, tensors, content.config
-
-
-def _read_content(path: Path, index_allowed: bool) -> Content:
+def read_content(path: Path, index_allowed: bool = False) -> Content:
+    """What is in a file, or in the files of an index; the format is told by its first bytes."""
     with open(path, "rb") as file:
         start = file.read(40)
     if start[4:9] == b"\0\0\0\0{":  # first: the length of a header may look like the start of another format
@@ -315,24 +366,6 @@ def _read_content(path: Path, index_allowed: bool) -> Content:
     if start and is_caffemodel(path):
         return read_caffemodel(path)
     raise ValueError(_unknown_format(start))
-
-
-def _named(content: Content) -> Tensors:
-    """The tensors under PyTorch names and in PyTorch layout, each once; unknown names stay as they are."""
-    if content.spelling == "torch":
-        return canonically_named(content.stored)
-    table = lookup(content.stored, content.spelling)
-    return Tensors(
-        merged(
-            (table[name].torch, name, _inverse(table[name], item)) if name in table else (name, name, item)
-            for name, item in content.stored.items()
-        )
-    )
-
-
-def _inverse(row: Row, item: Stored) -> Stored:
-    layout = LAYOUTS[row.layout]
-    return Stored(layout.inverse_shape(item.shape), item.dtype, lambda: layout.inverse(item.read()))
 
 
 def _unknown_format(start: bytes) -> str:
@@ -359,7 +392,7 @@ def _read_index(path: Path) -> Content:
     contents = {}
     for name in _files(path, index["weight_map"]):
         with reading(path.parent / name):
-            contents[name] = _read_content(path.parent / name, index_allowed=False)
+            contents[name] = read_content(path.parent / name)
     kinds = {(content.format, content.spelling) for content in contents.values()}
     if len(kinds) != 1:
         formats = ", ".join(sorted(format for format, _ in kinds)) or "none"

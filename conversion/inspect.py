@@ -40,7 +40,7 @@ class Inspection:
         missing: PyTorch names of its model that it lacks.
         misshapen: PyTorch name to the shape found and the shape expected.
         unusable: PyTorch name of its model to a dtype that is not converted.
-        skipped: PyTorch names it has that are never loaded, each with the reason.
+        skipped: names it has that are never loaded, each with the reason.
         notes: what else the user should know.
     """
 
@@ -91,22 +91,29 @@ class Inspection:
         ]
 
 
-def inspect(source: Any, config: LxmertConfig | str | os.PathLike | None = None) -> Inspection:
+def inspect(
+    source: Any,
+    config: LxmertConfig | str | os.PathLike | None = None,
+    prefix: str | None = None,
+    adapter: str | os.PathLike | None = None,
+) -> Inspection:
     """Inspects a checkpoint; of its tensors it reads at most a decoder's, to see whether it is tied.
 
     Args:
         source: a file, a directory or a Hub id; or a model or a state dict in memory.
         config: a config or its JSON file, in place of the checkpoint's own.
+        prefix, adapter: as of `conversion.open_checkpoint`.
 
     Raises:
         FileNotFoundError: there is no such checkpoint.
         ValueError: it is damaged, or without a config and so incomplete that none can be inferred.
     """
-    checkpoint = open_source(source, config)
+    checkpoint = open_source(source, config, prefix, adapter)
     wanted = {row.torch: row.shape(checkpoint.config) for row in checkpoint.rows()}
     tensors = checkpoint.named_for(checkpoint.task).stored
     shapes = {name: item.shape for name, item in tensors.items()}
     skipped = {name: reason for name in shapes if (reason := checkpoint.skip_reason(name))}
+    left_out = {**skipped, **checkpoint.outside}
     return Inspection(
         path=str(checkpoint.path),
         format=checkpoint.format,
@@ -124,7 +131,7 @@ def inspect(source: Any, config: LxmertConfig | str | os.PathLike | None = None)
             for name, item in tensors.items()
             if name in wanted and item.dtype not in SAFETENSORS_TYPES
         },
-        skipped=skipped,
+        skipped=left_out,
         notes=_notes(checkpoint),
     )
 

@@ -6,6 +6,7 @@ from typing import Any
 import numpy as np
 
 from conversion.models import assign_rows, task_of_model
+from conversion.modules import unwrapped_module
 from conversion.plan import Plan, make_plan
 from conversion.source import open_source
 from conversion.tensors import to_torch
@@ -46,7 +47,8 @@ def load_into(model: Any, source: Any, allow_missing: bool = False) -> Plan:
     Raises:
         Incomplete, FileNotFoundError, ValueError: as `conversion.convert.convert`; the model is unchanged then.
     """
-    config = LxmertConfig.from_dict(model.config.to_dict())
+    model = unwrapped_module(model)
+    config = LxmertConfig.of(model.config).replace()
     plan = make_plan(open_source(source, config), task_of_model(model), None, allow_missing)
     if hasattr(model, "state_dict"):
         import torch
@@ -56,5 +58,6 @@ def load_into(model: Any, source: Any, allow_missing: bool = False) -> Plan:
             for name in plan.tensors:
                 own[name].copy_(to_torch(plan.tensors[name]))
         return plan
+    model.prepare_loading()
     assign_rows(model, plan.table, plan.tensors)
     return plan

@@ -1,14 +1,32 @@
 """A checkpoint's names and shapes against the table of names: what a model takes of it, its task and its config."""
 
+import difflib
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from itertools import count
 
-from conversion.names import ALL_HEADS, STACKS, Row, Shape, expand, fit_prefix, head_of, layer, rows, skip_reason
+from conversion.names import (
+    ALL_HEADS,
+    SKIPPED,
+    STACKS,
+    Row,
+    Shape,
+    canonical,
+    expand,
+    fit_prefix,
+    head_of,
+    layer,
+    rows,
+    skip_reason,
+)
 from conversion.report import counted, grouped, some
 from lxmert_tf.command_line import option
 from lxmert_tf.configuration import LxmertConfig
 from lxmert_tf.tasks import ARCHITECTURES
+
+
+class StrangeNames(ValueError):
+    """Tensors do not fit a model since their names are not LXMERT's."""
 
 
 @dataclass(frozen=True)
@@ -75,7 +93,10 @@ def match(
     if ignore_mismatched_sizes:
         problems["misshapen"] = []
     if any(problems.values()):
-        raise ValueError(_mismatch(problems, task))
+        unexpected = [name for name in sorted(found) if name not in wanted]
+        strange = _strange_names(sorted(absent), unexpected, given)
+        error = StrangeNames if strange else ValueError
+        raise error(_mismatch(problems, task, strange or "check that its config is the checkpoint's own"))
     left = absent | misshapen
     return Matched(
         loaded=[row for row in table if row.torch not in left],
@@ -95,13 +116,107 @@ def _unused_reason(name: str, wanted: Collection[str], task: str, other_head: bo
     return None
 
 
-def _mismatch(problems: Mapping[str, list[str]], task: str) -> str:
+def _strange_names(absent: list[str], unexpected: list[str], given: Collection[str]) -> str:
+    """What to do where tensors have names that no LXMERT has, however deep; "" where they have not."""
+    known = {row.torch for row in _rows_of({fit_prefix(name, "qa") for name in given})}
+    strange = [name for name in unexpected if fit_prefix(name, "qa") not in known]
+    if any(".parametrizations." in name for name in strange):
+        return "remove the parametrizations before saving the model, or convert the model itself"
+    if any(".lora_" in name for name in strange):
+        return "its LoRA factors are not merged: save the model after PEFT's merge_and_unload()"
+    return f"its names are not LXMERT's{_nearest_to(absent[0], strange)}" if absent and strange else ""
+
+
+def _nearest_to(name: str, names: Collection[str]) -> str:
+    """The names that are most like one that is missing or, where none is like it, what there is."""
+    near = nearest(name, names)
+    if near or not names:
+        return f": nearest to {name} {'are' if len(near) > 1 else 'is'} {some(near)}" if near else ""
+    return f": of its {counted(names, 'name')} none is like it, such as {some(sorted(names), 3)}"
+
+
+def _mismatch(problems: Mapping[str, list[str]], task: str, hint: str) -> str:
     counts = ", ".join(f"{len(lines)} {kind}" for kind, lines in problems.items() if lines)
-    hint = "check that its config is the checkpoint's own"
     if problems["misshapen"]:
         hint += option(", or leave misshapen ones initialised (from_pretrained takes ignore_mismatched_sizes=True)", "")
     lines = [f"  {kind}: {line}" for kind, lines in problems.items() for line in lines]
     return "\n".join([f"The tensors do not fit {ARCHITECTURES[task]}: {counts}; {hint}.", *lines])
+
+
+# Where in a file an LXMERT is
+
+LANDMARK = "encoder.visn_fc.visn_fc.weight"  # which every LXMERT has and BERT has not
+ORIGINAL_ROOTS = ("lxrt_encoder.model.bert.", "bert.")
+
+
+def find_prefixes(names: Collection[str], spelling: str) -> list[str]:
+    """What the names of every LXMERT among these begin with, with the separator at its end: mostly [""].
+
+    Args:
+        names: all in a file, without wrappers.
+        spelling: the field of `Row` they are spelled as: "torch", "tf" or "h5_path".
+    """
+    tail, full = (_landmark(spelling, bare) for bare in (True, False))
+    separator = "." if spelling == "torch" else "/"
+    roots = [full.removesuffix(tail), *(ORIGINAL_ROOTS if spelling == "torch" else ())]
+    found: dict[str, None] = {}
+    for name in sorted(names):
+        if _ends_with(name, tail, separator):
+            prefix = name.removesuffix(tail)
+            root = next((root for root in roots if root and _ends_with(prefix, root, separator)), "")
+            found[prefix.removesuffix(root)] = None
+    return list(found)
+
+
+def _landmark(spelling: str, bare: bool) -> str:
+    ending = f".{LANDMARK}"
+    return next(getattr(row, spelling) for row in expand({}, (), bare) if f".{row.torch}".endswith(ending))
+
+
+def _ends_with(name: str, tail: str, separator: str) -> bool:
+    return f"{separator}{name}".endswith(f"{separator}{tail}")
+
+
+def inside(names: Collection[str], prefix: str, spelling: str) -> dict[str, str]:
+    """The names of the LXMERT under a prefix: each in the file to the rest of it.
+
+    Of PyTorch's those belong to it that the table of names has, and those in modules of which it has others: where
+    `lxmert.` is, `classifier.weight` is somebody else's.
+    """
+    under = {name: name.removeprefix(prefix) for name in names if name.startswith(prefix)}
+    known = {fit_prefix(canonical(rest), "qa") for rest in under.values()}
+    table = {row.torch for row in _rows_of(known)} & known
+    if spelling != "torch" or not table:
+        return under
+    modules = {name.split(".")[0] for name in table}
+    bare = not any(canonical(rest).startswith("lxmert.") for rest in under.values())
+
+    def belongs(name: str) -> bool:
+        full = fit_prefix(name, "qa")
+        return full in table or name in SKIPPED or (full if bare else name).split(".")[0] in modules
+
+    return {name: rest for name, rest in under.items() if belongs(canonical(rest))}
+
+
+def is_whole(shapes: Collection[str]) -> bool:
+    """Whether these PyTorch names have the whole backbone, however deep."""
+    return not _lacking({fit_prefix(name, "qa") for name in shapes})
+
+
+def nearest(name: str, names: Collection[str], most: int = 3) -> list[str]:
+    """The names that are most like one, of at most some thousands."""
+    return difflib.get_close_matches(name, list(names)[:2000], most, cutoff=0.4)
+
+
+def _lacking(names: Collection[str]) -> list[str]:
+    """What a backbone lacks that is as deep as these full names go."""
+    depths = {stack: _depth(stack, names) for stack in STACKS}
+    return [row.torch for row in expand(depths, (), bare=False) if row.torch not in names]
+
+
+def _rows_of(names: Collection[str]) -> list[Row]:
+    """The rows of a model with all heads that is as deep as these full names go."""
+    return expand({stack: _depth(stack, names) for stack in STACKS}, ALL_HEADS, bare=False)
 
 
 # What names and shapes show
@@ -128,10 +243,11 @@ def infer_config(shapes: Mapping[str, Shape]) -> LxmertConfig:
     """
     task = find_task(shapes)
     shapes = {fit_prefix(name, "qa"): shape for name, shape in shapes.items()}
-    depths = {stack: _depth(stack, shapes) for stack in STACKS}
-    for row in expand(depths, (), bare=False):
-        if row.torch not in shapes:
-            raise ValueError(f"There is no tensor {row.torch}, so these are not the weights of an LXMERT model.")
+    if lacking := _lacking(shapes):
+        raise ValueError(
+            f"There is no tensor {lacking[0]}, so these are not the weights of an LXMERT model"
+            f"{_nearest_to(lacking[0], set(shapes) - {row.torch for row in _rows_of(shapes)})}."
+        )
     sizes = {name: values[-1] for name, values in _sizes_of(shapes).items()}
     hidden = sizes["hidden_size"]
     heads = {"num_attention_heads": hidden // 64 if hidden % 64 == 0 else 1}

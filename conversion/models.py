@@ -7,7 +7,7 @@ import numpy as np
 
 from conversion.formats import UNTIED, Checkpoint
 from conversion.matching import Matched
-from conversion.names import LAYOUTS, Row, rows
+from conversion.names import LAYOUTS, Row, rows, skip_reason
 from conversion.tensors import Tensors, contiguous
 from lxmert_tf.configuration import CONFIG_NAME, LxmertConfig
 from lxmert_tf.tasks import ARCHITECTURES, task_of
@@ -33,15 +33,19 @@ def task_of_model(model: Any) -> str:
 
 
 def variables_by_path(model: Any) -> dict[str, Any]:
-    """A Keras model's variables by their paths without the root model."""
-    return {variable.path.partition("/")[2]: variable for variable in model.variables}
+    """A Keras model's variables by their paths inside it, whatever it is part of or was made in the name scope of."""
+    return {variable.path.removeprefix(f"{model.path}/"): variable for variable in model.variables}
 
 
 def state_dict(model: Any) -> dict[str, np.ndarray]:
-    """A Keras model's weights by upstream's PyTorch names and in PyTorch layout, in the variables' dtype."""
-    variables = variables_by_path(model)
+    """A Keras model's weights by upstream's PyTorch names and in PyTorch layout, in the variables' dtype.
+
+    They are those that the layers compute with: LoRA is merged, quantized kernels and tables are scaled back to floats.
+    """
+    variables, merged = variables_by_path(model), model.merged_weights()
+    values = {path: merged.get(variable.path, variable) for path, variable in variables.items()}
     return {
-        row.torch: LAYOUTS[row.layout].inverse(np.asarray(variables[row.keras]))
+        row.torch: LAYOUTS[row.layout].inverse(np.asarray(values[row.keras]))
         for row in rows(model.config, task_of_model(model))
     }
 
@@ -68,6 +72,23 @@ def select(checkpoint: Checkpoint, task: str, config: LxmertConfig, ignore_misma
     return matched
 
 
+def loading_info(checkpoint: Checkpoint, matched: Matched, task: str, config: LxmertConfig) -> dict[str, list]:
+    """What `select` gave, as upstream's `from_pretrained` with `output_loading_info` returns it, by PyTorch names.
+
+    Returns:
+        {"missing_keys": names that are initialised, "unexpected_keys": names that are left out, "mismatched_keys":
+        (name, the checkpoint's shape, the model's shape) of those initialised for their shape, "error_msgs": []}
+    """
+    given = checkpoint.named_for(task).shapes
+    wanted = {row.torch: row.shape(config) for row in rows(config, task)}
+    return {
+        "missing_keys": [name for name in matched.missing if name not in given],
+        "unexpected_keys": [name for name in matched.unused if not skip_reason(name)],
+        "mismatched_keys": [(name, tuple(given[name]), wanted[name]) for name in matched.missing if name in given],
+        "error_msgs": [],
+    }
+
+
 def assign(model: Any, checkpoint: Checkpoint, ignore_mismatched_sizes: bool = False) -> Matched:
     """Assigns a checkpoint's tensors to a Keras model's variables, each cast to the variable's dtype.
 
@@ -80,10 +101,12 @@ def assign(model: Any, checkpoint: Checkpoint, ignore_mismatched_sizes: bool = F
         What was loaded, is missing (initialised), and unused with the reason; it is logged in one line, too.
 
     Raises:
-        ValueError: tensors are missing other than whole heads, unexpected or misshapen; nothing is assigned then.
+        ValueError: tensors are missing other than whole heads, unexpected or misshapen, or the model is quantized;
+            nothing is assigned then.
     """
     task = task_of_model(model)
     matched = select(checkpoint, task, model.config, ignore_mismatched_sizes)
+    model.prepare_loading()
     assign_rows(model, matched.loaded, checkpoint.named_for(task))
     return matched
 

@@ -231,12 +231,12 @@ SKIPPED = {
     "lxmert.embeddings.position_ids": "constant",
     "embeddings.position_ids": "constant",
 }
-SKIPPED_PARTS = {"optimizer": "the optimizer's state, not the model's"}  # of a Keras model that was compiled
+SKIPPED_PARTS = {"optimizer": "the optimizer's state, not the model's"}
 
 
 def skip_reason(name: str) -> str | None:
     """Why a tensor is left out on purpose whatever the model, or None."""
-    return SKIPPED.get(name) or SKIPPED_PARTS.get(name.split("/")[0])
+    return SKIPPED.get(name) or SKIPPED_PARTS.get(name.replace("/", ".").split(".")[0])
 
 
 # Expansion
@@ -301,12 +301,19 @@ def lookup(names: Collection[str], spelling: str) -> dict[str, Row]:
     return {getattr(row, spelling): row for row in expand(depths, () if bare else ALL_HEADS, bare)}
 
 
-# Names of other PyTorch code
+# Names of other code
 
-# Replaced in this order, each at most once. The longer ones are of the original fine-tuning code.
+# What wraps a module and names a level of its own, wherever it stands: DataParallel, torch.compile, FSDP, PEFT, others.
+WRAPPERS = (
+    "module",
+    "_orig_mod",
+    "_fsdp_wrapped_module",
+    "_checkpoint_wrapped_module",
+    "_forward_module",
+    "base_layer",
+)
+# Of the original code and of BERT's, replaced in this order, each at most once; the longer one is of fine-tuning.
 PREFIXES = (
-    ("module.", ""),
-    ("lxrt_encoder.model.module.bert.", "lxmert."),
     ("lxrt_encoder.model.bert.", "lxmert."),
     ("bert.", "lxmert."),
     ("logit_fc.", "answer_head.logit_fc."),
@@ -314,8 +321,13 @@ PREFIXES = (
 SUFFIXES = ((".gamma", ".weight"), (".beta", ".bias"))
 
 
+def unwrapped(name: str) -> str:
+    """A PyTorch name without the levels that wrappers add to it."""
+    return ".".join(part for part in name.split(".") if part not in WRAPPERS)
+
+
 def canonical(name: str) -> str:
-    """Upstream's PyTorch name for that of the original code, of DataParallel, or of very old releases."""
+    """Upstream's PyTorch name for that of the original code or of very old releases."""
     for prefix, replacement in PREFIXES:
         if name.startswith(prefix):
             name = replacement + name.removeprefix(prefix)

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from conversion.formats import Checkpoint
+from conversion.matching import nearest
 from conversion.names import Row, rows
 from conversion.report import counted, some
 from conversion.tensors import DTYPES, SAFETENSORS_TYPES, Stored, Tensors
@@ -68,7 +69,9 @@ def make_plan(checkpoint: Checkpoint, task: str, dtype: str | None, allow_missin
     matched = checkpoint.match(task, allow_missing=True)
     missing = matched.missing
     if missing and not allow_missing:
-        contradiction = f"{checkpoint.contradiction}; " if checkpoint.contradiction else ""
+        near = nearest(missing[0], checkpoint.outside)
+        found = f"nearest to the first are {', '.join(near)}; " if near else ""
+        contradiction = f"{checkpoint.contradiction}; " if checkpoint.contradiction else found
         raise Incomplete(
             f"{checkpoint.path} lacks {counted(missing, 'tensor')} of {ARCHITECTURES[task]}: {some(missing)}; "
             f"{contradiction}choose another task, or have them initialised with {option('allow_missing=True')}."

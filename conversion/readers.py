@@ -1,9 +1,11 @@
 """Readers of single files: whatever is in them, by the names and in the layout they have there."""
 
+import argparse
 import io
 import json
 import os
 import pickle
+import re
 import warnings
 import zipfile
 from collections.abc import Callable, Iterator
@@ -28,8 +30,7 @@ from lxmert_tf.tasks import task_of
 LARGE, EXPANSION = 2**20, 100
 MAX_HEADER = 100_000_000  # bytes, as in the safetensors library
 ENCRYPTED = 1  # flag of an entry of a zip archive
-# Where training code keeps the state dict in a pickle that holds more.
-STATE_DICTS = ("state_dict", "model_state_dict", "model")
+NESTING = 8  # of the dicts that training code keeps its state dict in
 
 DAMAGED = "cut short or damaged; download or copy it again"
 
@@ -77,7 +78,9 @@ def _reason(error: Exception) -> str:
         return f"is {DAMAGED}"
     refused = isinstance(error, RuntimeError) and "weights_only" in str(error)
     if refused or isinstance(error, pickle.UnpicklingError):  # PyTorch's own words advise to run the code
-        return "is damaged or holds more than tensors, which is refused: loading it would run code from it"
+        found = re.search(r"GLOBAL ([\w.]+)", str(error))
+        what = f" ({found[1]}); save the model's state_dict() alone" if found else ""
+        return f"is damaged or holds more than tensors, which is refused: loading it would run code from it{what}"
     of_the_system = isinstance(error, OSError) and error.errno is not None
     if of_the_system or isinstance(error, ValueError | TypeError | MemoryError):
         return f"cannot be read as an LXMERT checkpoint: {text}"
@@ -213,37 +216,52 @@ def _check_entries(path: Path, names: list[str]) -> None:
 
 
 def read_pickle(path: Path, mmap: bool = False) -> Content:
-    """A state dict, or a dict that holds one under a usual name, the first of `STATE_DICTS`; only tensors are made."""
+    """A state dict, or dicts around it; only tensors are made.
+
+    In dicts a tensor is named as in a module: `{"state_dict": {"a": ...}, "epoch": 1}` has `state_dict.a`.
+    """
     import torch
 
-    with warnings.catch_warnings():
+    with warnings.catch_warnings(), torch.serialization.safe_globals([argparse.Namespace]):  # holds values, no code
         warnings.simplefilter("ignore")  # such as those of TorchScript, which is refused anyway
         if path.suffix == ".safetensors":  # PyTorch would go by the name
             state = torch.load(io.BytesIO(path.read_bytes()), map_location="cpu", weights_only=True)
         else:
             state = torch.load(path, map_location="cpu", weights_only=True, mmap=mmap)
-    states = {key: state[key] for key in STATE_DICTS if isinstance(state, dict) and isinstance(state.get(key), dict)}
-    states = states or {"": state}
-    state = next(iter(states.values()))
-    if not isinstance(state, dict) or not all(
-        isinstance(name, str) and isinstance(value, torch.Tensor) for name, value in state.items()
-    ):
+    entries = list(flattened(state, lambda value: isinstance(value, torch.Tensor)))
+    if not entries and state != {}:
         raise ValueError("it must hold a dict from names to tensors")
-    entries = [
-        (name, f"{name} in {key}" if key else name, value)
-        for key, each in states.items()
-        for name, value in each.items()
-        if name in state and isinstance(value, torch.Tensor)
-    ]
-    for name, _, value in entries:
+    for name, value in entries:
         if value.layout != torch.strided or value.is_quantized or value.is_meta or value.is_nested:
             raise ValueError(f"{name} is a sparse, quantized, nested or meta tensor; save it as a plain one")
         _check_expansion(name, value.numel() * value.element_size(), value.untyped_storage().nbytes())
+    if "ds_version" in state and any(not value.numel() for _, value in entries):
+        raise ValueError("ZeRO has its weights in other files; gather them with the zero_to_fp32.py beside it")
     stored = merged(
-        (name, place, _lazy(path, value.shape, torch_dtype(value), partial(from_torch, value)))
-        for name, place, value in entries
+        (name, name, _lazy(path, value.shape, torch_dtype(value), partial(from_torch, value)))
+        for name, value in entries
     )
     return Content("hf-pt-bin", "torch", stored)
+
+
+def flattened(state: Any, is_tensor: Callable[[Any], bool]) -> Iterator[tuple[str, Any]]:
+    """The tensors in a dict and in the dicts in it, each by the keys that lead to it, joined by dots.
+
+    Only text is a key; each dict is entered once, to a limited depth; what is neither a tensor nor a dict is left.
+    """
+    seen: set[int] = set()
+
+    def walk(each: Any, prefix: str, depth: int) -> Iterator[tuple[str, Any]]:
+        if not isinstance(each, dict) or id(each) in seen or depth > NESTING:
+            return
+        seen.add(id(each))
+        for key, value in each.items():
+            if isinstance(key, str) and is_tensor(value):
+                yield prefix + key, value
+            elif isinstance(key, str):
+                yield from walk(value, f"{prefix}{key}.", depth + 1)
+
+    return walk(state, "", 0)
 
 
 def read_h5(path: Path) -> Content:
@@ -261,6 +279,11 @@ def _read_h5(file: h5py.File, path: Path, data: np.ndarray) -> Content:
                 raise ValueError(f"its dataset {name} lies in another file, which is refused")
             if item.shape is None or item.dtype.kind not in "fiubV" or item.dtype.fields or item.dtype.subdtype:
                 raise ValueError(f"its dataset {name} must hold numbers, got {item.dtype}")
+            if item.dtype == np.int8:  # Keras has no other use for it
+                raise ValueError(
+                    "it holds a quantized model: load it with keras.saving.load_model, and its save_pretrained writes "
+                    "the weights as floats"
+                )
             _check_expansion(f"its dataset {name}", item.nbytes, item.id.get_storage_size())
             datasets[name] = item
 

@@ -11,7 +11,7 @@ Key = TypeVar("Key", bound=Hashable)
 
 def some(names: Sequence[str], most: int = 4) -> str:
     """The first names, and how many more there are."""
-    shown = ", ".join(names[:most])
+    shown = ", ".join(name if name.isprintable() and name else repr(name) for name in names[:most])
     return f"{shown} and {len(names) - most} more" if len(names) > most else shown
 
 

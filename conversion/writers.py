@@ -25,6 +25,7 @@ from lxmert_tf.tasks import ARCHITECTURES, keras_class
 DIRECTORY_FORMATS = ("hf-pt", "hf-pt-bin", "hf-tf", "keras")
 FILE_FORMATS = ("keras-weights", "original")  # one file, without a config
 SHARDED_FORMATS = ("hf-pt", "hf-pt-bin")
+UNITS = {"": 1, "B": 1, "KB": 10**3, "MB": 10**6, "GB": 10**9, "KIB": 2**10, "MIB": 2**20, "GIB": 2**30}
 HEADER = 64512  # bytes of an attribute that HDF5 stores beside its group
 
 
@@ -34,7 +35,7 @@ def write_checkpoint(
     config: LxmertConfig,
     task: str,
     format: str,
-    max_shard_size: int | None = None,
+    max_shard_size: int | str | None = None,
 ) -> Path:
     """Writes weights and config.json, each file whole or not at all.
 
@@ -44,37 +45,79 @@ def write_checkpoint(
         config: the model's config.
         task: "model", "pretraining", "qa" or "visual-reasoning".
         format: "hf-pt", "hf-pt-bin", "keras" or "hf-tf".
-        max_shard_size: bytes; PyTorch formats larger than this are split into several files with an index.
+        max_shard_size: bytes, or a text such as "5GB"; PyTorch formats larger than this are split into several files
+            with an index.
 
     Returns:
         The weights file, or the index of a sharded one.
 
     Raises:
-        ValueError: an unknown format, a dtype that it cannot hold, or tensors that are not the model's.
+        ValueError: an unknown format, one that is not split for tensors larger than `max_shard_size`, a dtype that it
+            cannot hold, or tensors that are not the model's.
         FileExistsError: the directory holds another format that would be read instead of this one.
     """
     if format not in DIRECTORY_FORMATS:
         raise ValueError(f"format must be one of {', '.join(DIRECTORY_FORMATS)}, got {format!r}.")
-    if max_shard_size is not None and (format not in SHARDED_FORMATS or max_shard_size < 1):
-        raise ValueError(
-            f"max_shard_size must be a positive number of bytes for hf-pt or hf-pt-bin, got {max_shard_size}."
-        )
+    limit = None if max_shard_size is None else parse_size(max_shard_size, "max_shard_size")
     tensors = Tensors.of(tensors)
+    if limit is not None and tensors.nbytes > limit and format not in SHARDED_FORMATS:
+        raise ValueError(
+            f"{format} is a single file, and the tensors take {tensors.nbytes:,} bytes, more than "
+            f"max_shard_size={max_shard_size}; leave it out, or use one of {', '.join(SHARDED_FORMATS)}."
+        )
     config_text = _config_text(config, task, tensors)
     table = _complete_table(tensors, config, task)
     name = next(name for name, kept_format in WEIGHT_FILES.items() if kept_format == format)
     path = Path(directory) / name
     _check_precedence(path, format)
-    if max_shard_size is None or tensors.nbytes <= max_shard_size:
+    if limit is None or tensors.nbytes <= limit:
         with replacing(path) as temporary:
             WRITERS[format](temporary, tensors, table, task)
         _remove_shards(path)
     else:
-        index = _write_shards(path, tensors, table, task, format, max_shard_size)
+        index = _write_shards(path, tensors, table, task, format, limit)
         path.unlink(missing_ok=True)
         path = index
     write_text(Path(directory) / CONFIG_NAME, config_text)
     return path
+
+
+def checkpoint_format(format: str | None, safe_serialization: bool | None, default: str) -> str:
+    """The format that `save_pretrained` writes.
+
+    Args:
+        format: one of `DIRECTORY_FORMATS`, or None.
+        safe_serialization: upstream's argument: True for model.safetensors, False for anything else.
+        default: where neither says.
+
+    Raises:
+        ValueError: one contradicts the other.
+    """
+    if format is None:
+        if safe_serialization is None or safe_serialization == (default == "hf-pt"):
+            return default
+        return "hf-pt" if safe_serialization else "hf-pt-bin"
+    if safe_serialization not in (None, format == "hf-pt"):
+        raise ValueError(f"format={format!r} contradicts safe_serialization={safe_serialization}; leave one out.")
+    return format
+
+
+def parse_size(text: int | str, name: str) -> int:
+    """Bytes of "2GB", "500MB", "1GiB" or a plain number; `name` is the argument's, for the message.
+
+    Raises:
+        ValueError: it is none of these, or not above 0.
+    """
+    digits = str(text).strip().upper()
+    number = digits.rstrip("KMGIB ")
+    unit = digits.removeprefix(number).strip()
+    try:
+        size = int(float(number) * UNITS[unit])
+    except (KeyError, ValueError, OverflowError):
+        size = 0
+    if size < 1:
+        raise ValueError(f"{name} must be a number of bytes such as 2GB or 500MB, got {text!r}.")
+    return size
 
 
 def write_file(

@@ -43,9 +43,9 @@ class LxmertModel(LxmertPreTrainedModel):
 
     def __init__(self, config: LxmertConfig):
         super().__init__(config)
-        self.embeddings = LxmertEmbeddings(config)
-        self.encoder = LxmertEncoder(config)
-        self.pooler = LxmertPooler(config)
+        self.embeddings = LxmertEmbeddings(self.config)
+        self.encoder = LxmertEncoder(self.config)
+        self.pooler = LxmertPooler(self.config)
         self.init_weights(self.embeddings, self.encoder, self.pooler)
 
     def forward(
@@ -149,6 +149,7 @@ class LxmertForPreTraining(_TaskModel):
 
     def __init__(self, config: LxmertConfig):
         super().__init__(config)
+        config = self.config
         self.cls = LxmertPreTrainingHeads(config, self.lxmert.embeddings.word_embeddings)
         self.init_weights(self.cls.predictions.transform, self.cls.seq_relationship)  # the decoder is the embeddings
         if config.task_obj_predict:
@@ -269,7 +270,7 @@ class LxmertForQuestionAnswering(_TaskModel):
 
     def __init__(self, config: LxmertConfig):
         super().__init__(config)
-        self.answer_head = LxmertVisualAnswerHead(config, config.num_qa_labels)
+        self.answer_head = LxmertVisualAnswerHead(self.config, self.config.num_qa_labels)
         self.init_weights(self.answer_head)
 
     def forward(
@@ -334,7 +335,7 @@ class LxmertForVisualReasoning(_TaskModel):
 
     def __init__(self, config: LxmertConfig):
         super().__init__(config)
-        self.answer_head = LxmertVisualAnswerHead(config, 2, num_images=self.num_images)
+        self.answer_head = LxmertVisualAnswerHead(self.config, 2, num_images=self.num_images)
         self.init_weights(self.answer_head)
 
     def get_qa_logit_layer(self) -> None:

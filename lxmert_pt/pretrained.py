@@ -1,19 +1,27 @@
 """What the four models share: construction from a config, saving, loading, and changing sizes."""
 
 import copy
+import inspect
 import os
+import tempfile
+from collections.abc import Mapping
 from typing import Any, TypeVar
 
+import numpy as np
 import torch
 from torch import nn
 
-from conversion.models import select
+from conversion.formats import weight_files
+from conversion.models import loading_info, select
 from conversion.names import rows
 from conversion.source import open_source
 from conversion.tensors import from_torch, to_torch
-from conversion.writers import write_checkpoint
-from lxmert_tf.configuration import LxmertConfig
+from conversion.writers import checkpoint_format, write_checkpoint
+from lxmert_tf.configuration import CONFIG_NAME, SETTINGS, LxmertConfig
+from lxmert_tf.hub import UPLOAD_OPTIONS, upload
+from lxmert_tf.input_table import REQUIRED_INPUTS, TABLE
 from lxmert_tf.outputs import ModelOutput
+from lxmert_tf.upstream_arguments import translate
 
 _Model = TypeVar("_Model", bound="LxmertPreTrainedModel")
 _Output = TypeVar("_Output", bound=ModelOutput)
@@ -30,6 +38,10 @@ class LxmertPreTrainedModel(nn.Module):
     Source: upstream `LxmertPreTrainedModel`.
     """
 
+    config_class = LxmertConfig
+    base_model_prefix = "lxmert"
+    main_input_name = "input_ids"
+    supports_gradient_checkpointing = False
     task: str
     answers: str | None = None
     num_images = 1
@@ -38,12 +50,64 @@ class LxmertPreTrainedModel(nn.Module):
 
     def __init__(self, config: LxmertConfig):
         super().__init__()
-        self.config = copy.deepcopy(config)  # which resizing changes
+        self.config = copy.deepcopy(LxmertConfig.of(config))  # which resizing changes
 
     @property
     def dtype(self) -> torch.dtype:
         """The dtype the model computes in."""
         return self.get_input_embeddings().weight.dtype
+
+    @property
+    def device(self) -> torch.device:
+        """Where the weights are."""
+        return self.get_input_embeddings().weight.device
+
+    @property
+    def name_or_path(self) -> str:
+        """The path or Hub id that the model was loaded from, or ""."""
+        return self.config.name_or_path
+
+    @property
+    def num_qa_labels(self) -> int:
+        """How many answers the config has."""
+        return self.config.num_qa_labels
+
+    @classmethod
+    def can_generate(cls) -> bool:
+        """False: LXMERT generates no text."""
+        return False
+
+    @property
+    def base_model(self) -> Any:
+        """Upstream's name for `get_backbone()`."""
+        return self.get_backbone()
+
+    @property
+    def dummy_inputs(self) -> dict[str, torch.Tensor]:
+        """A small batch of the inputs that a call needs: 2 examples of 3 tokens and 2 boxes each."""
+        sizes: dict[Any, Any] = {"examples": 2, "tokens": 3, "boxes": 2}
+        rng, inputs = np.random.default_rng(0), {}
+        for name in REQUIRED_INPUTS:
+            shape = [sizes.get(size, size) for size in TABLE[name].shape(self.config, self.num_images)]
+            array = rng.random(shape) * (self.config.vocab_size if name == "input_ids" else 1)
+            inputs[name] = torch.tensor(array.astype(TABLE[name].dtype), device=self.device)
+        return inputs
+
+    def num_parameters(self, only_trainable: bool = False, exclude_embeddings: bool = False) -> int:
+        """How many numbers the weights hold.
+
+        Args:
+            only_trainable: count those that are trained.
+            exclude_embeddings: leave out the tables of embeddings.
+        """
+        left_out = (
+            {id(m.weight) for m in self.modules() if isinstance(m, nn.Embedding)} if exclude_embeddings else set()
+        )
+        return sum(
+            weight.numel()
+            for weight in self.parameters()
+            if id(weight) not in left_out and (weight.requires_grad or not only_trainable)
+        )
 
     def get_backbone(self) -> Any:
         """The model of the encoders: this one, or the one that its heads stand on."""
@@ -93,55 +157,123 @@ class LxmertPreTrainedModel(nn.Module):
     @classmethod
     def from_pretrained(
         cls: type[_Model],
-        source: Any,
-        dtype: torch.dtype | None = None,
+        pretrained_model_name_or_path: Any,
+        dtype: torch.dtype | str | None = None,
         revision: str | None = None,
         cache_dir: str | os.PathLike | None = None,
         local_files_only: bool = False,
         token: str | bool | None = None,
-        config: LxmertConfig | None = None,
+        config: Any = None,
         ignore_mismatched_sizes: bool = False,
-    ) -> _Model:
+        force_download: bool = False,
+        proxies: Mapping[str, str] | None = None,
+        subfolder: str = "",
+        use_safetensors: bool | None = None,
+        output_loading_info: bool = False,
+        state_dict: Mapping[str, torch.Tensor] | None = None,
+        **kwargs: Any,
+    ) -> Any:
         """A model in evaluation mode with the weights of a checkpoint of any format.
 
         Args:
-            source: directory, file, or Hub id such as "unc-nlp/lxmert-base-uncased"; or a model or state dict.
-            dtype: of the weights; PyTorch's default, not the file's.
-            revision, cache_dir, local_files_only, token: for the Hub.
-            config: in place of the checkpoint's own.
+            pretrained_model_name_or_path: directory, file, or Hub id such as "unc-nlp/lxmert-base-uncased"; or a model
+                or state dict.
+            dtype: of the weights, or its name, or "auto" for the checkpoint's; PyTorch's default, not the file's.
+            revision, cache_dir, local_files_only, token, force_download, proxies: for the Hub, as
+                `lxmert_tf.hub.fetch` takes them.
+            config: in place of the checkpoint's own; ours or upstream's, or the path of a config.json.
             ignore_mismatched_sizes: leave tensors of another shape initialised instead of refusing them.
+            subfolder: the folder of the directory or repository to look in.
+            use_safetensors: read no files but model.safetensors (True), or none of those (False).
+            output_loading_info: return `conversion.models.loading_info` as well.
+            state_dict: weights in place of the checkpoint's, of which only the config is read.
+            **kwargs: values to set in the config, such as `num_qa_labels=3` or `output_attentions=True`; and upstream's
+                other arguments (see `lxmert_tf.upstream_arguments`).
+
+        Returns:
+            The model, or the model and a dict of what was loaded.
 
         Raises:
-            FileNotFoundError: no such path or repository.
+            FileNotFoundError: no such path or repository, or no checkpoint of that kind in it.
+            TypeError: an unknown argument.
             ValueError: the checkpoint is damaged, or lacks tensors other than this model's heads.
         """
-        checkpoint = open_source(
-            source, config, revision=revision, cache_dir=cache_dir, local_files_only=local_files_only, token=token
-        )
-        model = cls(checkpoint.config).to(dtype or torch.get_default_dtype())
+        own = (*SETTINGS, *inspect.signature(cls.from_pretrained).parameters)
+        others = translate(f"{cls.__name__}.from_pretrained", kwargs, own)
+        dtype, token = others.pop("dtype", dtype), others.pop("token", token)
+        hub = {"revision": revision, "cache_dir": cache_dir, "local_files_only": local_files_only, "token": token}
+        hub |= {"force_download": force_download, "proxies": proxies, "subfolder": subfolder}
+        source = pretrained_model_name_or_path
+        if state_dict is not None:
+            if config is None and source is not None:
+                config = LxmertConfig.from_pretrained(source, **hub)
+            source = state_dict
+        checkpoint = open_source(source, config, use_safetensors=use_safetensors, **hub).with_settings(**others)
+        model = cls(checkpoint.config).to(_dtype(checkpoint.dtype if dtype == "auto" else dtype))
+        if isinstance(pretrained_model_name_or_path, str | os.PathLike):
+            model.config.name_or_path = pretrained_model_name_or_path
         task = cls.task
         matched = select(checkpoint, task, model.config, ignore_mismatched_sizes)
         tensors = checkpoint.named_for(task)
         parameters = model.state_dict()
         for row in matched.loaded:
             parameters[row.torch].copy_(to_torch(tensors[row.torch]))
-        return model.eval()
+        model.eval()
+        return (model, loading_info(checkpoint, matched, task, model.config)) if output_loading_info else model
 
     def save_pretrained(
-        self, directory: str | os.PathLike, format: str = "hf-pt", max_shard_size: int | None = None
+        self,
+        save_directory: str | os.PathLike,
+        format: str | None = None,
+        max_shard_size: int | str | None = None,
+        is_main_process: bool = True,
+        state_dict: Mapping[str, torch.Tensor] | None = None,
+        push_to_hub: bool = False,
+        safe_serialization: bool | None = None,
+        **kwargs: Any,
     ) -> None:
         """Writes config.json and the weights.
 
         Args:
-            directory: made if missing.
+            save_directory: made if missing.
             format: "hf-pt" (model.safetensors), "hf-pt-bin" (pytorch_model.bin), "keras" (model.weights.h5) or
-                "hf-tf" (tf_model.h5).
-            max_shard_size: bytes; larger PyTorch checkpoints are split into several files.
+                "hf-tf" (tf_model.h5). Default: "hf-pt", or as `safe_serialization` says.
+            max_shard_size: bytes, or a text such as "5GB"; larger PyTorch checkpoints are split into several files.
+            is_main_process: False to write nothing, in all processes of a training but one.
+            state_dict: written in place of the model's own.
+            push_to_hub: send what was written to the Hub.
+            safe_serialization: True for "hf-pt", False for "hf-pt-bin".
+            **kwargs: `repo_id` (by default the directory's name), `private`, `token`, `commit_message`,
+                `commit_description`, `revision`, `create_pr`, as `lxmert_tf.hub.upload` takes them; and upstream's
+                other arguments (see `lxmert_tf.upstream_arguments`).
+
+        Raises:
+            TypeError: an unknown argument.
+            ValueError: an unknown format, or one that contradicts `safe_serialization` or cannot be split.
+            FileExistsError: the directory holds another format that would be read instead of this one.
+            ConnectionError: the Hub cannot be reached or refuses; the directory is written.
         """
+        own = (*UPLOAD_OPTIONS, *inspect.signature(self.save_pretrained).parameters)
+        options = translate(f"{type(self).__name__}.save_pretrained", kwargs, own)
+        format = checkpoint_format(format, safe_serialization, default="hf-pt")
+        if not is_main_process:
+            return
         task = self.task
-        state = self.state_dict()
+        state = self.state_dict() if state_dict is None else state_dict
         tensors = {row.torch: from_torch(state[row.torch]) for row in rows(self.config, task)}
-        write_checkpoint(directory, tensors, self.config, task, format, max_shard_size)
+        path = write_checkpoint(save_directory, tensors, self.config, task, format, max_shard_size)
+        if push_to_hub:
+            upload(save_directory, [CONFIG_NAME, path.name, *(file.name for file in weight_files(path))], **options)
+
+    def push_to_hub(self, repo_id: str, **kwargs: Any) -> None:
+        """Sends the model to a repository on the Hub, which is made if missing: `save_pretrained` with `push_to_hub`.
+
+        Args:
+            repo_id: "owner/name", or "name" for one's own.
+            **kwargs: as of `save_pretrained`.
+        """
+        with tempfile.TemporaryDirectory() as directory:
+            self.save_pretrained(directory, push_to_hub=True, repo_id=repo_id, **kwargs)
 
     # Sizes
 
@@ -149,8 +281,24 @@ class LxmertPreTrainedModel(nn.Module):
         """The word embedding table, weight float[V, H]."""
         return self.get_backbone().embeddings.word_embeddings
 
-    def resize_token_embeddings(self, new_num_tokens: int) -> nn.Embedding:
-        """Gives the vocabulary `new_num_tokens` words: old rows stay, new ones are initialised.
+    def set_input_embeddings(self, value: nn.Embedding) -> None:
+        """Puts another table in place of the word embeddings; the decoder of the masked word head follows.
+
+        Args:
+            value: weight float[V, H]; V becomes the config's `vocab_size`.
+
+        Raises:
+            ValueError: it is of another width than the model.
+        """
+        if value.embedding_dim != self.config.hidden_size:
+            raise ValueError(f"value must be {self.config.hidden_size} wide, got {value.embedding_dim}.")
+        self.get_backbone().embeddings.word_embeddings = value
+        if hasattr(self, "cls"):
+            self.cls.predictions.resize(value)
+        self.config.vocab_size = value.num_embeddings
+
+    def resize_token_embeddings(self, new_num_tokens: int | None = None) -> nn.Embedding:
+        """Gives the vocabulary `new_num_tokens` words: old rows stay, new ones are initialised; None changes nothing.
 
         The decoder and bias of the masked word head follow.
 
@@ -158,15 +306,18 @@ class LxmertPreTrainedModel(nn.Module):
             ValueError: `new_num_tokens` is not a positive integer.
         """
         old = self.get_input_embeddings()
+        if new_num_tokens is None:
+            return old
         _check_size("new_num_tokens", new_num_tokens)
         new = nn.Embedding(new_num_tokens, old.embedding_dim, padding_idx=0, **_place(old.weight))
         self.init_weights(new)
         _copy_rows(old, new)
-        self.get_backbone().embeddings.word_embeddings = new
-        if hasattr(self, "cls"):
-            self.cls.predictions.resize(new)
-        self.config.vocab_size = new_num_tokens
+        self.set_input_embeddings(new)
         return new
+
+    def get_output_embeddings(self) -> nn.Linear | None:
+        """The layer that words are predicted with, tied to the word embeddings; None where there is no such head."""
+        return self.cls.predictions.decoder if hasattr(self, "cls") else None
 
     def get_qa_logit_layer(self) -> nn.Linear | None:
         """The last dense layer of the answer head, or None where there is no answer head."""
@@ -188,6 +339,16 @@ class LxmertPreTrainedModel(nn.Module):
         self.answer_head.logit_fc[-1] = new
         self.config.resize_answers(num_labels)
         return new
+
+
+def _dtype(dtype: torch.dtype | str | None) -> torch.dtype:
+    """A floating dtype or its name; None for PyTorch's default."""
+    found = getattr(torch, dtype, None) if isinstance(dtype, str) else dtype
+    if found is None and dtype is None:
+        return torch.get_default_dtype()
+    if not isinstance(found, torch.dtype) or not found.is_floating_point:
+        raise ValueError(f"dtype must be a floating dtype of PyTorch or its name, or 'auto', got {dtype!r}.")
+    return found
 
 
 def _place(weight: torch.Tensor) -> dict[str, Any]:

@@ -1,5 +1,6 @@
 """LxmertConfig: every size, rate and switch of an LXMERT model, with its JSON round trip. Imports no framework."""
 
+import copy
 import json
 import logging
 import os
@@ -21,6 +22,29 @@ PROBLEM_TYPES = ("regression", SINGLE_LABEL, MULTI_LABEL)
 
 LARGEST_SIZE = 2**31 - 1  # ids are int32
 DEEPEST = 1000  # layers of one encoder
+# What upstream's base class adds to every config: read where a config does not set it.
+BASE_DEFAULTS: dict[str, Any] = {
+    "add_cross_attention": False,
+    "architectures": None,
+    "bos_token_id": None,
+    "chunk_size_feed_forward": 0,
+    "cross_attention_hidden_size": None,
+    "decoder_start_token_id": None,
+    "dtype": None,
+    "eos_token_id": None,
+    "finetuning_task": None,
+    "is_decoder": False,
+    "is_encoder_decoder": False,
+    "pad_token_id": None,
+    "prefix": None,
+    "sep_token_id": None,
+    "task_specific_params": None,
+    "tie_word_embeddings": True,
+    "tokenizer_class": None,
+    "torch_dtype": None,
+    "torchscript": False,
+    "transformers_version": None,
+}
 NESTING = 50  # levels of lists and objects in a config.json
 
 # What a field may hold, by the name of its rule: (description, check).
@@ -52,8 +76,9 @@ def _is_number(value: Any) -> bool:
 class LxmertConfig:
     """Configuration of an LXMERT model, with upstream's parameters, names and defaults.
 
-    Takes keyword arguments only. Keys it does not know are kept in `extra`, can be read as attributes and survive
-    `save_pretrained`, so a config.json of any transformers release passes through unharmed.
+    Takes keyword arguments only. Keys it does not know are kept in `extra`, can be read and set as attributes and
+    survive `save_pretrained`, so a config.json of any transformers release passes through unharmed. What upstream's
+    base class has beyond that (`pad_token_id`, `is_encoder_decoder`, ...) reads as upstream's default.
 
     Args:
         vocab_size: word pieces in the vocabulary.
@@ -78,6 +103,7 @@ class LxmertConfig:
         problem_type: of question answering with soft scores: "single_label_classification" for the cross entropy of the
             best answer, else binary cross entropy.
         num_labels: without `id2label`, so many answers named LABEL_0, LABEL_1, ..., as upstream.
+        name_or_path: what the config or its model was loaded from; not saved.
         **extra: anything else, kept as it is.
 
     Raises:
@@ -124,7 +150,12 @@ class LxmertConfig:
 
     def __init__(self, **values: Any):
         values.pop("model_type", None)
-        values.pop("num_hidden_layers", None)  # derived from the three depths
+        depths = values.pop("num_hidden_layers", None)  # derived from the three depths
+        if not isinstance(depths, Mapping | None):
+            raise TypeError(
+                f"num_hidden_layers follows from l_layers, x_layers and r_layers, got {depths!r}; set those."
+            )
+        self._name_or_path = str(values.pop("name_or_path", ""))
         num_labels = values.pop("num_labels", None)
         unset = {"problem_type": None} if values.get("problem_type", "") is None else {}
         for field in fields(self):
@@ -138,13 +169,19 @@ class LxmertConfig:
         self._validate()
 
     def __getattr__(self, name: str) -> Any:
-        extra = self.__dict__.get("extra", {})
-        if name in extra:
-            return extra[name]
+        known = BASE_DEFAULTS | self.__dict__.get("extra", {})
+        if name in known:
+            return known[name]
         raise AttributeError(f"LxmertConfig has no field {name!r}.")
 
+    def __setattr__(self, name: str, value: Any) -> None:
+        if name == "extra" or name.startswith("_") or hasattr(type(self), name):
+            super().__setattr__(name, value)
+        else:
+            self.extra[name] = value
+
     def __eq__(self, other: object) -> bool:
-        return isinstance(other, LxmertConfig) and self.__dict__ == other.__dict__
+        return isinstance(other, LxmertConfig) and self._settings() == other._settings()
 
     def __repr__(self) -> str:
         changed = {f.name: getattr(self, f.name) for f in fields(self) if getattr(self, f.name) != f.default}
@@ -172,7 +209,31 @@ class LxmertConfig:
         """Upstream's name for `return_dict`."""
         return self.return_dict
 
+    @property
+    def name_or_path(self) -> str:
+        """The path or Hub id that the config or its model was loaded from, or ""."""
+        return self._name_or_path or self.extra.get("_name_or_path", "")
+
+    @name_or_path.setter
+    def name_or_path(self, value: str | os.PathLike) -> None:
+        self._name_or_path = os.fspath(value)
+
     # Reading
+
+    @classmethod
+    def of(cls, config: Any) -> "LxmertConfig":
+        """`config` itself, or what a `transformers.LxmertConfig` of any release says.
+
+        Raises:
+            TypeError: it is neither.
+            ValueError: it is upstream's config of another model, or breaks a rule.
+        """
+        if isinstance(config, LxmertConfig):
+            return config
+        if hasattr(type(config), "model_type") and hasattr(config, "to_dict"):
+            # What it would write to a config.json: labels that nobody gave are not in it.
+            return cls.from_dict(getattr(config, "to_diff_dict", config.to_dict)())
+        raise TypeError(f"config must be an LxmertConfig, got {type(config).__name__}.")
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any], **overrides: Any) -> "LxmertConfig":
@@ -181,7 +242,7 @@ class LxmertConfig:
             raise TypeError(f"An LXMERT config must be a JSON object, got {type(values).__name__}.")
         _check_nesting(values)
         labels = {"id2label", "label2id"} & set(overrides)
-        if len(labels) == 1:  # what the other says belongs to those that are overridden
+        if len(labels) == 1 or (not labels and "num_labels" in overrides):  # what the other says is overridden with it
             values = {name: value for name, value in values.items() if name not in ("id2label", "label2id")}
         model_type = values.get("model_type", cls.model_type)
         if model_type != cls.model_type:
@@ -210,18 +271,24 @@ class LxmertConfig:
             raise type(error)(f"{path}: {error}") from error
 
     @classmethod
-    def from_pretrained(cls, source: str | os.PathLike, **options: Any) -> "LxmertConfig":
+    def from_pretrained(cls, pretrained_model_name_or_path: str | os.PathLike, **options: Any) -> "LxmertConfig":
         """A config from a directory with a config.json, from such a file, or from a Hub id.
 
         Args:
-            source: directory, file, or Hub id such as "unc-nlp/lxmert-base-uncased".
-            **options: `revision`, `cache_dir`, `local_files_only`, `token` for the Hub; the rest override fields.
+            pretrained_model_name_or_path: directory, file, or Hub id such as "unc-nlp/lxmert-base-uncased".
+            **options: `revision`, `cache_dir`, `local_files_only`, `token`, `force_download`, `proxies`, `subfolder`
+                and upstream's others, as a model's `from_pretrained` takes them; the rest override fields.
         """
         from lxmert_tf.hub import HUB_OPTIONS, fetch
+        from lxmert_tf.upstream_arguments import ARGUMENTS, translate
 
+        own = set(options) - set(ARGUMENTS) | set(BASE_DEFAULTS)
+        options = translate(f"{cls.__name__}.from_pretrained", options, own)
         hub_options = {name: options.pop(name) for name in HUB_OPTIONS if name in options}
-        path = fetch(source, [CONFIG_NAME], **hub_options)
-        return cls.from_json_file(path / CONFIG_NAME if path.is_dir() else path, **options)
+        path = fetch(pretrained_model_name_or_path, [CONFIG_NAME], **hub_options)
+        config = cls.from_json_file(path / CONFIG_NAME if path.is_dir() else path, **options)
+        config.name_or_path = pretrained_model_name_or_path
+        return config
 
     # Writing
 
@@ -236,22 +303,47 @@ class LxmertConfig:
                 f"hidden_act is the callable {self.hidden_act!r}, which a config.json cannot hold; "
                 f"use one of {', '.join(ACTIVATIONS)} in a model that is saved."
             )
-        values = {f.name: getattr(self, f.name) for f in fields(self)}
-        values = {k: v for k, v in values.items() if v is not None}
+        dtypes = {k: v for k in ("dtype", "torch_dtype") if not isinstance(v := self.extra.get(k), str | dict | None)}
+        names = {k: str(v).rpartition(".")[2] for k, v in dtypes.items()}  # torch.float16 -> float16
         derived = {"model_type": self.model_type, "num_hidden_layers": self.num_hidden_layers}
-        return {**self.extra, **values, **derived}
+        return {**self._settings(), **names, **derived}
 
-    def to_json_string(self) -> str:
-        """The text of a config.json that upstream and `from_json_file` read."""
+    def to_json_string(self, use_diff: bool = False) -> str:
+        """The text of a config.json that upstream and `from_json_file` read; `use_diff` makes no difference."""
         return json.dumps(self.to_dict(), indent=2, sort_keys=True) + "\n"
 
-    def save_pretrained(self, directory: str | os.PathLike) -> None:
-        """Writes `directory`/config.json, whole or not at all."""
+    def to_json_file(self, json_file_path: str | os.PathLike, use_diff: bool = False) -> None:
+        """Writes that text to a file, whole or not at all."""
         from lxmert_tf.files import write_text
 
-        write_text(Path(directory) / CONFIG_NAME, self.to_json_string())
+        write_text(json_file_path, self.to_json_string())
+
+    def save_pretrained(self, save_directory: str | os.PathLike, push_to_hub: bool = False, **kwargs: Any) -> None:
+        """Writes `save_directory`/config.json, whole or not at all; `push_to_hub` as of a model's `save_pretrained`."""
+        from lxmert_tf.hub import UPLOAD_OPTIONS, upload
+        from lxmert_tf.upstream_arguments import translate
+
+        options = translate(f"{type(self).__name__}.save_pretrained", kwargs, ("push_to_hub", *UPLOAD_OPTIONS))
+        self.to_json_file(Path(save_directory) / CONFIG_NAME)
+        if push_to_hub:
+            upload(save_directory, [CONFIG_NAME], **options)
 
     # Changing
+
+    def replace(self, **changes: Any) -> "LxmertConfig":
+        """A copy with other values, checked as those of a new config are."""
+        config = type(self).from_dict(copy.deepcopy(self._settings()), **changes)
+        config._name_or_path = self._name_or_path
+        return config
+
+    def update(self, config_dict: Mapping[str, Any]) -> None:
+        """Sets values by name, as upstream's does; where one breaks a rule, none is set."""
+        self.__dict__.update(self.replace(**config_dict).__dict__)
+
+    def _settings(self) -> dict[str, Any]:
+        """Fields that are not None and extra keys, to make an equal config of."""
+        values = {f.name: getattr(self, f.name) for f in fields(self)}
+        return {**self.extra, **{name: value for name, value in values.items() if value is not None}}
 
     def resize_answers(self, num_qa_labels: int) -> None:
         """Sets `num_qa_labels`; names of answers stay where all that are left have one, else they are dropped."""
@@ -330,6 +422,12 @@ _SIZES = (
     "type_vocab_size",
     "visual_feat_dim",
     "visual_pos_dim",
+)
+# What `from_pretrained` of a model takes to set in its config.
+SETTINGS = (
+    *(field.name for field in fields(LxmertConfig)),
+    *(name for name in BASE_DEFAULTS if "dtype" not in name),
+    "num_labels",
 )
 _FIELD_RULES = {
     **dict.fromkeys(_SIZES, "size"),

@@ -71,6 +71,7 @@ ENCODED_IMAGE_INPUTS = ("vision_states", "visual_attention_mask")
 ENCODED_INPUTS = ("input_ids", *ENCODED_IMAGE_INPUTS, "attention_mask", "token_type_ids", "inputs_embeds")
 # What files, signatures and requests hold: word embeddings are for calls in Python.
 SIGNATURE_INPUTS = tuple(name for name in INPUTS if name != "inputs_embeds")
+REQUIRED_INPUTS = tuple(name for name in SIGNATURE_INPUTS if TABLE[name].default is None)
 OPTIONAL_INPUTS = tuple(name for name in INPUTS if TABLE[name].default is not None)
 
 

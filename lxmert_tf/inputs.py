@@ -1,7 +1,8 @@
 """What a model is called with: put into one dict and checked, with errors that say what to change.
 
-Values are checked where they can be seen: at once in eager mode, and when the graph runs under TensorFlow. XLA and the
-graphs of other backends check none; there the layers and losses give NaN for what is refused elsewhere.
+Values are checked where they can be seen: at once in eager mode, and when the graph runs under TensorFlow. Programs of
+XLA and of other backends cannot stop; there the layers and losses give NaN for what is refused elsewhere, and the steps
+of `fit` and `evaluate` count it. Where Keras only asks for shapes, only those are checked.
 """
 
 import numbers
@@ -12,8 +13,10 @@ import numpy as np
 from keras import ops
 
 from lxmert_tf.backend import asserted, in_graph
+from lxmert_tf.checks import counted_checks
 from lxmert_tf.configuration import LxmertConfig
 from lxmert_tf.input_table import ENCODED_IMAGE_INPUTS, IMAGE_INPUTS, TABLE, TEXT_INPUTS
+from lxmert_tf.keras_private import is_default_signature, is_symbolic
 from lxmert_tf.losses import IGNORE_INDEX, class_ids
 
 LARGEST_FLOAT16 = 65504.0
@@ -77,6 +80,11 @@ def as_tensors(inputs: dict) -> dict:
     return {
         name: value if value is None else ops.convert_to_tensor(_array(name, value)) for name, value in inputs.items()
     }
+
+
+def label_tensors(labels: Mapping) -> dict:
+    """Labels by name as tensors, and those of boxes one by one, as Keras makes them of what a model is called with."""
+    return {name: keras.tree.map_structure(ops.convert_to_tensor, _arrays(name, each)) for name, each in labels.items()}
 
 
 def check_inputs(inputs: dict, config: LxmertConfig, dtype: str, num_images: int = 1) -> None:
@@ -234,7 +242,9 @@ def _checked_ids(name: str, ids, limit: int, limit_name: str, ignored: int | Non
         return None
     dtype = keras.backend.standardize_dtype(ids.dtype)
     if "int" not in dtype:
-        raise ValueError(f"{name} must hold integers, got dtype {dtype}.")
+        if not (is_symbolic() or _is_of_signature(ids)):
+            raise ValueError(f"{name} must hold integers, got dtype {dtype}.")
+        ids = _whole(ids)
     also = "" if ignored is None else f", or be {ignored} to be ignored"
     rule = f"{name} must lie in 0..{limit - 1} ({limit_name}={limit}){also}"
 
@@ -245,15 +255,35 @@ def _checked_ids(name: str, ids, limit: int, limit_name: str, ignored: int | Non
     return _checked(ids, rule, holds)
 
 
+def _is_of_signature(ids) -> bool:
+    """Whether these floats are inputs of a signature that Keras has made, or of another for batches of any size.
+
+    It exports a model around ours with a signature of floats throughout, unless it is given one.
+    """
+    wide = keras.backend.standardize_dtype(ids.dtype) in ("float32", "float64")  # others do not hold all ids
+    return wide and in_graph(ids) and (ids.shape[0] is None or is_default_signature(ids))
+
+
+def _whole(ids):
+    """int32 of floats; -1, which is no id, for one with a fraction."""
+    ids = ops.convert_to_tensor(ids)
+    return ops.where(ops.equal(ids, ops.floor(ids)), ops.cast(ids, "int32"), -1)
+
+
 def _checked(x, rule: str, holds, advice: str = ""):
     """`x`, of whose values `holds` must give True, now or when the graph runs."""
+    if is_symbolic() or isinstance(x, keras.KerasTensor):
+        return x
     values = _values(x)
     if values is not None:
         wrong = values[~holds(values)]
         if wrong.size:
             raise ValueError(f"{rule}, got {wrong[0]}{advice}.")
+        return x
+    values = class_ids(x) if "int" in keras.backend.standardize_dtype(x.dtype) else x
+    if (checks := counted_checks()) is not None:
+        checks.update_state(f"{rule}{advice}", holds(values), values)
     elif in_graph(x):
-        values = class_ids(x) if "int" in keras.backend.standardize_dtype(x.dtype) else x
         shown = (ops.min(values), "and", ops.max(values))
         return asserted(x, ops.all(holds(values)), f"{rule}{advice}; got values between", *shown)
     return x

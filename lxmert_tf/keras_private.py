@@ -10,9 +10,10 @@ import keras
 
 # To a type checker, a mixin is what it stands before.
 if TYPE_CHECKING:
+    from keras import Model as _Model
     from keras.optimizers import Optimizer as _Optimizer
 else:
-    _Optimizer = object
+    _Model = _Optimizer = object
 
 
 def register_node(cls: Any) -> Any:
@@ -29,7 +30,53 @@ def register_node(cls: Any) -> Any:
     return register_tree_node_class(cls)
 
 
+def is_symbolic() -> bool:
+    """Whether Keras asks for shapes only, with placeholders that are float32 whatever they stand for.
+
+    So it builds a loaded model from the shapes of its inputs, whose dtypes it does not save.
+    """
+    from keras.src.backend.common.symbolic_scope import in_symbolic_scope
+
+    return in_symbolic_scope()
+
+
+def is_default_signature(x) -> bool:
+    """Whether `x` is of the graph that Keras traces of every model that it writes, with float32 for every input."""
+    return x.graph.name == "serving_default"
+
+
 # Models
+
+
+class ModelHooks(_Model):
+    """Mixin before `keras.Model`: public methods in place of the private ones that a subclass has to change."""
+
+    def build_from_batch(self, *args, **kwargs) -> None:
+        """Builds the metrics and losses of `compile` from what a call and a batch's labels look like."""
+        super()._symbolic_build(*args, **kwargs)
+
+    def _symbolic_build(self, *args, **kwargs) -> None:
+        self.build_from_batch(*args, **kwargs)
+
+
+def build_at_init(model: keras.Model, build: Callable[[], None], is_built: bool) -> None:
+    """Builds parts of a model in its constructor, under the paths that they have when Keras builds it.
+
+    Unlike a model that Keras has built it stays open to layers and weights, which the constructor of a subclass adds.
+
+    Args:
+        model: the model.
+        build: builds the parts.
+        is_built: whether that is all there is to build.
+    """
+    from keras.src.backend.common.name_scope import current_path
+
+    with model._open_name_scope():
+        model._path = current_path()
+        build()
+    if is_built:
+        model.built = True
+        model._post_build()
 
 
 def allow_any_positional(model: keras.Model) -> None:
@@ -60,9 +107,23 @@ def skip_symbolic_build(model: keras.Model) -> None:
 # Layers
 
 
+def sublayers(layer: keras.layers.Layer) -> list[keras.layers.Layer]:
+    """The layers right below a layer, in the order in which they became its attributes."""
+    return list(layer._flatten_layers(include_self=False, recursive=False))
+
+
 def flat_layers(layer: keras.layers.Layer) -> list[keras.layers.Layer]:
     """A layer and all layers inside it. Keras has a public list for models only."""
     return list(layer._flatten_layers())
+
+
+# Where Keras keeps the weight that LoRA and quantization leave behind a property of the public name
+_STORED = {"kernel": "_kernel", "embeddings": "_embeddings"}
+
+
+def stored_variable(layer: keras.layers.Layer, attribute: str) -> keras.Variable:
+    """The variable behind an attribute of a built layer: of "kernel" and "embeddings" without LoRA, as quantized."""
+    return getattr(layer, _private(layer, attribute))
 
 
 def replace_weight(
@@ -75,15 +136,19 @@ def replace_weight(
         attribute: "kernel", "bias" or another attribute that holds the variable.
         add: the old variable -> the new one, by `layer.add_weight`.
     """
-    private = f"_{attribute}" if isinstance(layer, keras.layers.Dense) and attribute == "kernel" else attribute
-    old = getattr(layer, private)
+    old = stored_variable(layer, attribute)
     layer._tracker.unlock()
     layer._untrack_variable(old)
     with layer._open_name_scope():
         new = add(old)
     layer._tracker.lock()
-    setattr(layer, private, new)
+    setattr(layer, _private(layer, attribute), new)
     return new
+
+
+def _private(layer: keras.layers.Layer, attribute: str) -> str:
+    private = _STORED.get(attribute, attribute)
+    return private if hasattr(layer, private) else attribute
 
 
 # Optimizers

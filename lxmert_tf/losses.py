@@ -3,9 +3,13 @@
 All of them compute in at least float32 and return a `Loss`: a mean, and over how many. Labels of -100 are ignored;
 where there is nothing to take the mean of, the loss is 0 (upstream's PyTorch gives NaN there).
 
+All of them take Keras' `sample_weight`: what an example adds to the sum is multiplied by its weight, and the mean stays
+one over the same number of labels, examples or boxes.
+
 Shapes: B examples, N boxes, C classes, A answers, D feature width.
 """
 
+from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 import keras
@@ -29,24 +33,26 @@ class Loss(NamedTuple):
     count: Any
 
 
-def cross_entropy(logits, labels) -> Loss:
+def cross_entropy(logits, labels, sample_weight=None) -> Loss:
     """Mean cross entropy over the labels that are not -100.
 
     Args:
         logits: float[..., C].
         labels: int[...], class ids or -100; or int[..., 1].
+        sample_weight: float[B] or of more of the labels' axes. Default: 1.
     """
     losses, kept = _class_losses(logits, labels)
     count = ops.sum(kept)
-    return Loss(ops.sum(losses) / ops.maximum(count, 1.0), count)
+    return Loss(ops.sum(weighted(losses, sample_weight)) / ops.maximum(count, 1.0), count)
 
 
-def soft_answer_loss(logits, scores) -> Loss:
+def soft_answer_loss(logits, scores, sample_weight=None) -> Loss:
     """Binary cross entropy against soft scores, averaged over everything, times the number of answers.
 
     Args:
         logits: float[B, A].
         scores: float[B, A] in 0..1; others give NaN.
+        sample_weight: float[B]. Default: 1.
     """
     logits = _at_least_float32(logits)
     scores = match_shape(ops.cast(scores, logits.dtype), logits)
@@ -55,10 +61,10 @@ def soft_answer_loss(logits, scores) -> Loss:
     known = ops.logical_and(scores >= 0, scores <= 1)
     losses = ops.where(known, losses, ops.full_like(losses, float("nan")))
     count = ops.shape(logits)[0]
-    return Loss(ops.sum(losses) / ops.cast(ops.maximum(count, 1), losses.dtype), count)
+    return Loss(ops.sum(weighted(losses, sample_weight)) / ops.cast(ops.maximum(count, 1), losses.dtype), count)
 
 
-def answer_loss(logits, labels, problem_type: str | None = None) -> Loss:
+def answer_loss(logits, labels, problem_type: str | None = None, sample_weight=None) -> Loss:
     """The loss of an answer head, over the labels that are not -100, or over all examples with soft scores.
 
     Args:
@@ -66,15 +72,16 @@ def answer_loss(logits, labels, problem_type: str | None = None) -> Loss:
         labels: int[B] or int[B, 1], answer ids or -100: cross entropy. Or float[B, A], soft scores: binary cross
             entropy, or the cross entropy of the best answer where `problem_type` is "single_label_classification".
         problem_type: of the config.
+        sample_weight: float[B]. Default: 1.
 
     Raises:
         ValueError: the labels have another shape.
     """
     if is_soft(labels, logits):
         if problem_type != SINGLE_LABEL:
-            return soft_answer_loss(logits, labels)
+            return soft_answer_loss(logits, labels, sample_weight)
         labels = best_answers(labels)
-    return cross_entropy(logits, labels)
+    return cross_entropy(logits, labels, sample_weight)
 
 
 def is_soft(labels, logits) -> bool:
@@ -107,7 +114,7 @@ def best_answers(scores):
     return ops.where(known, best, ops.full_like(best, -1))
 
 
-def visual_class_loss(logits, labels, confidence, normalizer: float, mask=None) -> Loss:
+def visual_class_loss(logits, labels, confidence, normalizer: float, mask=None, sample_weight=None) -> Loss:
     """Cross entropy per box, times the detector's confidence, mean over all boxes, times the normalizer.
 
     A box that only fills up its image does not count: one that is masked and has no label or no confidence.
@@ -118,13 +125,15 @@ def visual_class_loss(logits, labels, confidence, normalizer: float, mask=None) 
         confidence: float[B, N].
         normalizer: the config's `visual_loss_normalizer`.
         mask: int or float[B, N], 0 for boxes that are masked. Default: none is.
+        sample_weight: float[B] or float[B, N]. Default: 1.
     """
     losses, kept = _class_losses(logits, labels)
     confidence = match_shape(ops.cast(confidence, losses.dtype), losses)
-    return _mean_of_boxes(losses * confidence, ops.not_equal(kept * confidence, 0), mask, normalizer)
+    described = ops.not_equal(kept * confidence, 0)
+    return _mean_of_boxes(weighted(losses * confidence, sample_weight), described, mask, normalizer)
 
 
-def visual_feature_loss(predictions, targets, weight, normalizer: float, mask=None) -> Loss:
+def visual_feature_loss(predictions, targets, weight, normalizer: float, mask=None, sample_weight=None) -> Loss:
     """Smooth L1 (beta 1) averaged over the feature, times the weight, mean over all boxes, times the normalizer.
 
     A box that only fills up its image does not count: one that is masked and has neither weight nor features.
@@ -134,6 +143,7 @@ def visual_feature_loss(predictions, targets, weight, normalizer: float, mask=No
         weight: float[B, N], 1 for boxes whose features were hidden.
         normalizer: the config's `visual_loss_normalizer`.
         mask: int or float[B, N], 0 for boxes that are masked. Default: none is.
+        sample_weight: float[B] or float[B, N]. Default: 1.
     """
     predictions = _at_least_float32(predictions)
     targets = match_shape(ops.cast(targets, predictions.dtype), predictions)
@@ -142,7 +152,7 @@ def visual_feature_loss(predictions, targets, weight, normalizer: float, mask=No
     losses = ops.where(distance < 1.0, 0.5 * ops.square(distance), distance - 0.5)
     per_box = ops.sum(losses, axis=-1) / losses.shape[-1]
     described = ops.logical_or(ops.not_equal(weight, 0), ops.any(ops.not_equal(targets, 0), axis=-1))
-    return _mean_of_boxes(per_box * weight, described, mask, normalizer)
+    return _mean_of_boxes(weighted(per_box * weight, sample_weight), described, mask, normalizer)
 
 
 def _mean_of_boxes(losses, described, mask, normalizer: float) -> Loss:
@@ -155,6 +165,44 @@ def _mean_of_boxes(losses, described, mask, normalizer: float) -> Loss:
         counted = ops.cast(ops.logical_or(ops.cast(mask, losses.dtype) > 0, described), losses.dtype)
     count = ops.sum(counted)
     return Loss(ops.sum(losses * counted) / ops.maximum(count, 1.0) * normalizer, count)
+
+
+def weight_of(sample_weight, *names: str):
+    """The weight of a label: that of the example, or the label's own where weights come by the names of labels.
+
+    Keras makes one for all labels into a structure like theirs.
+
+    Args:
+        sample_weight: float[B]; or a dict, perhaps of dicts, of such or of tuples of them; or None.
+        names: of the label, from the outside in.
+    """
+    for name in names:
+        if isinstance(sample_weight, Mapping):
+            sample_weight = sample_weight.get(name)
+    return sample_weight[0] if isinstance(sample_weight, tuple) else sample_weight
+
+
+def weighted(losses, sample_weight):
+    """The losses of labels float[B, ...], each times the weight of its example, or of the label itself.
+
+    Args:
+        losses: float[B, ...].
+        sample_weight: float[B], or of more of the axes of `losses`, or float[B, 1], or None.
+
+    Raises:
+        ValueError: the weights have another shape.
+    """
+    if sample_weight is None:
+        return losses
+    weight = ops.cast(sample_weight, losses.dtype)
+    while len(weight.shape) > 1 and weight.shape[-1] == 1:
+        weight = ops.squeeze(weight, -1)
+    got, expected = tuple(weight.shape), tuple(losses.shape)
+    differs = any(None not in sizes and sizes[0] != sizes[1] for sizes in zip(got, expected, strict=False))
+    if differs or not 0 < len(got) <= len(expected):
+        raise ValueError(f"sample_weight must have shape [{expected[0]}], one for each example, got {list(got)}.")
+    ones = (1,) * (len(expected) - len(got))
+    return losses * ops.reshape(weight, (*ops.shape(weight), *ones))
 
 
 def _class_losses(logits, labels):
@@ -226,7 +274,7 @@ CHUNK = 32  # rows of logits at a time: enough for a fast product, few enough th
 SCALE = 32.0  # of the gradient of logits: with many words and labels float16 would take it for 0
 
 
-def masked_word_loss(hidden, table, bias, labels):
+def masked_word_loss(hidden, table, bias, labels, sample_weight=None):
     """`cross_entropy` of the logits `hidden @ table.T + bias`, of which only the rows with a label are computed.
 
     In training about one word in seven has a label, and its logits are as many as there are words. Rows with a label
@@ -237,6 +285,7 @@ def masked_word_loss(hidden, table, bias, labels):
         table: float[V, H], the word embeddings.
         bias: float[V].
         labels: int32 or int64[N], word ids or -100.
+        sample_weight: float[N], of each label. Default: 1.
 
     Returns:
         A scalar of at least float32; differentiable once.
@@ -244,13 +293,13 @@ def masked_word_loss(hidden, table, bias, labels):
 
     @ops.custom_gradient
     def loss(hidden, table, bias):
-        value, gradients = _loss_and_gradients(hidden, table, bias, labels)
+        value, gradients = _loss_and_gradients(hidden, table, bias, labels, sample_weight)
         return value, lambda upstream: [ops.cast(upstream * each, hidden.dtype) for each in gradients]
 
     return loss(hidden, table, bias)
 
 
-def _loss_and_gradients(hidden, table, bias, labels):
+def _loss_and_gradients(hidden, table, bias, labels, sample_weight):
     """The loss, and its gradients for `hidden`, `table` and `bias`."""
     wide = "float64" if hidden.dtype == "float64" else "float32"
     kept = ops.not_equal(labels, IGNORE_INDEX)
@@ -272,6 +321,9 @@ def _loss_and_gradients(hidden, table, bias, labels):
         # As `cross_entropy`: a label that is neither a word nor -100 gives NaN.
         losses = ops.where(ops.any(hits, axis=-1), losses, ops.full_like(losses, float("nan")))
         gradient = ops.where(used[:, None], ops.exp(log_probabilities) - ops.cast(hits, wide), 0.0) * SCALE
+        if sample_weight is not None:
+            of_rows = ops.cast(ops.take(sample_weight, rows), wide)
+            losses, gradient = losses * of_rows, gradient * of_rows[:, None]
         for_logits = ops.cast(gradient, hidden.dtype)
         for_states = ops.cast(ops.matmul(for_logits, table), wide)
         return (

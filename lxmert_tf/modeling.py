@@ -20,16 +20,25 @@ from lxmert_tf.layers.heads import (
     LxmertVisualObjHead,
 )
 from lxmert_tf.layers.transformer import LxmertEncoder
-from lxmert_tf.losses import Loss, answer_loss, cross_entropy, is_soft, visual_class_loss, visual_feature_loss
+from lxmert_tf.losses import (
+    Loss,
+    answer_loss,
+    cross_entropy,
+    is_soft,
+    visual_class_loss,
+    visual_feature_loss,
+    weight_of,
+)
 from lxmert_tf.outputs import (
+    ModelOutput,
     TFLxmertForPreTrainingOutput,
     TFLxmertForQuestionAnsweringOutput,
     TFLxmertForVisualReasoningOutput,
     TFLxmertModelOutput,
 )
 from lxmert_tf.pretrained import TFLxmertPreTrainedModel
-from lxmert_tf.shortcuts import AnswerShortcuts, BackboneShortcuts
-from lxmert_tf.train_step import LossTrackers, TrainsOnOwnLosses
+from lxmert_tf.shortcuts import AnswerShortcuts, BackboneShortcuts, MatchShortcuts
+from lxmert_tf.train_step import OwnMetrics, TrainsOnOwnLosses
 
 
 @keras.saving.register_keras_serializable("lxmert_tf")
@@ -107,14 +116,19 @@ class TFLxmertModel(BackboneShortcuts, TFLxmertPreTrainedModel):
             inputs_embeds,
         )
         check_inputs(inputs, self.config, self.compute_dtype)
+        output_attentions = self.switch("output_attentions", output_attentions)
         language_states, vision_states, *attentions = self.encoder(
-            self.embed(inputs, training), *self.regions(inputs), *self.biases(inputs), training=training
+            self.embed(inputs, training),
+            *self.regions(inputs),
+            *self.biases(inputs),
+            training=training,
+            output_attentions=output_attentions,
         )
         output = self.make_output(language_states[-1], vision_states[-1])
         if self.switch("output_hidden_states", output_hidden_states):
             output["language_hidden_states"] = tuple(language_states[1:])
             output["vision_hidden_states"] = tuple(vision_states[1:])
-        if self.switch("output_attentions", output_attentions):
+        if output_attentions:
             names = ("language_attentions", "vision_attentions", "cross_encoder_attentions")
             output.update(zip(names, map(tuple, attentions), strict=True))
         return self.format_output(output, return_dict)
@@ -148,7 +162,7 @@ class _TaskModel(TrainsOnOwnLosses, TFLxmertPreTrainedModel):
 
     def __init__(self, config: LxmertConfig, **kwargs: Any):
         super().__init__(config, **kwargs)
-        self.loss_trackers = LossTrackers(self.loss_names, score_dtype(self.compute_dtype))
+        self.own_metrics = OwnMetrics(self.loss_names, score_dtype(self.compute_dtype))
         self.lxmert = TFLxmertModel(self.config, name="lxmert", nested=True, **self.options())
 
     def get_backbone(self) -> TFLxmertModel:
@@ -180,17 +194,21 @@ class _TaskModel(TrainsOnOwnLosses, TFLxmertPreTrainedModel):
             "output_hidden_states", output_hidden_states
         )
 
-    def answer_losses(self, logits, labels) -> dict[str, Loss]:
+    def compute_losses(
+        self, output: ModelOutput, labels: dict, sample_weight=None, training: bool = False
+    ) -> dict[str, Loss]:
         """The loss of the answer head by name, if there are labels: see `answer_loss`."""
-        if labels is None:
+        given = labels.get("labels")
+        if given is None or self.answers is None:
             return {}
-        soft = is_soft(labels, logits)
-        labels = check_scores(labels) if soft else check_labels("labels", labels, logits.shape[-1])
-        return {"answer_loss": answer_loss(logits, labels, self.config.problem_type)}
+        logits = output[self.answers]
+        given = check_scores(given) if is_soft(given, logits) else check_labels("labels", given, logits.shape[-1])
+        weight = weight_of(sample_weight, "labels")
+        return {"answer_loss": answer_loss(logits, given, self.config.problem_type, weight)}
 
 
 @keras.saving.register_keras_serializable("lxmert_tf")
-class TFLxmertForPreTraining(_TaskModel):
+class TFLxmertForPreTraining(MatchShortcuts, _TaskModel):
     """LXMERT with its pretraining heads: masked words, matching, masked objects, and answers.
 
     Args:
@@ -290,56 +308,61 @@ class TFLxmertForPreTraining(_TaskModel):
             prediction_logits=prediction_logits,
             cross_relationship_score=cross_relationship_score,
             question_answering_score=self.answer_head(encoded.pooled_output) if self.config.task_qa else None,
+            encoded={**encoded, "visual_attention_mask": inputs["visual_attention_mask"]},
         )
-        losses = self.pretraining_losses(output, encoded, inputs, training)
+        losses = self.compute_losses(output, inputs, training=training)
         return self.format_output(self.assemble_output(output, encoded, losses), return_dict)
 
-    def pretraining_losses(
-        self, output: TFLxmertForPreTrainingOutput, encoded: TFLxmertModelOutput, labels: dict, training: bool
+    def compute_losses(
+        self, output: ModelOutput, labels: dict, sample_weight=None, training: bool = False
     ) -> dict[str, Loss]:
-        """Each loss by name, of the tasks that the config switches on and that have labels among the inputs."""
+        """Each loss by name, of the tasks that the config switches on and that have labels; weights are per example."""
         config, losses = self.config, {}
-        masked_lm_labels = labels["masked_lm_labels"]
-        if labels["labels"] is not None:
-            if masked_lm_labels is not None:
+        given = {name: labels.get(name) for name in self.call_labels}
+        words, weight = given["masked_lm_labels"], weight_of(sample_weight, "masked_lm_labels")
+        if given["labels"] is not None:
+            if words is not None:
                 raise ValueError("labels is another name for masked_lm_labels; give one of them, not both.")
-            masked_lm_labels = labels["labels"]
-        if config.task_mask_lm and masked_lm_labels is not None:
-            words = check_labels("masked_lm_labels", masked_lm_labels, config.vocab_size)
-            losses["masked_lm_loss"] = self.word_loss(output, encoded, words, training)
-        if config.task_matched and labels["matched_label"] is not None:
-            matched = check_labels("matched_label", labels["matched_label"], 2)
-            losses["matched_loss"] = cross_entropy(output.cross_relationship_score, matched)
-        if config.task_obj_predict and labels["obj_labels"] is not None:
-            mask = labels["visual_attention_mask"]
-            losses.update(self.visual_losses(encoded.vision_output, labels["obj_labels"], mask))
-        if config.task_qa and labels["ans"] is not None:
-            answers = check_labels("ans", labels["ans"], config.num_qa_labels)
-            losses["ans_loss"] = cross_entropy(output.question_answering_score, answers)
+            words, weight = given["labels"], weight_of(sample_weight, "labels")
+        if config.task_mask_lm and words is not None:
+            words = check_labels("masked_lm_labels", words, config.vocab_size)
+            losses["masked_lm_loss"] = self.word_loss(output, words, weight, training)
+        if config.task_matched and given["matched_label"] is not None:
+            matched = check_labels("matched_label", given["matched_label"], 2)
+            weight = weight_of(sample_weight, "matched_label")
+            losses["matched_loss"] = cross_entropy(output.cross_relationship_score, matched, weight)
+        if config.task_obj_predict and given["obj_labels"] is not None:
+            losses.update(self.visual_losses(output, given["obj_labels"], weight_of(sample_weight, "obj_labels")))
+        if config.task_qa and given["ans"] is not None:
+            answers = check_labels("ans", given["ans"], config.num_qa_labels)
+            weight = weight_of(sample_weight, "ans")
+            losses["ans_loss"] = cross_entropy(output.question_answering_score, answers, weight)
         return losses
 
-    def word_loss(
-        self, output: TFLxmertForPreTrainingOutput, encoded: TFLxmertModelOutput, labels, training: bool
-    ) -> Loss:
+    def word_loss(self, output: ModelOutput, labels, sample_weight, training: bool) -> Loss:
         """The loss of the hidden words; where nothing else in a training step asks for logits, none are computed."""
-        if not training or keras.backend.backend() != "tensorflow":
-            return cross_entropy(output.prediction_logits, labels)
+        if not training or not output.encoded or keras.backend.backend() != "tensorflow":
+            return cross_entropy(output.prediction_logits, labels, sample_weight)
         table = self.lxmert.embeddings.word_embeddings.weight
-        return self.cls.predictions.loss(encoded.language_output, table, labels)
+        return self.cls.predictions.loss(output.encoded["language_output"], table, labels, sample_weight)
 
-    def visual_losses(self, vision_output, obj_labels: dict, mask=None) -> dict[str, Loss]:
+    def visual_losses(self, output: ModelOutput, obj_labels: dict, sample_weight) -> dict[str, Loss]:
         """Losses of the masked boxes, for each entry of `obj_labels` that the config switches on."""
         unknown = sorted(set(obj_labels) - {"obj", "attr", "feat"})
         if unknown:
             raise ValueError(f"obj_labels holds {unknown[0]!r}, which is none of obj, attr, feat.")
-        losses = {}
-        for name, predictions in self.obj_predict_head(vision_output).items():
+        if not output.encoded:
+            raise ValueError("obj_labels needs an output that a call of TFLxmertForPreTraining has made itself.")
+        losses, normalizer = {}, self.config.visual_loss_normalizer
+        mask = output.encoded["visual_attention_mask"]
+        for name, predictions in self.obj_predict_head(output.encoded["vision_output"]).items():
             if name in obj_labels:
                 targets, weights = obj_labels[name]
                 loss = visual_feature_loss if name == "feat" else visual_class_loss
                 if name != "feat":
                     targets = check_labels(f"obj_labels[{name!r}]", targets, predictions.shape[-1])
-                losses[f"{name}_loss"] = loss(predictions, targets, weights, self.config.visual_loss_normalizer, mask)
+                weight = weight_of(sample_weight, name)
+                losses[f"{name}_loss"] = loss(predictions, targets, weights, normalizer, mask, weight)
         return losses
 
 
@@ -415,7 +438,7 @@ class TFLxmertForQuestionAnswering(AnswerShortcuts, _TaskModel):
         """What the answer head makes of the pooled output, and its loss if there are labels."""
         score = self.answer_head(encoded.pooled_output)
         output = TFLxmertForQuestionAnsweringOutput(question_answering_score=score)
-        return self.assemble_output(output, encoded, self.answer_losses(score, labels))
+        return self.assemble_output(output, encoded, self.compute_losses(output, {"labels": labels}))
 
 
 @keras.saving.register_keras_serializable("lxmert_tf")
@@ -491,9 +514,9 @@ class TFLxmertForVisualReasoning(_TaskModel):
         encoded = self._encode_pairs(inputs, output_attentions, output_hidden_states, training)
         pairs = ops.reshape(encoded.pooled_output, (-1, self.num_images * self.config.hidden_size))
         logits = self.answer_head(pairs)
-        losses = self.answer_losses(logits, inputs["labels"])
-        output = self.assemble_output(TFLxmertForVisualReasoningOutput(logits=logits), encoded, losses)
-        return self.format_output(output, return_dict)
+        output = TFLxmertForVisualReasoningOutput(logits=logits)
+        losses = self.compute_losses(output, inputs)
+        return self.format_output(self.assemble_output(output, encoded, losses), return_dict)
 
     def _encode_pairs(
         self, inputs: dict, output_attentions: bool | None, output_hidden_states: bool | None, training: bool

@@ -284,7 +284,7 @@ def layer_rate_factors(model, decay: float) -> dict[str, float]:
     depths = {"layer": config.l_layers, "r_layers": config.r_layers}
     factors = {}
     for variable in model.trainable_variables:
-        path = variable.path.partition("/")[2]
+        path = variable.path.removeprefix(f"{model.path}/")
         inside = re.search(r"encoder/(layer|r_layers|x_layers)(?:_|/)(\d+)", path)
         if not path.startswith("lxmert/"):
             distance = 0
@@ -297,7 +297,7 @@ def layer_rate_factors(model, decay: float) -> dict[str, float]:
             distance = config.x_layers - int(inside[2])
         else:
             distance = config.x_layers + depths[inside[1]] - int(inside[2])
-        factors[path] = decay**distance
+        factors[variable.path.partition("/")[2]] = decay**distance
     return factors
 
 

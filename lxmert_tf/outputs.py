@@ -3,10 +3,12 @@
 Imports no framework.
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
 from typing import Any
 
-_ENCODER_FIELDS = (
+ENCODER_FIELDS = (
     "language_hidden_states",
     "vision_hidden_states",
     "language_attentions",
@@ -25,6 +27,7 @@ class ModelOutput(dict):
         losses: each loss by name (`{"masked_lm_loss": ...}`), empty without labels. Not an entry, hence not part of
             the structure: it does not survive functions that rebuild structures.
         counts: over how many labels, examples or boxes each of them is the mean; likewise.
+        encoded: the backbone's inputs and outputs that pretraining losses need beside the entries; likewise.
 
     Source: upstream `ModelOutput`.
     """
@@ -36,6 +39,7 @@ class ModelOutput(dict):
         *entries: Any,
         losses: dict[str, Any] | None = None,
         counts: dict[str, Any] | None = None,
+        encoded: dict[str, Any] | None = None,
         **values: Any,
     ):
         given = dict(*entries, **values)
@@ -47,11 +51,20 @@ class ModelOutput(dict):
         super().__init__((name, given[name]) for name in self.fields if given.get(name) is not None)
         self.__dict__["losses"] = losses or {}
         self.__dict__["counts"] = counts or {}
+        self.__dict__["encoded"] = encoded or {}
 
     def __getattr__(self, name: str) -> Any:
         if name in type(self).fields:
             return self.get(name)
         raise AttributeError(f"{type(self).__name__} has no field {name!r}.")
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        if name not in type(self).fields:
+            super().__setattr__(name, value)
+        elif value is None:
+            self.pop(name, None)
+        else:
+            self[name] = value
 
     def __getitem__(self, key: str | int | slice) -> Any:
         return super().__getitem__(key) if isinstance(key, str) else self.to_tuple()[key]
@@ -61,7 +74,7 @@ class ModelOutput(dict):
 
     def to_tuple(self) -> tuple:
         """The present entries, in field order."""
-        return tuple(self.values())
+        return tuple(self[name] for name in self.fields if name in self)
 
     # As a structure to Keras and its backends
 
@@ -104,7 +117,7 @@ class TFLxmertModelOutput(ModelOutput):
         cross_encoder_attentions: tuple of float[B, A, T, N], language to vision, of each cross layer.
     """
 
-    fields = ("language_output", "vision_output", "pooled_output", *_ENCODER_FIELDS)
+    fields = ("language_output", "vision_output", "pooled_output", *ENCODER_FIELDS)
 
 
 class TFLxmertForPreTrainingOutput(ModelOutput):
@@ -123,7 +136,7 @@ class TFLxmertForPreTrainingOutput(ModelOutput):
         "prediction_logits",
         "cross_relationship_score",
         "question_answering_score",
-        *_ENCODER_FIELDS,
+        *ENCODER_FIELDS,
     )
 
 
@@ -136,7 +149,7 @@ class TFLxmertForQuestionAnsweringOutput(ModelOutput):
         The hidden states and attentions of `TFLxmertModelOutput`.
     """
 
-    fields = ("loss", "question_answering_score", *_ENCODER_FIELDS)
+    fields = ("loss", "question_answering_score", *ENCODER_FIELDS)
 
 
 class TFLxmertForVisualReasoningOutput(ModelOutput):
@@ -149,4 +162,23 @@ class TFLxmertForVisualReasoningOutput(ModelOutput):
         of example i.
     """
 
-    fields = ("loss", "logits", *_ENCODER_FIELDS)
+    fields = ("loss", "logits", *ENCODER_FIELDS)
+
+
+# Training steps and exports need the names of outputs, also of a model whose config has `return_dict=False`.
+_named_outputs: ContextVar[bool] = ContextVar("named_outputs", default=False)
+
+
+@contextmanager
+def named_outputs() -> Iterator[None]:
+    """Within it, models return outputs with names unless a call itself has `return_dict=False`."""
+    token = _named_outputs.set(True)
+    try:
+        yield
+    finally:
+        _named_outputs.reset(token)
+
+
+def outputs_are_named() -> bool:
+    """Whether that is so here."""
+    return _named_outputs.get()

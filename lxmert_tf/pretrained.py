@@ -1,23 +1,48 @@
 """What the four models share: construction from a config, saving, loading, export, and changing sizes."""
 
 import copy
+import inspect
 import os
-from collections.abc import Collection, Iterator
+import tempfile
+from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any, TypeVar
 
 import keras
+import numpy as np
 from keras import ops
 
-from conversion.models import assign, state_dict, variables_by_path
+from conversion.formats import weight_files
+from conversion.models import assign, loading_info, state_dict, variables_by_path
 from conversion.names import rows
 from conversion.source import open_source
-from conversion.writers import write_checkpoint
-from lxmert_tf.configuration import LxmertConfig
-from lxmert_tf.input_table import SIGNATURE_INPUTS, TABLE
-from lxmert_tf.keras_private import allow_any_positional, mark_called, register_node, replace_weight
+from conversion.writers import checkpoint_format, write_checkpoint
+from lxmert_tf.added_layers import build_configs, build_layers
+from lxmert_tf.attributes import ModelAttributes
+from lxmert_tf.configuration import CONFIG_NAME, SETTINGS, LxmertConfig
+from lxmert_tf.exported import Exported
+from lxmert_tf.hub import UPLOAD_OPTIONS, upload
+from lxmert_tf.input_table import INPUTS, SIGNATURE_INPUTS, TABLE
+from lxmert_tf.keras_private import (
+    allow_any_positional,
+    build_at_init,
+    flat_layers,
+    register_node,
+    replace_weight,
+    stored_variable,
+    sublayers,
+)
 from lxmert_tf.layers.attention import score_dtype
 from lxmert_tf.layers.primitives import truncated_normal
+from lxmert_tf.layers.quantization import (
+    is_adapted,
+    is_integer,
+    merged_weight,
+    old_objects_kept,
+    quantize_layers,
+    quantized_layers,
+    weight_name,
+)
 from lxmert_tf.losses import Loss
 from lxmert_tf.outputs import (
     ModelOutput,
@@ -25,7 +50,12 @@ from lxmert_tf.outputs import (
     TFLxmertForQuestionAnsweringOutput,
     TFLxmertForVisualReasoningOutput,
     TFLxmertModelOutput,
+    outputs_are_named,
 )
+from lxmert_tf.upstream_arguments import translate
+
+MODEL_OPTIONS = ("name", "trainable")  # what a Keras model is made with, beyond its config and dtype
+SWITCHES = frozenset({"output_attentions", "output_hidden_states", "return_dict", "training"})
 
 _Model = TypeVar("_Model", bound="TFLxmertPreTrainedModel")
 _Output = TypeVar("_Output", bound=ModelOutput)
@@ -39,11 +69,11 @@ for output in (
     register_node(output)
 
 
-class TFLxmertPreTrainedModel(keras.Model):
+class TFLxmertPreTrainedModel(ModelAttributes, keras.Model):
     """Base of the LXMERT models. Weights exist as soon as a model is constructed.
 
     Args:
-        config: sizes and rates; the model takes a copy.
+        config: sizes and rates, ours or a `transformers.LxmertConfig`; the model takes a copy.
         dtype: a Keras dtype or dtype policy.
         nested: the model is part of another, which builds it under its own name.
         initializer: of every kernel and embedding table. Default: the config's truncated normal.
@@ -60,10 +90,10 @@ class TFLxmertPreTrainedModel(keras.Model):
     task: str
     answers: str | None = None
     num_images = 1
+    _own_layers = 0
 
     def __init__(self, config: LxmertConfig, nested: bool = False, initializer: Any = None, **kwargs: Any):
-        if not isinstance(config, LxmertConfig):
-            raise TypeError(f"config must be an LxmertConfig, got {type(config).__name__}.")
+        config = LxmertConfig.of(config)
         # No autocast: labels and soft scores keep their dtype, and the layers cast what they compute with.
         super().__init__(autocast=False, **kwargs)
         # A model owns its config, which `resize_token_embeddings` and others change; its parts share it.
@@ -82,23 +112,52 @@ class TFLxmertPreTrainedModel(keras.Model):
         """
         return self
 
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        """As Keras'; a dict of inputs may hold the call's switches, too, as upstream's may."""
+        if args and isinstance(args[0], Mapping) and (switches := SWITCHES & set(args[0])):
+            inputs = {name: value for name, value in args[0].items() if name not in switches}
+            kwargs = {name: args[0][name] for name in switches} | kwargs
+            args = (inputs, *args[1:])
+        return super().__call__(*args, **kwargs)
+
     def build_root(self) -> None:
         if not self.nested:
-            self.build()
+            build_at_init(self, self.build_layers, is_built=type(self).build is TFLxmertPreTrainedModel.build)
+        self._own_layers = len(sublayers(self))
+
+    def added_layers(self) -> list[keras.layers.Layer]:
+        """The layers that a subclass has after those of the constructor."""
+        return sublayers(self)[self._own_layers :] if self._own_layers else []
+
+    @property
+    def built(self) -> bool:
+        """Whether all weights exist, also those of layers that a subclass adds; if not, Keras builds it at loading."""
+        return self._is_built and all(layer.built for layer in self.added_layers())
+
+    @built.setter
+    def built(self, value: bool) -> None:
+        self._is_built = value
 
     def build(self, input_shape: Any = None) -> None:
-        if not self.built:
+        if not self.get_backbone().embeddings.built:
             self.build_layers()
 
+    def get_build_config(self) -> dict | None:
+        """Of the layers that a subclass adds; the constructor builds the others."""
+        return {"model": super().get_build_config(), "layers": build_configs(self.added_layers())}
+
     def build_from_config(self, config: dict) -> None:
-        """Nothing to do: the constructor has built the model."""
+        if type(self).build is not TFLxmertPreTrainedModel.build and config.get("model"):
+            super().build_from_config(config["model"])
+        build_layers(self.added_layers(), config.get("layers", []))
 
     def switch(self, name: str, value: bool | None) -> bool:
         """A call's switch, or the config's where the call leaves it open."""
         return getattr(self.config, name) if value is None else value
 
     def format_output(self, output: _Output, return_dict: bool | None) -> _Output | tuple:
-        return output if self.switch("return_dict", return_dict) else output.to_tuple()
+        named = self.switch("return_dict", return_dict) or (return_dict is None and outputs_are_named())
+        return output if named else output.to_tuple()
 
     @staticmethod
     def assemble_output(output: _Output, encoded: ModelOutput, losses: dict[str, Loss]) -> _Output:
@@ -107,65 +166,204 @@ class TFLxmertPreTrainedModel(keras.Model):
         values = {name: loss.value for name, loss in losses.items()}
         total = {"loss": sum(values.values())} if losses else {}
         counts = {name: loss.count for name, loss in losses.items()}
-        return type(output)({**total, **output, **tail}, losses=values, counts=counts)
+        return type(output)({**total, **output, **tail}, losses=values, counts=counts, encoded=output.encoded)
 
     # Saving and loading
 
     def get_config(self) -> dict:
         policy = keras.saving.serialize_keras_object(self.dtype_policy)
-        return {"config": self.config.to_dict(), "name": self.name, "trainable": self.trainable, "dtype": policy}
+        own = {"config": self.config.to_dict(), "name": self.name, "trainable": self.trainable, "dtype": policy}
+        quantized = quantized_layers(self)
+        return {**own, "quantized": quantized} if quantized else own
 
     @classmethod
-    def from_config(cls: type[_Model], config: dict, custom_objects: dict | None = None) -> _Model:
+    def from_config(cls: type[_Model], config: Any, custom_objects: dict | None = None, **kwargs: Any) -> _Model:
+        """A model with fresh weights of what `get_config` gives or, as upstream's, of a config or the dict of one."""
+        if not isinstance(config, Mapping):
+            return cls(config, **kwargs)
+        if "config" not in config:
+            return cls(LxmertConfig.from_dict(config), **kwargs)
         config = dict(config)
-        return cls(LxmertConfig.from_dict(config.pop("config")), **config)
+        quantized = config.pop("quantized", {})
+        model = cls(LxmertConfig.from_dict(config.pop("config")), **config, **kwargs)
+        quantize_layers(model, quantized)
+        return model
+
+    def compute_output_spec(self, *args: Any, **kwargs: Any) -> Any:
+        """As of any layer without `compute_output_shape`: what `call` makes of symbolic inputs."""
+        return keras.Operation.compute_output_spec(self, *args, **kwargs)
+
+    def compute_output_shape(self, *input_shapes: Any) -> Any:
+        """The shapes of what `call` returns, in the same structure.
+
+        Args:
+            input_shapes: the inputs' shapes: a dict by name, a list in the call's order, or one after the other.
+        """
+        shapes = input_shapes[0] if len(input_shapes) == 1 else input_shapes
+        named = shapes if isinstance(shapes, Mapping) else dict(zip(INPUTS, shapes, strict=False))
+        inputs = {
+            name: keras.KerasTensor(shape, TABLE[name].dtype) for name, shape in named.items() if shape is not None
+        }
+        return keras.tree.map_structure(lambda spec: spec.shape, self.compute_output_spec(inputs))
+
+    def quantize(self, mode: str | None = None, **kwargs: Any) -> None:
+        """As Keras': every dense layer and embedding in "int8", "int4" or "float8"; see there for the arguments."""
+        with old_objects_kept():
+            super().quantize(mode, **kwargs)
+
+    def quantized_call(self, *args: Any, **kwargs: Any) -> Any:
+        """As `call`: a quantized policy is for the layers inside."""
+        return self.call(*args, **kwargs)
+
+    def merged_weights(self) -> dict[str, np.ndarray]:
+        """What layers with LoRA and quantized ones compute with, by the path of the variable that holds another weight.
+
+        In the variables' dtype: LoRA is added, integers are scaled back.
+
+        Raises:
+            ValueError: a layer is quantized in another way than "int8", "int4" and "float8".
+        """
+        return {
+            stored_variable(layer, weight_name(layer)).path: ops.convert_to_numpy(merged_weight(layer))
+            for layer in flat_layers(self)
+            if is_adapted(layer)
+        }
+
+    def prepare_loading(self) -> None:
+        """Before other weights are assigned: LoRA adds nothing to them until it is trained again.
+
+        Raises:
+            ValueError: a layer is quantized.
+        """
+        adapted = [layer for layer in flat_layers(self) if is_adapted(layer)]
+        for layer in adapted:
+            _refuse_quantized(layer, "Load the weights")
+        for layer in adapted:
+            factor = getattr(layer, f"lora_{weight_name(layer)}_b")
+            factor.assign(ops.zeros_like(factor))
 
     @classmethod
     def from_pretrained(
         cls: type[_Model],
-        source: Any,
+        pretrained_model_name_or_path: Any,
         dtype: Any = None,
         revision: str | None = None,
         cache_dir: str | os.PathLike | None = None,
         local_files_only: bool = False,
         token: str | bool | None = None,
-        config: LxmertConfig | None = None,
+        config: Any = None,
         ignore_mismatched_sizes: bool = False,
-    ) -> _Model:
+        force_download: bool = False,
+        proxies: Mapping[str, str] | None = None,
+        subfolder: str = "",
+        use_safetensors: bool | None = None,
+        output_loading_info: bool = False,
+        **kwargs: Any,
+    ) -> Any:
         """A model with the weights of a checkpoint of any format.
 
         Args:
-            source: directory, file, or Hub id such as "unc-nlp/lxmert-base-uncased"; or a model, a state dict or an
-                opened checkpoint.
-            dtype: a Keras dtype or dtype policy; Keras' default, not the file's.
-            revision, cache_dir, local_files_only, token: for the Hub.
-            config: in place of the checkpoint's own.
+            pretrained_model_name_or_path: directory, file, or Hub id such as "unc-nlp/lxmert-base-uncased"; or a model,
+                a state dict or an opened checkpoint.
+            dtype: a Keras dtype or dtype policy, or "auto" for the checkpoint's; Keras' default, not the file's.
+            revision, cache_dir, local_files_only, token, force_download, proxies: for the Hub, as
+                `lxmert_tf.hub.fetch` takes them.
+            config: in place of the checkpoint's own; ours or upstream's, or the path of a config.json.
             ignore_mismatched_sizes: leave tensors of another shape initialised instead of refusing them.
+            subfolder: the folder of the directory or repository to look in.
+            use_safetensors: read no files but model.safetensors (True), or none of those (False).
+            output_loading_info: return `conversion.models.loading_info` as well.
+            **kwargs: values to set in the config, such as `num_qa_labels=3` or `output_attentions=True`; `name` and
+                `trainable` of the model; and upstream's other arguments (see `lxmert_tf.upstream_arguments`).
+
+        Returns:
+            The model, or the model and a dict of what was loaded.
 
         Raises:
-            FileNotFoundError: no such path or repository.
+            FileNotFoundError: no such path or repository, or no checkpoint of that kind in it.
+            TypeError: an unknown argument.
             ValueError: the checkpoint is damaged, or lacks tensors other than this model's heads.
         """
+        own = (*SETTINGS, *MODEL_OPTIONS, *inspect.signature(cls.from_pretrained).parameters)
+        others = translate(f"{cls.__name__}.from_pretrained", kwargs, own)
+        dtype, token = others.pop("dtype", dtype), others.pop("token", token)
+        options = {name: others.pop(name) for name in MODEL_OPTIONS if name in others}
         checkpoint = open_source(
-            source, config, revision=revision, cache_dir=cache_dir, local_files_only=local_files_only, token=token
-        )
-        model = cls(checkpoint.config, dtype=dtype, initializer=_uninitialized)
+            pretrained_model_name_or_path,
+            config,
+            use_safetensors=use_safetensors,
+            revision=revision,
+            cache_dir=cache_dir,
+            local_files_only=local_files_only,
+            token=token,
+            force_download=force_download,
+            proxies=proxies,
+            subfolder=subfolder,
+        ).with_settings(**others)
+        if isinstance(dtype, str) and dtype == "auto":
+            dtype = checkpoint.dtype
+        model = cls(checkpoint.config, dtype=dtype, initializer=_uninitialized, **options)
+        if isinstance(pretrained_model_name_or_path, str | os.PathLike):
+            model.config.name_or_path = pretrained_model_name_or_path
         matched = assign(model, checkpoint, ignore_mismatched_sizes)
         _initialize(model, matched.missing)
+        if output_loading_info:
+            return model, loading_info(checkpoint, matched, cls.task, model.config)
         return model
 
     def save_pretrained(
-        self, directory: str | os.PathLike, format: str = "keras", max_shard_size: int | None = None
+        self,
+        save_directory: str | os.PathLike,
+        format: str | None = None,
+        max_shard_size: int | str | None = None,
+        saved_model: bool = False,
+        version: int = 1,
+        push_to_hub: bool = False,
+        safe_serialization: bool | None = None,
+        **kwargs: Any,
     ) -> None:
         """Writes config.json and the weights.
 
         Args:
-            directory: made if missing.
+            save_directory: made if missing.
             format: "keras" (model.weights.h5), "hf-pt" (model.safetensors), "hf-pt-bin" (pytorch_model.bin) or
-                "hf-tf" (tf_model.h5).
-            max_shard_size: bytes; larger PyTorch checkpoints are split into several files.
+                "hf-tf" (tf_model.h5). Default: "keras", or as `safe_serialization` says.
+            max_shard_size: bytes, or a text such as "5GB"; larger PyTorch checkpoints are split into several files.
+            saved_model: also `export` to `saved_model/{version}` in the directory.
+            version: of the SavedModel.
+            push_to_hub: send what was written to the Hub.
+            safe_serialization: True for "hf-pt", False for a format other than that.
+            **kwargs: `repo_id` (by default the directory's name), `private`, `token`, `commit_message`,
+                `commit_description`, `revision`, `create_pr`, as `lxmert_tf.hub.upload` takes them; and upstream's
+                other arguments (see `lxmert_tf.upstream_arguments`).
+
+        Raises:
+            TypeError: an unknown argument.
+            ValueError: an unknown format, or one that contradicts `safe_serialization` or cannot be split.
+            FileExistsError: the directory holds another format that would be read instead of this one.
+            ConnectionError: the Hub cannot be reached or refuses; the directory is written.
         """
-        write_checkpoint(directory, state_dict(self), self.config, self.task, format, max_shard_size)
+        own = (*UPLOAD_OPTIONS, *inspect.signature(self.save_pretrained).parameters)
+        options = translate(f"{type(self).__name__}.save_pretrained", kwargs, own)
+        format = checkpoint_format(format, safe_serialization, default="keras")
+        path = write_checkpoint(save_directory, state_dict(self), self.config, self.task, format, max_shard_size)
+        files = [CONFIG_NAME, path.name, *(file.name for file in weight_files(path))]
+        if saved_model:
+            place = os.path.join("saved_model", str(version))
+            self.export(os.path.join(save_directory, place), verbose=False)
+            files.append(f"{place}/*")
+        if push_to_hub:
+            upload(save_directory, files, **options)
+
+    def push_to_hub(self, repo_id: str, **kwargs: Any) -> None:
+        """Sends the model to a repository on the Hub, which is made if missing: `save_pretrained` with `push_to_hub`.
+
+        Args:
+            repo_id: "owner/name", or "name" for one's own.
+            **kwargs: as of `save_pretrained`.
+        """
+        with tempfile.TemporaryDirectory() as directory:
+            self.save_pretrained(directory, push_to_hub=True, repo_id=repo_id, **kwargs)
 
     # Training and inference
 
@@ -204,13 +402,17 @@ class TFLxmertPreTrainedModel(keras.Model):
 
     # Export
 
-    def input_signature(self) -> dict[str, keras.InputSpec]:
-        """Names, dtypes and shapes of all inputs but `inputs_embeds`; batch, text length and box count are free."""
+    @property
+    def input_signature(self) -> dict[str, Any]:
+        """Names, dtypes and shapes of all inputs but `inputs_embeds`; batch, text length and box count are free.
+
+        They are `tf.TensorSpec`s under TensorFlow, as upstream's, else `keras.InputSpec`s.
+        """
         specs = {}
         for name in SIGNATURE_INPUTS:
             sizes = TABLE[name].shape(self.config, self.num_images)
             shape = tuple(size if isinstance(size, int) else None for size in sizes)
-            specs[name] = keras.InputSpec(shape=shape, dtype=TABLE[name].dtype, name=name)
+            specs[name] = _spec(shape, TABLE[name].dtype, name)
         return specs
 
     def export(
@@ -221,10 +423,13 @@ class TFLxmertPreTrainedModel(keras.Model):
         input_signature: list | None = None,
         **kwargs: Any,
     ) -> None:
-        """Exports for inference, by default with `input_signature()`: named inputs and outputs, dynamic sizes."""
-        mark_called(self)
-        signature = [self.input_signature()] if input_signature is None else input_signature
-        super().export(filepath, format=format, verbose=verbose, input_signature=signature, **kwargs)
+        """Exports for inference, by default with `input_signature`: named inputs and outputs, dynamic sizes.
+
+        Hidden states and attentions, of models whose config has them among the outputs, are one tensor for all layers,
+        float[B, L, ...]; float[B, 2, L, ...] with two images.
+        """
+        signature = [self.input_signature] if input_signature is None else input_signature
+        Exported(self).export(filepath, format=format, verbose=verbose, input_signature=signature, **kwargs)
 
     # Sizes
 
@@ -232,15 +437,20 @@ class TFLxmertPreTrainedModel(keras.Model):
         """The word embedding layer; its `weight` is float[V, H]."""
         return self.get_backbone().embeddings.word_embeddings
 
-    def resize_token_embeddings(self, new_num_tokens: int) -> keras.layers.Layer:
-        """Gives the vocabulary `new_num_tokens` pieces: old rows stay, new ones are initialised.
+    def resize_token_embeddings(self, new_num_tokens: int | None = None) -> keras.layers.Layer:
+        """Gives the vocabulary `new_num_tokens` pieces: old rows stay, new ones are initialised; None changes nothing.
 
         The bias of the masked-word head follows. Compile the model again afterwards.
         """
         layer = self.get_input_embeddings()
+        if new_num_tokens is None:
+            return layer
         _check_size("new_num_tokens", new_num_tokens)
-        self.config.vocab_size = layer.rows = new_num_tokens
-        resize(layer, "weight", new_num_tokens, truncated_normal(self.config))
+        _refuse_quantized(layer, "Resize")
+        self.config.vocab_size = layer.input_dim = new_num_tokens
+        resize(layer, "embeddings", new_num_tokens, truncated_normal(self.config))
+        if layer.lora_enabled:
+            resize(layer, "lora_embeddings_a", new_num_tokens, "zeros")
         if hasattr(self, "cls"):
             resize(self.cls.predictions, "bias", new_num_tokens, "zeros")
         self._forget_compiled_functions()
@@ -259,9 +469,12 @@ class TFLxmertPreTrainedModel(keras.Model):
         if layer is None:
             raise ValueError(f"{type(self).__name__} has no answers to resize.")
         _check_size("num_labels", num_labels)
+        _refuse_quantized(layer, "Resize")
         self.config.resize_answers(num_labels)
         layer.units = num_labels
         resize(layer, "kernel", num_labels, truncated_normal(self.config), axis=1)
+        if layer.lora_enabled:
+            resize(layer, "lora_kernel_b", num_labels, "zeros", axis=1)
         resize(layer, "bias", num_labels, "zeros")
         self._forget_compiled_functions()
         return layer
@@ -287,7 +500,8 @@ def resize(layer: keras.layers.Layer, attribute: str, size: int, fresh_initializ
     def add(old: keras.Variable) -> keras.Variable:
         shape = list(old.shape)
         shape[axis] = size
-        new = layer.add_weight(name=old.name, shape=shape, initializer=fresh_initializer)
+        new = layer.add_weight(name=old.name, shape=shape, initializer=fresh_initializer, dtype=old.dtype)
+        new.trainable = old.trainable
         kept = ops.split(ops.convert_to_tensor(old), [min(size, old.shape[axis])], axis=axis)[0]
         fresh = ops.split(ops.convert_to_tensor(new), [kept.shape[axis]], axis=axis)[1]
         new.assign(ops.concatenate([kept, fresh], axis=axis))
@@ -296,9 +510,22 @@ def resize(layer: keras.layers.Layer, attribute: str, size: int, fresh_initializ
     replace_weight(layer, attribute, add)
 
 
+def _refuse_quantized(layer: keras.layers.Layer, what: str) -> None:
+    if is_integer(layer):
+        raise ValueError(f"{layer.path} is quantized to {layer.quantization_mode}. {what} first, then quantize.")
+
+
 def _check_size(name: str, value) -> None:
     if not isinstance(value, int) or isinstance(value, bool) or value < 1:
         raise ValueError(f"{name} must be an integer of at least 1, got {value!r}.")
+
+
+def _spec(shape: tuple, dtype: str, name: str) -> Any:
+    if keras.backend.backend() != "tensorflow":
+        return keras.InputSpec(shape=shape, dtype=dtype, name=name)
+    import tensorflow as tf
+
+    return tf.TensorSpec(shape, dtype, name)
 
 
 def _uninitialized(shape: tuple[int, ...], dtype: str | None):

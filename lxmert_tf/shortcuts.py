@@ -11,7 +11,11 @@ from keras import ops
 
 from lxmert_tf.input_table import ENCODED_INPUTS, INPUTS
 from lxmert_tf.inputs import as_tensors, check_encoded_inputs, check_image_inputs, check_inputs, gather_inputs
-from lxmert_tf.outputs import TFLxmertForQuestionAnsweringOutput, TFLxmertModelOutput
+from lxmert_tf.outputs import (
+    TFLxmertForPreTrainingOutput,
+    TFLxmertForQuestionAnsweringOutput,
+    TFLxmertModelOutput,
+)
 
 # To a type checker, a mixin is what it stands before.
 if TYPE_CHECKING:
@@ -122,13 +126,13 @@ class BackboneShortcuts(_Model):
         return TFLxmertModelOutput(pooled_output=self.pooler(first))
 
 
-class AnswerShortcuts(_Model):
-    """Mixin of the model that answers questions."""
+class ImageShortcuts(_Model):
+    """Mixin of models with a backbone."""
 
     def encode_image(
         self, visual_feats, visual_pos, visual_attention_mask=None, training: bool = False
     ) -> dict[str, Any]:
-        """Encodes images for `answer_encoded`, once each, however many questions they have.
+        """Encodes images for `answer_encoded` or `match_encoded`, once each, however many texts they have.
 
         Args:
             visual_feats, visual_pos, visual_attention_mask, training: as in `call`.
@@ -140,6 +144,58 @@ class AnswerShortcuts(_Model):
             ValueError: an input is of a wrong shape.
         """
         return self.lxmert.encode_image(visual_feats, visual_pos, visual_attention_mask, training=training)
+
+
+class MatchShortcuts(ImageShortcuts):
+    """Mixin of the model that tells whether a sentence matches an image."""
+
+    def match_encoded(
+        self,
+        input_ids=None,
+        vision_states=None,
+        visual_attention_mask=None,
+        attention_mask=None,
+        token_type_ids=None,
+        inputs_embeds=None,
+        return_dict: bool | None = None,
+        training: bool = False,
+    ) -> TFLxmertForPreTrainingOutput | tuple:
+        """Scores sentences against images that `encode_image` has encoded, as `call` does from the images themselves.
+
+        Args:
+            input_ids: int[B, T]; or a dict of all inputs, or a list of them in this order.
+            vision_states: float[B / k, N, H], from `encode_image`: of one image, of every sentence's image, or of
+                images with k sentences each, those of an image adjacent; or float[B * k, N, H], k for each sentence.
+            visual_attention_mask: int[B / k, N], from `encode_image`. Default: all 1.
+            attention_mask, token_type_ids, inputs_embeds, return_dict, training: as in `call`.
+
+        Returns:
+            `TFLxmertForPreTrainingOutput` with `cross_relationship_score` alone, float[B, 2] or [B * k, 2]: the logits
+            of "does not match" and "matches"; or a tuple of it.
+
+        Raises:
+            ValueError: as `call`, or neither the number of sentences nor that of images is a multiple of the other.
+
+        Example:
+            encoded = model.encode_image(features, boxes)  # of one image
+            scores = model.match_encoded(ids, **encoded, attention_mask=mask).cross_relationship_score  # all captions
+        """
+        inputs = gather_inputs(
+            ENCODED_INPUTS,
+            input_ids,
+            vision_states,
+            visual_attention_mask,
+            attention_mask,
+            token_type_ids,
+            inputs_embeds,
+        )
+        pooled = self.lxmert.pool_encoded(inputs, training).pooled_output
+        output = TFLxmertForPreTrainingOutput(cross_relationship_score=self.cls.seq_relationship(pooled))
+        return self.format_output(output, return_dict)
+
+
+class AnswerShortcuts(ImageShortcuts):
+    """Mixin of the model that answers questions."""
 
     def answer_encoded(
         self,

@@ -12,10 +12,17 @@ DTYPES = ("float64", "float32", "float16", "bfloat16")
 SOURCE = "a file, a directory or a Hub id; its format is detected from its content"
 
 
-def add_source(parser: argparse.ArgumentParser, *names: str) -> None:
-    """Adds one positional argument for each checkpoint to read."""
-    for name in names or ("source",):
-        parser.add_argument(name, metavar="SRC" if name == "source" else name.upper(), help=SOURCE)
+def add_source(parser: argparse.ArgumentParser) -> None:
+    """Adds the checkpoint to read, and what of it and with it."""
+    parser.add_argument("source", metavar="SRC", help=SOURCE)
+    parser.add_argument("--prefix", metavar="NAME", help="the LXMERT's tensors begin with NAME (default: it is found)")
+    parser.add_argument("--adapter", metavar="DIR", help="merge a LoRA adapter that PEFT saved")
+
+
+def add_sources(parser: argparse.ArgumentParser, *names: str) -> None:
+    """Adds one positional argument for each checkpoint to compare."""
+    for name in names:
+        parser.add_argument(name, metavar=name.upper(), help=SOURCE)
 
 
 def add_json(parser: argparse.ArgumentParser) -> None:
@@ -45,8 +52,8 @@ def add_destination(parser: argparse.ArgumentParser) -> None:
 
 
 def destination_options(args: argparse.Namespace) -> dict:
-    """What `conversion.convert.convert` takes of `add_destination`."""
-    names = ("to", "dtype", "config", "shard_size", "verify", "overwrite")
+    """What `conversion.convert.convert` takes of `add_source` and `add_destination`."""
+    names = ("prefix", "adapter", "to", "dtype", "config", "shard_size", "verify", "overwrite")
     return {**{name: getattr(args, name) for name in names}, "progress": True}
 
 

@@ -13,6 +13,8 @@ examples:
   lxmert-convert convert old/tf_model.h5 lxmert.weights.h5
   lxmert-convert convert lxmert-base lxmert.keras
   lxmert-convert convert model_LXRT.pth lxmert-base --config config.json
+  lxmert-convert convert epoch=3.ckpt vqa --prefix model.encoder --config config.json
+  lxmert-convert convert lxmert-base adapted --adapter lora
   lxmert-convert convert lxmert-base half --dtype float16 --shard-size 200MB
   lxmert-convert convert resnet101_faster_rcnn_final_iter_320000.caffemodel detector
 

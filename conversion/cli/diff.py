@@ -2,7 +2,7 @@
 
 import argparse
 
-from conversion.cli.common import add_json, add_source, show
+from conversion.cli.common import add_json, add_sources, show
 
 NAME = "diff"
 HELP = "show how names, shapes, dtypes, values and configs of two checkpoints differ"
@@ -18,7 +18,7 @@ exit codes: 0 the same, 1 different, 2 bad usage or an unreadable file
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    add_source(parser, "a", "b")
+    add_sources(parser, "a", "b")
     add_json(parser)
 
 

@@ -24,6 +24,6 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     from conversion.inspect import inspect
 
-    inspection = inspect(args.source, args.config)
+    inspection = inspect(args.source, args.config, args.prefix, args.adapter)
     show(inspection, args.json)
     return 0 if inspection.complete else 1

@@ -2,7 +2,7 @@
 
 import argparse
 
-from conversion.cli.common import add_json, add_source, show
+from conversion.cli.common import add_json, add_sources, show
 
 NAME = "verify"
 HELP = "compare two checkpoints' weights, and what they compute in TensorFlow and PyTorch"
@@ -21,7 +21,7 @@ exit codes: 0 equal, 1 something differs or is not finite, 2 bad usage or an unr
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    add_source(parser, "a", "b")
+    add_sources(parser, "a", "b")
     add = parser.add_argument
     add("--max-error", type=float, default=1e-5, metavar="X", help="largest error that passes (default: %(default)s)")
     add("--config", metavar="FILE", help="config.json in place of both checkpoints' own")

@@ -9,27 +9,31 @@
 | keras | model.weights.h5 with config.json |
 """
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from conversion.copies import merged
 from conversion.detector.caffe_layouts import CHANGES
 from conversion.detector.names import Row, rows, skip_reason
 from conversion.formats import Checkpoint
 from conversion.matching import Matched
 from conversion.models import variables_by_path
-from conversion.names import LAYOUTS, Shape
-from conversion.readers import Content, Unreadable
+from conversion.names import LAYOUTS, Shape, unwrapped
+from conversion.readers import Content, Unreadable, reading
 from conversion.report import counted
 from conversion.tensors import Stored, Tensors
 from lxmert_tf.configuration import LxmertConfig
 from lxmert_tf.detector.configuration import CONFIG_NAME, DEPTHS, MODEL_TYPE, YAML_NAME, DetectorConfig
 from lxmert_tf.files import read_json
 
+MARKS = ("backbone.stem.", "backbone/stem/", "res2a_branch1/", "backbone.bottom_up.")  # of names, in any spelling
+PREFIXES = ("", "state_dict.", "model_state_dict.", "model.")  # of the dicts that training code keeps its state dict in
+OUTSIDE = "it is no part of the detector"
 CLASS_NAME = "FasterRCNN"
 TASK = "detector"
 SIZES = (
@@ -75,6 +79,14 @@ class DetectorCheckpoint(Checkpoint):
     def contradiction(self) -> str:
         return ""
 
+    def with_settings(self, **settings: Any) -> Checkpoint:
+        """Those of an LXMERT model.
+
+        Raises:
+            ValueError: always, since a detector has none of them.
+        """
+        raise ValueError(f"{self.path} is a detector, not an LXMERT model; give an LXMERT checkpoint.")
+
     def named_for(self, task: str) -> Tensors:
         return self.tensors
 
@@ -106,34 +118,34 @@ class DetectorCheckpoint(Checkpoint):
             head = f"{self.path}: {counted(problems, 'tensor')} of it do not fit {CLASS_NAME} of this config"
             details = (f"  {problem}" for problem in problems)
             raise ValueError("\n".join([f"{head}; check that the config is the checkpoint's own.", *details]))
-        return Matched(loaded=table, missing=[], unused=unused)  # type: ignore[arg-type]
+        return Matched(loaded=table, missing=[], unused={**unused, **self.outside})  # type: ignore[arg-type]
 
 
-def is_detector(names: Mapping[str, Any]) -> bool:
-    """Whether these are the names of a detector's tensors, in any spelling."""
-    marks = ("backbone.stem.", "backbone/stem/", "res2a_branch1/", "backbone.bottom_up.")
-    return any(name.startswith(marks) for name in names)
+def is_detector(names: Collection[str], prefix: str | None = None) -> bool:
+    """Whether these are the names of a detector's tensors, in any spelling, under a given prefix or a usual one."""
+    return _start(names, prefix) is not None
 
 
-def open_detector(path: Path, content: Content, config: Any = None) -> DetectorCheckpoint:
+def open_detector(path: Path, content: Content, config: Any = None, prefix: str | None = None) -> DetectorCheckpoint:
     """A detector of the content of a file.
 
     Args:
         path: of the file; the config beside it is its own.
         content: of the file.
-        config: a `DetectorConfig` or its file, in place of the checkpoint's own.
+        config: a `DetectorConfig`, or its file or directory, in place of the checkpoint's own.
+        prefix: what the names of its tensors begin with; by default it is found.
 
     Raises:
         Unreadable: it is of another network, or its config can neither be found nor inferred.
     """
+    with reading(path):
+        content, outside = _inside(content, prefix)
     _refuse_other_networks(path, content.stored)
     file = None
     if config is None and (file := _config_beside(path)) is not None:
         config = DetectorConfig.from_file(file)
-    elif config is not None and not isinstance(config, DetectorConfig):
-        if isinstance(config, LxmertConfig):
-            raise Unreadable(f"{path} is a detector, but the config is that of an LXMERT model; give a DetectorConfig.")
-        config, file = DetectorConfig.from_file(config), Path(config)
+    elif config is not None:
+        config, file = given_config(path, config)
     stored, format = _named(path, content, config)
     inferred = ""
     shapes = {name: item.shape for name, item in stored.items()}
@@ -142,19 +154,53 @@ def open_detector(path: Path, content: Content, config: Any = None) -> DetectorC
         inferred = "there is no config.json or config.yaml"
     else:
         config = _with_head_sizes(config, shapes)
-    return DetectorCheckpoint(path, format, Tensors(stored), config, TASK, file, inferred)
+    return DetectorCheckpoint(path, format, Tensors(stored), config, TASK, file, inferred, outside=outside)
 
 
-def detector_of(source: Any, config: DetectorConfig | None = None) -> DetectorCheckpoint:
+def given_config(path: Path, config: Any) -> tuple[DetectorConfig, Path | None]:
+    """A config that is given for the detector of a file, and the file or directory that it is read from.
+
+    Raises:
+        Unreadable: it is that of an LXMERT model.
+        FileNotFoundError, ValueError: as `DetectorConfig.from_pretrained`.
+    """
+    if isinstance(config, DetectorConfig):
+        return config, None
+    if isinstance(config, LxmertConfig):
+        raise Unreadable(f"{path} is a detector, but the config is that of an LXMERT model; give a DetectorConfig.")
+    return DetectorConfig.from_pretrained(config), Path(config)
+
+
+def detector_of(source: Any, config: Any = None, prefix: str | None = None) -> DetectorCheckpoint:
     """A detector of a model in memory, of `lxmert_tf` or `lxmert_pt`, or of a state dict by Hugging Face's names."""
-    config, path = config or getattr(source, "config", None), Path(type(source).__name__)
     arrays = tensors_of(source) if hasattr(source, "variables") else source
     arrays = arrays.state_dict() if hasattr(arrays, "state_dict") else arrays
-    return open_detector(
-        path,
-        Content("memory", "torch", Tensors.of(arrays).stored),
-        config or infer_config(path, {name: tuple(value.shape) for name, value in arrays.items()}),
-    )
+    content, path = Content("memory", "torch", Tensors.of(arrays).stored), Path(type(source).__name__)
+    config = config or getattr(source, "config", None)
+    if config is None:  # what lies in the current directory is not its own
+        stored = _inside(content, prefix)[0].stored
+        config = infer_config(path, {name: item.shape for name, item in stored.items()})
+    return open_detector(path, content, config, prefix)
+
+
+def _start(names: Collection[str], prefix: str | None) -> str | None:
+    """What a detector's names begin with, besides wrappers, or None of those of other models."""
+    starts = PREFIXES
+    if prefix is not None:
+        plain = unwrapped(prefix.rstrip("./"))
+        starts = (f"{plain}.", f"{plain}/") if plain else ("",)
+    marks = {start: tuple(start + mark for mark in MARKS) for start in starts}
+    plain_names = [unwrapped(name) for name in names]
+    return next((start for start in starts if any(name.startswith(marks[start]) for name in plain_names)), None)
+
+
+def _inside(content: Content, prefix: str | None) -> tuple[Content, dict[str, str]]:
+    """The tensors of a detector, without wrappers and prefix; the other names, each with why it is left out."""
+    start = _start(content.stored, prefix) or ""
+    entries = [(unwrapped(name), name, item) for name, item in content.stored.items()]
+    stored = merged((plain.removeprefix(start), name, item) for plain, name, item in entries if plain.startswith(start))
+    outside = {name: skip_reason(name) or OUTSIDE for plain, name, _ in entries if not plain.startswith(start)}
+    return replace(content, stored=stored), outside
 
 
 def tensors_of(model: Any) -> dict[str, np.ndarray]:

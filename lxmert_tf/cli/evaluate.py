@@ -2,7 +2,7 @@
 
 import argparse
 import json
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from lxmert_tf.tasks import TASKS
 from lxmert_tf.training.options import PRECISIONS
@@ -29,7 +29,18 @@ def add_model_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--batch-size", type=int, default=256, help="(default: %(default)s)")
     parser.add_argument("--max-length", type=int, help="longest text in tokens (default: as in training)")
     parser.add_argument("--limit", type=int, metavar="N", help="only the first N images, in the order of the features")
+    add_missing(parser)
     parser.add_argument("--precision", choices=PRECISIONS, default="float32", help="(default: %(default)s)")
+
+
+def add_missing(parser: Any) -> None:
+    """What train shares with them; `parser` may be a group of arguments."""
+    parser.add_argument(
+        "--missing",
+        choices=("error", "skip"),
+        default="error",
+        help="what to do about images without region features (default: %(default)s; skip: leave out their examples)",
+    )
 
 
 def make_evaluator(args: argparse.Namespace) -> "Evaluator":
@@ -45,6 +56,7 @@ def make_evaluator(args: argparse.Namespace) -> "Evaluator":
         batch_size=args.batch_size,
         max_length=args.max_length,
         precision=args.precision,
+        missing=args.missing,
     )
 
 

@@ -6,6 +6,7 @@ import sys
 from typing import Any
 
 from conversion.report import counted
+from lxmert_tf.configuration import LxmertConfig
 
 NAME = "features"
 HELP = "build, show and check files of region features"
@@ -14,24 +15,31 @@ examples:
   lxmert-tf features build train2014_obj36.tsv val2014_obj36.tsv coco.h5
   lxmert-tf features build vg_gqa_obj36.tsv coco.h5 --append       add images to a file
   lxmert-tf features build extracted.tsv mine.h5 --dtype float16   half the space
+  lxmert-tf features build npz_files/ more.lmdb test.tsv mine.h5   what other extractors write, in any mixture
   lxmert-tf features info coco.h5
-  lxmert-tf features check coco.h5                                 also checks a TSV, before it is built
+  lxmert-tf features check coco.h5                                 also checks what is to be built
 
-The same command resumes a build that was interrupted. The layout of the file is described in docs/data.md; HDF5 and npz
-files of that layout made by other programs can be used as they are.
+The same command resumes a build that was interrupted. docs/data.md describes what is read, and the layout of the file;
+HDF5 and npz files of that layout made by other programs can be used as they are.
 """
 SHOWN = 20  # bad lines that are printed
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     actions = parser.add_subparsers(dest="action", metavar="ACTION", required=True)
-    build = actions.add_parser("build", help="build OUT from TSV files", description="Build OUT from TSV files.")
-    build.add_argument("tsv", metavar="TSV", nargs="+", help="files of the original's format, *_obj36.tsv")
+    build = actions.add_parser("build", help="build OUT from SOURCEs", description="Build OUT from SOURCEs.")
+    build.add_argument(
+        "sources",
+        metavar="SOURCE",
+        nargs="+",
+        help="TSV file of ten or six columns, .npz or .npy file of one image, directory or LMDB file of such",
+    )
     build.add_argument("output", metavar="OUT", help="HDF5 file to write")
     build.add_argument("--dtype", choices=["float32", "float16"], default="float32", help="default: %(default)s")
     build.add_argument("--append", action="store_true", help="add to the images of OUT")
     build.add_argument("--overwrite", action="store_true", help="replace OUT")
-    build.add_argument("--skip-bad", action="store_true", help="leave out lines that cannot be read, and list them")
+    build.add_argument("--skip-bad", action="store_true", help="leave out what cannot be read, and list it")
+    _add_config(build)
     build.add_argument("--extractor", help="what made the features, for the record")
     build.set_defaults(perform=run_build)
     info = actions.add_parser("info", help="show what FILE holds", description="Show what FILE holds.")
@@ -41,8 +49,22 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     check = actions.add_parser(
         "check", help="read all of FILE", description="Read all of FILE; exit 1 if there is a problem."
     )
-    check.add_argument("file", metavar="FILE", help="TSV, HDF5 or npz file of region features")
+    check.add_argument("file", metavar="FILE", help="file of region features, or a source of one")
+    _add_config(check)
     check.set_defaults(perform=run_check)
+
+
+def _add_config(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--config",
+        metavar="FILE",
+        help="config.json of the model, whose num_object_labels and num_attr_labels say which classes there are "
+        "(default: those of LxmertConfig())",
+    )
+
+
+def _read_config(args: argparse.Namespace) -> LxmertConfig:
+    return LxmertConfig.from_pretrained(args.config) if args.config else LxmertConfig()
 
 
 def run(args: argparse.Namespace) -> int:
@@ -53,12 +75,13 @@ def run_build(args: argparse.Namespace) -> int:
     from lxmert_tf.data.features.build import build_features
 
     report = build_features(
-        args.tsv,
+        args.sources,
         args.output,
         dtype=args.dtype,
         append=args.append,
         overwrite=args.overwrite,
         skip_bad=args.skip_bad,
+        config=_read_config(args),
         extractor=args.extractor,
         progress=sys.stderr.isatty(),
     )
@@ -69,7 +92,7 @@ def run_build(args: argparse.Namespace) -> int:
     if report.resumed:
         print(f"resumed after {counted(report.resumed, 'image')}")
     added = f", {report.added:,} of them new" if args.append else ""
-    skipped = f"; {counted(len(report.skipped), 'bad line')} skipped" if args.skip_bad else ""
+    skipped = f"; {counted(len(report.skipped), 'bad image')} skipped" if args.skip_bad else ""
     print(f"{args.output}: {counted(report.images, 'image')}{added}, {counted(report.boxes, 'box', 'boxes')}{skipped}")
     return 0
 
@@ -108,7 +131,7 @@ def run_check(args: argparse.Namespace) -> int:
     from lxmert_tf.data.features.check import check_features
 
     problems = 0
-    for problem in check_features(args.file, progress=sys.stderr.isatty()):
+    for problem in check_features(args.file, sys.stderr.isatty(), _read_config(args)):
         print(problem)
         problems += 1
     print(f"{args.file}: {counted(problems, 'problem') if problems else 'no problems'}")

@@ -3,6 +3,7 @@
 import argparse
 from typing import Any
 
+from lxmert_tf.cli.evaluate import add_missing
 from lxmert_tf.tasks import TASKS
 from lxmert_tf.training.options import PRECISIONS, SUBSETS, TrainOptions
 from lxmert_tf.training.recipes import LOSSES, OPTIMIZERS, RECIPES
@@ -34,6 +35,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     data.add_argument(
         "--max-length", type=int, help="longest text in tokens, at most what the config has positions for (default: 20)"
     )
+    add_missing(data)
     subset = data.add_mutually_exclusive_group()
     subset.add_argument(
         "--limit",
@@ -51,7 +53,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="FILE",
         help="train a model of this config.json from scratch; with --init in place of the checkpoint's own config",
     )
-    start.add_argument("--init", metavar="CHECKPOINT", help="start from a checkpoint of any format, or a Hub id")
+    start.add_argument(
+        "--init", metavar="CHECKPOINT", help="start from a checkpoint of any format, a BERT, or a Hub id"
+    )
     start.add_argument("--init-answers", metavar="FILE", help="answer table of that checkpoint, such as all_ans.json")
     start.add_argument(
         "--load-answers",

@@ -27,13 +27,18 @@ if TYPE_CHECKING:
     from lxmert_tf.data.features.build import BuildReport as BuildReport
     from lxmert_tf.data.features.build import build_features as build_features
     from lxmert_tf.data.features.check import check_features as check_features
+    from lxmert_tf.data.features.regions import RegionFeatures as RegionFeatures
+    from lxmert_tf.data.features.regions import normalize_boxes as normalize_boxes
     from lxmert_tf.data.features.store import FeatureStore as FeatureStore
     from lxmert_tf.data.features.store import UnknownImageError as UnknownImageError
     from lxmert_tf.data.features.store import open_features as open_features
-    from lxmert_tf.data.features.tsv import RegionFeatures as RegionFeatures
-    from lxmert_tf.data.features.tsv import normalize_boxes as normalize_boxes
     from lxmert_tf.data.features.tsv import read_tsv as read_tsv
     from lxmert_tf.data.features.tsv import write_tsv as write_tsv
+    from lxmert_tf.data.raw_annotations import PrepareReport as PrepareReport
+    from lxmert_tf.data.raw_annotations import prepare_gqa as prepare_gqa
+    from lxmert_tf.data.raw_annotations import prepare_nlvr2 as prepare_nlvr2
+    from lxmert_tf.data.raw_annotations import prepare_vqa as prepare_vqa
+    from lxmert_tf.data.vqa_answers import normalize_vqa_answer as normalize_vqa_answer
 else:
     __all__, __getattr__, __dir__ = face(
         __name__,
@@ -55,7 +60,10 @@ else:
             "lxmert_tf.data.datasets": ("vqa_dataset", "gqa_dataset", "nlvr2_dataset", "pretraining_dataset"),
             "lxmert_tf.data.features.build": ("BuildReport", "build_features"),
             "lxmert_tf.data.features.check": ("check_features",),
+            "lxmert_tf.data.features.regions": ("RegionFeatures", "normalize_boxes"),
             "lxmert_tf.data.features.store": ("FeatureStore", "UnknownImageError", "open_features"),
-            "lxmert_tf.data.features.tsv": ("RegionFeatures", "normalize_boxes", "read_tsv", "write_tsv"),
+            "lxmert_tf.data.features.tsv": ("read_tsv", "write_tsv"),
+            "lxmert_tf.data.raw_annotations": ("PrepareReport", "prepare_gqa", "prepare_nlvr2", "prepare_vqa"),
+            "lxmert_tf.data.vqa_answers": ("normalize_vqa_answer",),
         },
     )

@@ -97,7 +97,7 @@ def read_annotations(path: str | os.PathLike, answers: AnswerTable | None = None
     """
 
     def parse(entry: dict) -> Annotation:
-        annotation = _annotation(entry)
+        annotation = parse_question(entry)
         if answers is not None:
             for answer in annotation.label or ():
                 answers.row(answer)
@@ -120,7 +120,7 @@ def write_annotations(path: str | os.PathLike, annotations: Iterable[Annotation]
         ValueError: an annotation is wrong or repeats a question_id. The message names the file, the entry and the
             question_id.
     """
-    return _write_entries(path, "question", "question_id", annotations, _annotation)
+    return _write_entries(path, "question", "question_id", annotations, parse_question)
 
 
 def read_nlvr2(path: str | os.PathLike) -> list[NLVR2Annotation]:
@@ -137,12 +137,12 @@ def read_nlvr2(path: str | os.PathLike) -> list[NLVR2Annotation]:
         ValueError: the file is not such a list, or an entry is wrong or repeats a uid. The message names the file, the
             entry (counted from 0) and the uid.
     """
-    return _read_entries(path, "pair", "uid", _nlvr2_annotation)
+    return _read_entries(path, "pair", "uid", parse_pair)
 
 
 def write_nlvr2(path: str | os.PathLike, annotations: Iterable[NLVR2Annotation]) -> int:
     """Writes an NLVR2 json file as `write_annotations` writes one of questions; returns how many pairs it has."""
-    return _write_entries(path, "pair", "uid", annotations, _nlvr2_annotation)
+    return _write_entries(path, "pair", "uid", annotations, parse_pair)
 
 
 def read_pretraining(path: str | os.PathLike) -> list[PretrainingAnnotation]:
@@ -226,7 +226,8 @@ class _Check:
         return annotation
 
 
-def _annotation(entry: dict) -> Annotation:
+def parse_question(entry: dict) -> Annotation:
+    """An entry of a VQA or GQA json file; ValueError if it is wrong."""
     question_id = entry.get("question_id")
     if isinstance(question_id, bool) or not isinstance(question_id, int | str) or question_id == "":
         got = "nothing" if question_id is None else repr(question_id)
@@ -242,7 +243,8 @@ def _annotation(entry: dict) -> Annotation:
     return Annotation(question_id, img_id, entry["sent"], *optional)
 
 
-def _nlvr2_annotation(entry: dict) -> NLVR2Annotation:
+def parse_pair(entry: dict) -> NLVR2Annotation:
+    """An entry of an NLVR2 json file; ValueError if it is wrong."""
     texts = ("uid", "identifier", "img0", "img1", "sent")
     _check_texts(entry, *texts)
     label = entry.get("label")

@@ -9,6 +9,7 @@ import logging
 import threading
 from collections import Counter
 from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 from itertools import islice
 from typing import TYPE_CHECKING, Any
 
@@ -28,6 +29,8 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
+MISSING = ("error", "skip")  # what to do about images without region features
+LISTED = 20  # of them that are named
 READERS = 2  # batches that are read at once; more would take more memory
 Batch = tuple[dict[str, np.ndarray], dict[str, Any]]
 
@@ -39,6 +42,7 @@ class TaskDataset:
         annotations: the examples' annotations, within `limit`.
         unknown_answers: how many labels name each answer that is not in the table.
         labelled: whether there are labels to train on.
+        missing_images: those without region features, whose examples are left out.
     """
 
     def __init__(
@@ -62,6 +66,7 @@ class TaskDataset:
         self.max_length, self.bucket = max_length, bucket
         self.unknown_answers: Counter[str] = Counter()
         self.labelled = True
+        self.missing_images: tuple[str, ...] = ()
         self._images = images  # int64[M] or int64[M, 2], rows of the feature file
         self._sampler = Sampler(len(images), batch_size, seed, drop_remainder, shard)
         self._batch_size = batch_size
@@ -203,27 +208,56 @@ class Scores:
         return self._rows[part], self._scores[part]
 
 
+@dataclass(frozen=True)
+class Selection:
+    """The examples of a data set.
+
+    Attributes:
+        annotations: of M examples.
+        images: `int64[M, names]`, the rows of their images in the feature file.
+        missing: the images without region features, whose annotations are left out.
+    """
+
+    annotations: Sequence
+    images: np.ndarray
+    missing: tuple[str, ...]
+
+
 def select_images(
-    annotations: Sequence, features: FeatureStore, limit: int | None, names: tuple[str, ...]
-) -> tuple[Sequence, np.ndarray]:
-    """The annotations, if there is a limit those of the first images, and the rows `int64[M, names]` of their images.
+    annotations: Sequence, features: FeatureStore, limit: int | None, missing: str, names: tuple[str, ...]
+) -> Selection:
+    """The examples that there are region features for, if there is a limit those of the first images.
 
     The first images are the first `limit` of the feature file that the annotations name. The original has a feature
     file for each set, and reads the first so many of its images; here one file may hold the images of several sets.
+
+    Raises:
+        UnknownImageError: an image has no region features, and `missing` is "error".
+        ValueError: there are no examples, or an option is out of its range.
     """
+    if missing not in MISSING:
+        raise ValueError(f"missing must be {' or '.join(MISSING)}, got {missing!r}")
     if limit is not None:
         annotations = _of_first_images(annotations, features, limit, names)
     if not annotations:
         raise ValueError(f"no examples{'' if limit is None else f' of images in {features.path}'}")
     wanted = {getattr(each, name): None for each in annotations for name in names}
-    missing = [img_id for img_id in wanted if img_id not in features]
-    if missing:
-        raise UnknownImageError(
-            f"{len(missing):,} of {len(wanted):,} images have no region features in {features.path}, "
-            f"the first is {missing[0]!r}"
-        )
+    absent = {img_id: None for img_id in wanted if img_id not in features}
+    if absent:
+        what = f"{len(absent):,} of {len(wanted):,} images have no region features in {features.path}"
+        if missing == "error":
+            first = next(iter(absent))
+            advice = "missing='skip' (--missing skip) leaves their examples out"
+            raise UnknownImageError(f"{what}, the first is {first!r}; {advice}")
+        kept = [each for each in annotations if all(getattr(each, name) not in absent for name in names)]
+        if not kept:
+            raise ValueError(f"{what}: no examples are left")
+        left_out = counted(len(annotations) - len(kept), "example")
+        more = ", ..." if len(absent) > LISTED else ""
+        logger.warning("%s: %s left out (%s%s).", what, left_out, ", ".join(islice(absent, LISTED)), more)
+        annotations = kept
     columns = [features.rows([getattr(each, name) for each in annotations]) for name in names]
-    return annotations, np.stack(columns, axis=1)
+    return Selection(annotations, np.stack(columns, axis=1), tuple(absent))
 
 
 def _of_first_images(annotations: Sequence, features: FeatureStore, limit: int, names: tuple[str, ...]) -> list:

@@ -36,6 +36,7 @@ def vqa_dataset(
     drop_remainder: bool = False,
     shard: tuple[int, int] = (0, 1),
     limit: int | None = None,
+    missing: str = "error",
 ) -> TaskDataset:
     """Questions about images, with soft scores: VQA and GQA.
 
@@ -57,14 +58,18 @@ def vqa_dataset(
             consecutive ones, so that all workers together see what one does with that batch size.
         limit: only examples of the first so many images that the annotations name, in the order of the feature file.
             512 is the original's --tiny, 5000 its --fast.
+        missing: "error" if an image has no region features, or "skip": its examples are left out, counted and listed,
+            and `missing_images` of the result has all names.
 
     Raises:
-        UnknownImageError: an image has no region features.
+        UnknownImageError: an image has no region features, and `missing` is "error".
         ValueError: there are no examples, only some have labels, or an option is out of its range.
     """
-    annotations, images = select_images(annotations, features, limit, ("img_id",))
+    chosen = select_images(annotations, features, limit, missing, ("img_id",))
     options = (batch_size, seed, max_length, bucket, drop_remainder, shard)
-    return QuestionDataset(annotations, images[:, 0], features, tokenizer, *options, answers=answers)
+    dataset = QuestionDataset(chosen.annotations, chosen.images[:, 0], features, tokenizer, *options, answers=answers)
+    dataset.missing_images = chosen.missing
+    return dataset
 
 
 gqa_dataset = vqa_dataset  # the same files and targets
@@ -81,6 +86,7 @@ def nlvr2_dataset(
     drop_remainder: bool = False,
     shard: tuple[int, int] = (0, 1),
     limit: int | None = None,
+    missing: str = "error",
 ) -> TaskDataset:
     """Sentences about pairs of images: NLVR2.
 
@@ -88,9 +94,11 @@ def nlvr2_dataset(
 
     Args and errors: as `vqa_dataset`; annotations as from `read_nlvr2`.
     """
-    annotations, images = select_images(annotations, features, limit, ("img0", "img1"))
+    chosen = select_images(annotations, features, limit, missing, ("img0", "img1"))
     options = (batch_size, seed, max_length, bucket, drop_remainder, shard)
-    return PairDataset(annotations, images, features, tokenizer, *options)
+    dataset = PairDataset(chosen.annotations, chosen.images, features, tokenizer, *options)
+    dataset.missing_images = chosen.missing
+    return dataset
 
 
 def pretraining_dataset(
@@ -105,6 +113,7 @@ def pretraining_dataset(
     drop_remainder: bool = False,
     shard: tuple[int, int] = (0, 1),
     limit: int | None = None,
+    missing: str = "error",
     sources: Sequence[str] | None = None,
     word_mask_rate: float = masking.RATE,
     box_mask_rate: float = masking.RATE,
@@ -137,11 +146,15 @@ def pretraining_dataset(
             f"pretraining predicts the detector's classes, but {features.path} has no objects_id, objects_conf, "
             "attrs_id and attrs_conf"
         )
-    annotations, images = select_images(annotations, features, limit, ("img_id",))
-    examples = Sentences(annotations, images[:, 0], answers, sources)
+    chosen = select_images(annotations, features, limit, missing, ("img_id",))
+    examples = Sentences(chosen.annotations, chosen.images[:, 0], answers, sources)
     options = (batch_size, seed, max_length, bucket, drop_remainder, shard)
     rates = {"words": word_mask_rate, "boxes": box_mask_rate, "mismatch": mismatch_rate}
-    return PretrainingDataset(examples, features, tokenizer, *options, rates=rates, predict_all_boxes=predict_all_boxes)
+    dataset = PretrainingDataset(
+        examples, features, tokenizer, *options, rates=rates, predict_all_boxes=predict_all_boxes
+    )
+    dataset.missing_images = chosen.missing
+    return dataset
 
 
 class QuestionDataset(TaskDataset):

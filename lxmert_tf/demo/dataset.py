@@ -13,7 +13,8 @@ from lxmert_tf.data.annotations import (
     write_nlvr2,
     write_pretraining,
 )
-from lxmert_tf.data.features.tsv import RegionFeatures, write_tsv
+from lxmert_tf.data.features.regions import RegionFeatures
+from lxmert_tf.data.features.tsv import write_tsv
 from lxmert_tf.demo import gqa, nlvr2, pretraining, vqa
 from lxmert_tf.demo.model import model_config, vocabulary
 from lxmert_tf.demo.pictures import detect, draw, pillow

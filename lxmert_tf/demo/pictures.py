@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from lxmert_tf.data.features.tsv import RegionFeatures
+from lxmert_tf.data.features.regions import RegionFeatures
 from lxmert_tf.demo.scenes import COLORS, SHAPES, Box, Scene, Thing, random_box, touch
 
 if TYPE_CHECKING:

@@ -2,10 +2,15 @@
 
 from typing import Any
 
+import keras
 from keras import ops
 
 from lxmert_tf.configuration import LxmertConfig
 from lxmert_tf.layers.primitives import Block, dense, dropout, join_rows, layer_norm, matmul, on_rows
+
+# Less than any score by so much that nothing is left of the score in the sum; and finite in bfloat16 and times log2(e),
+# which is how fused kernels take it, where the minimum of float32 is not.
+MASKED = -1e38
 
 
 def attention_bias(mask, dtype: str):
@@ -13,17 +18,16 @@ def attention_bias(mask, dtype: str):
 
     Args:
         mask: bool, int or float [B, K], 0 for masked keys, 1 or any number up to it for the others; or None.
-        dtype: floating dtype of the scores; at least float32, so that scores added to its minimum stay finite.
+        dtype: floating dtype of the scores, at least float32.
 
     Returns:
-        float[B, 1, 1, K], 0 or the dtype's minimum, or None; NaN for a number outside 0..1. A row masked throughout
-        spreads its weight evenly over all its keys, as upstream's does, and is never NaN.
+        float[B, 1, 1, K], 0 or `MASKED`, or None; NaN for a number outside 0..1. A row masked throughout spreads its
+        weight evenly over all its keys, as upstream's does, and is never NaN.
     """
     if mask is None:
         return None
-    minimum = {"float32": -3.4028234663852886e38, "float64": -1.7976931348623157e308}[dtype]
     mask = ops.cast(mask, dtype)[:, None, None, :]
-    bias = ops.where(mask > 0, ops.zeros_like(mask), ops.full_like(mask, minimum))
+    bias = ops.where(mask > 0, ops.zeros_like(mask), ops.full_like(mask, MASKED))
     known = ops.logical_and(mask >= 0, mask <= 1)
     return ops.where(known, bias, ops.full_like(mask, float("nan")))
 
@@ -38,6 +42,7 @@ def softmax(scores):
     return ops.ones_like(scores) if scores.shape[-1] == 1 else ops.softmax(scores, axis=-1)
 
 
+@keras.saving.register_keras_serializable("lxmert_tf")
 class LxmertAttention(Block):
     """Multi-head scaled dot-product attention. Upstream: `LxmertAttention`; paper section 2.2."""
 
@@ -56,32 +61,53 @@ class LxmertAttention(Block):
         self.key.build(hidden)
         self.value.build(hidden)
 
-    def call(self, hidden_states, context, bias=None, training: bool = False):
-        """float[B, Q, H] attends to float[B, K, H] -> float[B, Q, H] and probabilities float[B, A, Q, K]"""
+    def call(self, hidden_states, context, bias=None, training: bool = False, output_attentions: bool = True):
+        """float[B, Q, H] attends to float[B, K, H] -> float[B, Q, H] and probabilities float[B, A, Q, K]
+
+        Where `output_attentions` is False, a fused kernel may give None in the place of the probabilities.
+        """
         if hidden_states is context:
             [(query, key, value)] = self.project(hidden_states)
         else:
             query = self.split_heads(on_rows(self.query, hidden_states))
             key, value = (self.split_heads(on_rows(layer, context)) for layer in (self.key, self.value))
-        return self.attend(query, key, value, bias, training)
+        return self.attend(query, key, value, bias, training, output_attentions)
 
-    def both_ways(self, one, other, one_bias=None, other_bias=None, training: bool = False):
+    def both_ways(
+        self, one, other, one_bias=None, other_bias=None, training: bool = False, output_attentions: bool = True
+    ):
         """What `call` returns for `one` attending to `other`, and the other way round; projected together."""
         (query, key, value), (other_query, other_key, other_value) = self.project(one, other)
         return (
-            self.attend(query, other_key, other_value, other_bias, training),
-            self.attend(other_query, key, value, one_bias, training),
+            self.attend(query, other_key, other_value, other_bias, training, output_attentions),
+            self.attend(other_query, key, value, one_bias, training, output_attentions),
         )
 
-    def attend(self, query, key, value, bias, training: bool):
+    def attend(self, query, key, value, bias, training: bool, output_attentions: bool):
         """float[B, A, Q, H / A] and float[B, A, K, H / A] twice -> as `call`"""
+        if not output_attentions and self.has_kernel(training):
+            return self.attend_fused(query, key, value, bias), None
         scores = matmul(query, ops.transpose(key, (0, 1, 3, 2))) / self.head_size**0.5  # [B, A, Q, K]
         scores = ops.cast(scores, score_dtype(self.compute_dtype))
         probabilities = softmax(scores if bias is None else scores + bias)
         probabilities = self.dropout(ops.cast(probabilities, self.compute_dtype), training=training)
-        attended = ops.transpose(matmul(probabilities, value), (0, 2, 1, 3))  # [B, Q, A, H / A]
-        batch, length = ops.shape(attended)[:2]
-        return ops.reshape(attended, (batch, length, self.config.hidden_size)), probabilities
+        return self.join_heads(ops.transpose(matmul(probabilities, value), (0, 2, 1, 3))), probabilities
+
+    def has_kernel(self, training: bool) -> bool:
+        """Whether a fused kernel of Keras computes what this layer does, and faster.
+
+        TensorFlow has none, and under JAX XLA's own fusions are faster at LXMERT's lengths. That of PyTorch knows no
+        dropout, Keras gives it float64 as float32, and float16 cannot hold `MASKED`.
+        """
+        known = keras.backend.backend() == "torch" and self.compute_dtype in ("float32", "bfloat16")
+        return known and not (training and self.dropout.rate)
+
+    def attend_fused(self, query, key, value, bias):
+        """float[B, A, Q, H / A] and float[B, A, K, H / A] twice -> float[B, Q, H]"""
+        query, key, value = (ops.transpose(each, (0, 2, 1, 3)) for each in (query, key, value))
+        # PyTorch chooses among its kernels itself; `flash_attention=None` would leave it one that takes no bias.
+        attended = ops.dot_product_attention(query, key, value, bias, scale=self.head_size**-0.5, flash_attention=False)
+        return self.join_heads(attended)
 
     def project(self, *streams):
         """Queries, keys and values of streams float[B, L, H]: for each three float[B, A, L, H / A].
@@ -98,7 +124,13 @@ class LxmertAttention(Block):
         heads = ops.reshape(x, (batch, length, hidden // self.head_size, self.head_size))
         return ops.transpose(heads, (0, 2, 1, 3))
 
+    def join_heads(self, x):
+        """float[B, L, A, H / A] -> float[B, L, H]"""
+        batch, length = ops.shape(x)[:2]
+        return ops.reshape(x, (batch, length, self.config.hidden_size))
 
+
+@keras.saving.register_keras_serializable("lxmert_tf")
 class LxmertAttentionOutput(Block):
     """Dense, dropout, residual, normalisation. Upstream: `LxmertAttentionOutput`."""
 
@@ -123,6 +155,7 @@ class LxmertAttentionOutput(Block):
         return on_rows(add, hidden_states, residual)
 
 
+@keras.saving.register_keras_serializable("lxmert_tf")
 class LxmertSelfAttentionLayer(Block):
     """A stream attends to itself. Upstream: `LxmertSelfAttentionLayer`."""
 
@@ -135,18 +168,21 @@ class LxmertSelfAttentionLayer(Block):
         self.self.build()
         self.output_layer.build()
 
-    def call(self, hidden_states, bias=None, training: bool = False):
+    def call(self, hidden_states, bias=None, training: bool = False, output_attentions: bool = True):
         """float[B, L, H] -> float[B, L, H] and probabilities float[B, A, L, L]"""
-        attended, probabilities = self.self(hidden_states, hidden_states, bias, training=training)
+        attended, probabilities = self.self(
+            hidden_states, hidden_states, bias, training=training, output_attentions=output_attentions
+        )
         return self.output_layer(attended, hidden_states, training=training), probabilities
 
     def first_token(self, hidden_states, bias=None, training: bool = False):
         """float[B, L, H] -> float[B, 1, H], the first token of what `call` returns."""
         first = hidden_states[:, :1]
-        attended, _ = self.self(first, hidden_states, bias, training=training)
+        attended, _ = self.self(first, hidden_states, bias, training=training, output_attentions=False)
         return self.output_layer(attended, first, training=training)
 
 
+@keras.saving.register_keras_serializable("lxmert_tf")
 class LxmertCrossAttentionLayer(Block):
     """A stream attends to the other. Upstream: `LxmertCrossAttentionLayer`."""
 
@@ -159,18 +195,28 @@ class LxmertCrossAttentionLayer(Block):
         self.att.build()
         self.output_layer.build()
 
-    def call(self, hidden_states, context, bias=None, training: bool = False):
+    def call(self, hidden_states, context, bias=None, training: bool = False, output_attentions: bool = True):
         """float[B, Q, H] attends to float[B, K, H] -> float[B, Q, H] and probabilities float[B, A, Q, K]"""
-        attended, probabilities = self.att(hidden_states, context, bias, training=training)
+        attended, probabilities = self.att(
+            hidden_states, context, bias, training=training, output_attentions=output_attentions
+        )
         return self.output_layer(attended, hidden_states, training=training), probabilities
 
-    def both_ways(self, language, vision, language_bias=None, vision_bias=None, training: bool = False):
+    def both_ways(
+        self,
+        language,
+        vision,
+        language_bias=None,
+        vision_bias=None,
+        training: bool = False,
+        output_attentions: bool = True,
+    ):
         """float[B, T, H] and float[B, N, H] attend to each other -> both, and probabilities float[B, A, T, N]
 
         What `call` returns, each way, by products over the rows of both streams.
         """
         (language_attended, probabilities), (vision_attended, _) = self.att.both_ways(
-            language, vision, language_bias, vision_bias, training
+            language, vision, language_bias, vision_bias, training, output_attentions
         )
         attended, split = join_rows(language_attended, vision_attended)
         residual, _ = join_rows(language, vision)

@@ -7,13 +7,14 @@ import keras
 from keras import ops
 
 from lxmert_tf.backend import replica_id
+from lxmert_tf.layers.quantization import InFloat
 
 # A function from a dropout layer to its next seed, in place of the layer's own generator.
 seed_source: ContextVar = ContextVar("seed_source", default=None)
 
 
 @keras.saving.register_keras_serializable("lxmert_tf")
-class Dropout(keras.layers.Dropout):
+class Dropout(InFloat, keras.layers.Dropout):
     """Keras' dropout, with a mask that is a hash of the place of each number and of the layer's seed and step.
 
     Keras draws the mask by a cryptographic generator, which on a CPU under XLA takes longer than the products between

@@ -2,13 +2,15 @@
 
 from typing import Any
 
+import keras
 from keras import ops
 
 from lxmert_tf.configuration import LxmertConfig
-from lxmert_tf.layers.primitives import Block, activation, dense, gelu, join_rows, layer_norm, matmul
-from lxmert_tf.losses import IGNORE_INDEX, Loss, class_ids, masked_word_loss, match_shape
+from lxmert_tf.layers.primitives import Block, activation, dense, gelu, join_rows, layer_norm, matmul, tanh
+from lxmert_tf.losses import IGNORE_INDEX, Loss, class_ids, masked_word_loss, match_shape, weighted
 
 
+@keras.saving.register_keras_serializable("lxmert_tf")
 class LxmertPooler(Block):
     """tanh of a dense layer over the first token. Upstream: `LxmertPooler`."""
 
@@ -21,9 +23,10 @@ class LxmertPooler(Block):
 
     def call(self, hidden_states):
         """float[B, T, H] -> float[B, H]"""
-        return ops.tanh(self.dense(hidden_states[:, 0]))
+        return tanh(self.dense(hidden_states[:, 0]))
 
 
+@keras.saving.register_keras_serializable("lxmert_tf")
 class LxmertPredictionHeadTransform(Block):
     """Dense, activation, normalisation. Upstream: `LxmertPredictionHeadTransform`."""
 
@@ -43,6 +46,7 @@ class LxmertPredictionHeadTransform(Block):
         return self.LayerNorm(self.activation(self.dense(hidden_states)))
 
 
+@keras.saving.register_keras_serializable("lxmert_tf")
 class LxmertLMPredictionHead(Block):
     """Vocabulary logits; the decoder is the word embedding table itself. Upstream: `LxmertLMPredictionHead`."""
 
@@ -59,15 +63,22 @@ class LxmertLMPredictionHead(Block):
         table = ops.transpose(ops.cast(word_embeddings, self.compute_dtype))
         return matmul(self.transform(hidden_states), table) + ops.cast(self.bias, self.compute_dtype)
 
-    def loss(self, hidden_states, word_embeddings, labels) -> Loss:
-        """`cross_entropy` of what `call` returns and labels int[B, T], for less where few of them are not -100."""
+    def loss(self, hidden_states, word_embeddings, labels, sample_weight=None) -> Loss:
+        """`cross_entropy` of what `call` returns and labels int[B, T], for less where few of them are not -100.
+
+        `sample_weight` is float[B] or float[B, T], as there.
+        """
         dtype, hidden, labels = self.compute_dtype, self.transform(hidden_states), class_ids(labels)
         labels = match_shape(labels, hidden[..., 0])
         table, bias = ops.cast(word_embeddings, dtype), ops.cast(self.bias, dtype)
-        value = masked_word_loss(join_rows(hidden)[0], table, bias, ops.reshape(labels, (-1,)))
+        if sample_weight is not None:
+            wide = "float64" if dtype == "float64" else "float32"
+            sample_weight = ops.reshape(weighted(ops.ones_like(hidden[..., 0], wide), sample_weight), (-1,))
+        value = masked_word_loss(join_rows(hidden)[0], table, bias, ops.reshape(labels, (-1,)), sample_weight)
         return Loss(value, ops.sum(ops.cast(ops.not_equal(labels, IGNORE_INDEX), "int32")))
 
 
+@keras.saving.register_keras_serializable("lxmert_tf")
 class LxmertPreTrainingHeads(Block):
     """Masked language modelling and sentence-image matching. Upstream: `LxmertPreTrainingHeads`."""
 
@@ -85,6 +96,7 @@ class LxmertPreTrainingHeads(Block):
         return self.predictions(language_output, word_embeddings), self.seq_relationship(pooled_output)
 
 
+@keras.saving.register_keras_serializable("lxmert_tf")
 class LxmertVisualObjHead(Block):
     """Object, attribute and feature predictions of each box. Upstream: `LxmertVisualObjHead`."""
 
@@ -116,6 +128,7 @@ class LxmertVisualObjHead(Block):
         return {loss: getattr(self, f"decoder_dict_{loss}")(hidden) for loss in self.sizes(self.config)}
 
 
+@keras.saving.register_keras_serializable("lxmert_tf")
 class LxmertVisualAnswerHead(Block):
     """Answer logits: dense to twice the width, GELU, normalisation, dense. Upstream: `LxmertVisualAnswerHead`.
 
@@ -133,6 +146,9 @@ class LxmertVisualAnswerHead(Block):
         self.logit_fc_2 = layer_norm(config, "logit_fc_2", dtype)
         self.logit_fc_3 = dense(num_labels, "logit_fc_3", **self.options())
         self.num_images = num_images
+
+    def get_config(self) -> dict:
+        return {**super().get_config(), "num_labels": self.logit_fc_3.units, "num_images": self.num_images}
 
     def build(self, input_shape: Any = None) -> None:
         wide = (None, 2 * self.config.hidden_size)

@@ -10,6 +10,7 @@ from keras import ops
 
 from lxmert_tf.configuration import LxmertConfig
 from lxmert_tf.layers.dropout import Dropout
+from lxmert_tf.layers.quantization import InFloat
 
 
 class Block(keras.layers.Layer):
@@ -31,7 +32,29 @@ class Block(keras.layers.Layer):
         """What its parts are made with: its dtype policy and initializer."""
         return {"dtype": self.dtype_policy, "initializer": self.initializer}
 
+    def get_config(self) -> dict:
+        return {**super().get_config(), "config": self.config.to_dict()}
 
+    @classmethod
+    def from_config(cls, config: dict) -> "Block":
+        config = dict(config)
+        return cls(LxmertConfig.from_dict(config.pop("config")), **config)
+
+    def compute_output_spec(self, *args: Any, **kwargs: Any):
+        """As of any layer without `compute_output_shape`: what `call` makes of symbolic inputs."""
+        return keras.Operation.compute_output_spec(self, *args, **kwargs)
+
+    def compute_output_shape(self, *input_shapes: tuple[int | None, ...] | None):
+        """The shapes of what `call` returns for inputs of these shapes, in its order; None for one left out."""
+        inputs = [None if shape is None else keras.KerasTensor(shape, self.compute_dtype) for shape in input_shapes]
+        return keras.tree.map_structure(lambda spec: spec.shape, self.compute_output_spec(*inputs))
+
+    def quantized_call(self, *args: Any, **kwargs: Any):
+        """As `call`: a quantized policy is for the layers inside."""
+        return self.call(*args, **kwargs)
+
+
+@keras.saving.register_keras_serializable("lxmert_tf")
 class Normal(keras.initializers.TruncatedNormal):
     """A truncated normal distribution that draws anew at each call; one of Keras' own always gives the same numbers."""
 
@@ -44,7 +67,8 @@ def truncated_normal(config: LxmertConfig) -> keras.initializers.Initializer:
     return Normal(stddev=config.initializer_range)
 
 
-# Outside TensorFlow, Keras computes matrix products, means and variances of float64 in float32; what follows does not.
+# Outside TensorFlow, Keras computes matrix products, means and variances of float64 in float32, and on JAX tanh;
+# what follows does not.
 
 
 def preserves_float64(x) -> bool:
@@ -55,6 +79,11 @@ def preserves_float64(x) -> bool:
 def matmul(x, y):
     """The matrix product, in float64 where the operands are."""
     return ops.matmul(x, y) if preserves_float64(x) else x @ y
+
+
+def tanh(x):
+    """The hyperbolic tangent, in float64 where `x` is."""
+    return ops.tanh(x) if preserves_float64(x) else 2.0 * ops.sigmoid(2.0 * x) - 1.0
 
 
 # TensorFlow fuses product, bias, GELU and residual into one kernel over [rows, H], and not over [B, L, H].
@@ -86,8 +115,13 @@ def on_rows(compute: Callable, *inputs):
     return splits[0](compute(*joined))[0]
 
 
+@keras.saving.register_keras_serializable("lxmert_tf")
 class Dense(keras.layers.Dense):
     """Keras' dense layer, in float64 where the input is."""
+
+    def quantize(self, mode: str | None = None, type_check: bool = True, **kwargs: Any) -> None:
+        """As of Keras' own layer; it leaves subclasses alone, which may compute something else."""
+        super().quantize(mode, type_check=False, **kwargs)
 
     def call(self, inputs, training: bool | None = None):
         if preserves_float64(inputs):
@@ -95,7 +129,8 @@ class Dense(keras.layers.Dense):
         return inputs @ ops.convert_to_tensor(self.kernel) + self.bias
 
 
-class LayerNormalization(keras.layers.LayerNormalization):
+@keras.saving.register_keras_serializable("lxmert_tf")
+class LayerNormalization(InFloat, keras.layers.LayerNormalization):
     """Layer normalisation over the last axis, in at least float32; fewer passes over the data than Keras' own."""
 
     def call(self, inputs):
@@ -139,4 +174,4 @@ def gelu(x):
 
 def gelu_new(x):
     """GELU in its tanh form."""
-    return 0.5 * x * (1.0 + ops.tanh(math.sqrt(2.0 / math.pi) * (x + 0.044715 * x * x * x)))
+    return 0.5 * x * (1.0 + tanh(math.sqrt(2.0 / math.pi) * (x + 0.044715 * x * x * x)))

@@ -2,6 +2,8 @@
 
 from typing import Any
 
+import keras
+
 from lxmert_tf.configuration import LxmertConfig
 from lxmert_tf.layers.attention import (
     LxmertAttentionOutput,
@@ -13,6 +15,7 @@ from lxmert_tf.layers.primitives import Block, activation, dense, on_rows
 from lxmert_tf.layers.remat import recomputed
 
 
+@keras.saving.register_keras_serializable("lxmert_tf")
 class LxmertIntermediate(Block):
     """First half of a feed-forward block: dense and activation. Upstream: `LxmertIntermediate`."""
 
@@ -29,6 +32,7 @@ class LxmertIntermediate(Block):
         return on_rows(lambda x: self.activation(self.dense(x)), hidden_states)
 
 
+@keras.saving.register_keras_serializable("lxmert_tf")
 class LxmertOutput(LxmertAttentionOutput):
     """Second half of a feed-forward block, back to H. Upstream: `LxmertOutput`."""
 
@@ -37,6 +41,7 @@ class LxmertOutput(LxmertAttentionOutput):
         self.LayerNorm.build((None, None, self.config.hidden_size))
 
 
+@keras.saving.register_keras_serializable("lxmert_tf")
 class LxmertLayer(Block):
     """Self-attention and feed-forward of one stream. Upstream: `LxmertLayer`."""
 
@@ -51,12 +56,15 @@ class LxmertLayer(Block):
         self.intermediate.build()
         self.output_layer.build()
 
-    def call(self, hidden_states, bias=None, training: bool = False):
+    def call(self, hidden_states, bias=None, training: bool = False, output_attentions: bool = True):
         """float[B, L, H] -> float[B, L, H] and probabilities float[B, A, L, L]"""
-        attended, probabilities = self.attention(hidden_states, bias, training=training)
+        attended, probabilities = self.attention(
+            hidden_states, bias, training=training, output_attentions=output_attentions
+        )
         return self.output_layer(self.intermediate(attended), attended, training=training), probabilities
 
 
+@keras.saving.register_keras_serializable("lxmert_tf")
 class LxmertXLayer(Block):
     """Cross attention both ways, then self-attention and feed-forward of each stream. Upstream: `LxmertXLayer`.
 
@@ -82,13 +90,22 @@ class LxmertXLayer(Block):
         self.visn_inter.build()
         self.visn_output.build()
 
-    def call(self, language, vision, language_bias=None, vision_bias=None, training: bool = False):
+    def call(
+        self,
+        language,
+        vision,
+        language_bias=None,
+        vision_bias=None,
+        training: bool = False,
+        output_attentions: bool = True,
+    ):
         """float[B, T, H] and float[B, N, H] -> the same, and language-to-vision probabilities float[B, A, T, N]"""
         language_crossed, vision_crossed, probabilities = self.visual_attention.both_ways(
-            language, vision, language_bias, vision_bias, training
+            language, vision, language_bias, vision_bias, training, output_attentions
         )
-        language, _ = self.lang_self_att(language_crossed, language_bias, training=training)
-        vision, _ = self.visn_self_att(vision_crossed, vision_bias, training=training)
+        unseen = {"training": training, "output_attentions": False}
+        language, _ = self.lang_self_att(language_crossed, language_bias, **unseen)
+        vision, _ = self.visn_self_att(vision_crossed, vision_bias, **unseen)
 
         language = self.lang_output(self.lang_inter(language), language, training=training)
         vision = self.visn_output(self.visn_inter(vision), vision, training=training)
@@ -96,11 +113,12 @@ class LxmertXLayer(Block):
 
     def first_token(self, language, vision, language_bias=None, vision_bias=None, training: bool = False):
         """float[B, T, H] and float[B, N, H] -> float[B, 1, H], the first token of what `call` returns."""
-        language, _ = self.visual_attention(language, vision, vision_bias, training=training)
+        language, _ = self.visual_attention(language, vision, vision_bias, training=training, output_attentions=False)
         first = self.lang_self_att.first_token(language, language_bias, training=training)
         return self.lang_output(self.lang_inter(first), first, training=training)
 
 
+@keras.saving.register_keras_serializable("lxmert_tf")
 class LxmertEncoder(Block):
     """Language layers, vision layers, then cross layers. Upstream: `LxmertEncoder`; paper section 2.2.
 
@@ -121,32 +139,46 @@ class LxmertEncoder(Block):
         for layer in self.stack("layer") + self.stack("r_layers") + self.stack("x_layers"):
             layer.build()
 
-    def call(self, language, visual_feats, visual_pos, language_bias=None, vision_bias=None, training: bool = False):
+    def call(
+        self,
+        language,
+        visual_feats,
+        visual_pos,
+        language_bias=None,
+        vision_bias=None,
+        training: bool = False,
+        output_attentions: bool = True,
+    ):
         """float[B, T, H], float[B, N, visual_feat_dim], float[B, N, visual_pos_dim] -> states and attentions.
 
         Returns:
             Five lists: language states after each of its layers, vision states likewise (each led by the stream's
             input, so that the last entry is always the encoder's output), and the language, vision and cross
-            attention probabilities.
+            attention probabilities; some may be None where `output_attentions` is False.
         """
         vision = self.visn_fc(visual_feats, visual_pos, training=training)
-        language_states, language_attentions = self.encode_stream("layer", language, language_bias, training)
-        vision_states, vision_attentions = self.encode_stream("r_layers", vision, vision_bias, training)
+        switches = {"training": training, "output_attentions": output_attentions}
+        language_states, language_attentions = self.encode_stream("layer", language, language_bias, **switches)
+        vision_states, vision_attentions = self.encode_stream("r_layers", vision, vision_bias, **switches)
         cross_attentions = []
         for layer in self.stack("x_layers"):
             language, vision, probabilities = self.apply(
-                layer, language_states[-1], vision_states[-1], language_bias, vision_bias, training=training
+                layer, language_states[-1], vision_states[-1], language_bias, vision_bias, **switches
             )
             language_states.append(language)
             vision_states.append(vision)
             cross_attentions.append(probabilities)
         return language_states, vision_states, language_attentions, vision_attentions, cross_attentions
 
-    def encode_stream(self, stack: str, hidden_states, bias=None, training: bool = False):
+    def encode_stream(
+        self, stack: str, hidden_states, bias=None, training: bool = False, output_attentions: bool = False
+    ):
         """float[B, L, H] through the layers of one stack -> lists of states, led by the input, and of probabilities"""
         states, attentions = [hidden_states], []
         for layer in self.stack(stack):
-            hidden_states, probabilities = self.apply(layer, hidden_states, bias, training=training)
+            hidden_states, probabilities = self.apply(
+                layer, hidden_states, bias, training=training, output_attentions=output_attentions
+            )
             states.append(hidden_states)
             attentions.append(probabilities)
         return states, attentions
@@ -155,11 +187,11 @@ class LxmertEncoder(Block):
         """The layers of one stack ("layer", "r_layers" or "x_layers"), in order."""
         return [getattr(self, f"{name}_{i}") for i in range(self.depths[name])]
 
-    def apply(self, layer, *inputs, training: bool):
+    def apply(self, layer, *inputs, training: bool, output_attentions: bool = False):
         """What a layer returns; with gradient checkpointing, of a training step only that is kept."""
         if training and self.gradient_checkpointing:
             return recomputed(layer, *inputs)
-        return layer(*inputs, training=training)
+        return layer(*inputs, training=training, output_attentions=output_attentions)
 
     # Shorter ways, where less than all is asked for
 

@@ -9,6 +9,7 @@ import tensorflow as tf
 
 from lxmert_tf.layers.attention import LxmertAttention
 from lxmert_tf.layers.primitives import join_rows
+from lxmert_tf.layers.quantization import merged_weight
 
 
 class FusedProjection:
@@ -22,7 +23,7 @@ class FusedProjection:
         self._heads = attention.config.num_attention_heads
         layers = (attention.query, attention.key, attention.value)
         self.replaced = [weight for layer in layers for weight in layer.weights]
-        self.kernel = tf.Variable(tf.concat([layer.kernel.value for layer in layers], axis=-1), name="qkv/kernel")
+        self.kernel = tf.Variable(tf.concat([merged_weight(layer) for layer in layers], axis=-1), name="qkv/kernel")
         self.bias = tf.Variable(tf.concat([layer.bias.value for layer in layers], axis=-1), name="qkv/bias")
 
     def __call__(self, *streams: tf.Tensor) -> list[list[tf.Tensor]]:
@@ -41,7 +42,7 @@ class FusedProjection:
 def fuse_projections(model: keras.Model) -> list[tf.Variable]:
     """Fuses the projections of a model that from here on only computes; returns all its weights.
 
-    The last cross layer stays as it is, since answers need a part of it only.
+    The last cross layer stays as it is, since answers need a part of it only, and so do quantized layers.
 
     Args:
         model: one of the TFLxmert models.
@@ -50,9 +51,14 @@ def fuse_projections(model: keras.Model) -> list[tf.Variable]:
     attentions = [layer.attention.self for name in ("layer", "r_layers") for layer in encoder.stack(name)]
     for layer in encoder.stack("x_layers")[:-1]:
         attentions += [layer.visual_attention.att, layer.lang_self_att.self, layer.visn_self_att.self]
+    attentions = [attention for attention in attentions if not _is_quantized(attention)]
     fused = [FusedProjection(attention) for attention in attentions]
     for attention, projection in zip(attentions, fused, strict=True):
         attention.project = projection
     replaced = {id(weight) for projection in fused for weight in projection.replaced}
     weights = [weight.value for weight in model.weights if id(weight) not in replaced]
     return weights + [weight for projection in fused for weight in (projection.kernel, projection.bias)]
+
+
+def _is_quantized(attention: LxmertAttention) -> bool:
+    return any(layer.quantization_mode for layer in (attention.query, attention.key, attention.value))

@@ -61,7 +61,7 @@ def export_file(
 
 def _fixed(model: keras.Model, examples: int, tokens: int, boxes: int) -> dict[str, keras.InputSpec]:
     specs = {}
-    for name, spec in model.input_signature().items():
+    for name, spec in model.input_signature.items():
         free = iter((examples, boxes if name in IMAGE_INPUTS else tokens))
         shape = tuple(next(free) if size is None else size for size in spec.shape)
         specs[name] = keras.InputSpec(shape=shape, dtype=spec.dtype, name=name)

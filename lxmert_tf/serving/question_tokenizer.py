@@ -126,11 +126,15 @@ def _checked_spec(tokenizer: LxmertTokenizer) -> dict:
         raise ValueError(f"--text cannot keep never_split words whole; {instead}")
     if not tokenizer.do_basic_tokenize:
         raise ValueError(f"--text needs do_basic_tokenize=True; {instead}")
+    if tokenizer.split_special_tokens:
+        raise ValueError(f"--text needs split_special_tokens=False; {instead}")
+    if None in (tokenizer.cls_token, tokenizer.sep_token):
+        raise ValueError("--text needs cls_token and sep_token, and one of them was set to None.")
     for token in tokenizer.added_tokens_decoder.values():
         if token.lstrip or token.rstrip or token.single_word or token.normalized:
             what = f"the added token {token.content!r}, which takes spaces or normalised text"
             raise ValueError(f"--text cannot match {what}; {instead}")
-    spec = json.loads(tokenizer._backend.to_str())
+    spec = json.loads(tokenizer.backend_tokenizer.to_str())
     for part, wanted in (("normalizer", "BertNormalizer"), ("pre_tokenizer", "BertPreTokenizer")):
         kind = (spec[part] or {}).get("type")
         if kind != wanted:

@@ -21,6 +21,7 @@ import tensorflow as tf
 
 from lxmert_tf.answers import AnswerTable
 from lxmert_tf.backend import require
+from lxmert_tf.exported import stack_layers
 from lxmert_tf.input_table import ENCODED_IMAGE_INPUTS, IMAGE_INPUTS, OPTIONAL_INPUTS
 from lxmert_tf.serving.fused_projection import fuse_projections
 from lxmert_tf.serving.graph_inputs import (
@@ -181,14 +182,10 @@ class Servable:
             return tf.cast(value, tf.float32)
 
     def _stacked(self, name: str, layers: tuple) -> dict[str, tf.Tensor]:
-        """[B, ...] of each layer -> [B, L, ...]: a server splits what it has batched along the first axis."""
+        """The outputs of layers as one."""
         if not layers:
             return {}
-        stacked = self._float32(tf.stack(layers, axis=1), name)
-        images = self._model.num_images
-        if images > 1:  # a row per image -> [B, images, L, ...]
-            stacked = tf.reshape(stacked, tf.concat([[-1, images], tf.shape(stacked)[1:]], 0))
-        return {name: stacked}
+        return {name: self._float32(stack_layers(layers, self._model.num_images), name)}
 
     def _answers(self, logits: tf.Tensor) -> dict[str, tf.Tensor]:
         activation = tf.nn.sigmoid if self._options.probabilities == "sigmoid" else tf.nn.softmax

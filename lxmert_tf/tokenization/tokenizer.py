@@ -10,55 +10,47 @@ Shapes: B examples (or windows, with `return_overflowing_tokens`), T tokens afte
 import json
 import logging
 import os
-import re
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from itertools import groupby
-from operator import itemgetter
 from pathlib import Path
-from typing import Any, TypeVar, overload
+from typing import Any, ClassVar, TypeVar
 
-from tokenizers import AddedToken, Tokenizer, processors
+from tokenizers import AddedToken, Encoding, Tokenizer, models, pre_tokenizers, trainers
 
-from lxmert_tf.tokenization.encoding import (
-    BatchEncoding,
-    Row,
-    Token,
-    checked_example,
-    checked_examples,
-    limits,
-    padded,
-    truncated,
-)
+from lxmert_tf.tokenization.arguments import checked_example, checked_examples, limits
+from lxmert_tf.tokenization.encoding import BatchEncoding
+from lxmert_tf.tokenization.rows import padded, row_of_ids, second_text, truncate
+from lxmert_tf.tokenization.special_tokens import SpecialTokens, plain
 from lxmert_tf.tokenization.vocabulary import (
-    ADDED_TOKEN_FIELDS,
+    ADDED_TOKENS_NAME,
+    CONFIG_NAME,
+    SPECIAL_NAMES,
+    SPECIAL_TOKENS_NAME,
+    TOKENIZER_NAME,
+    VOCAB_NAME,
     added_token,
     brief,
     one_of,
-    read_json,
+    read_config,
     read_spec,
+    token_fields,
     token_text,
 )
+from lxmert_tf.tokenization.whole_words import WholeWords
 
 logger = logging.getLogger(__name__)
 
-VOCAB_NAME, TOKENIZER_NAME = "vocab.txt", "tokenizer.json"
-CONFIG_NAME, SPECIAL_TOKENS_NAME = "tokenizer_config.json", "special_tokens_map.json"
-
-_SPECIAL_NAMES = ("unk_token", "sep_token", "pad_token", "cls_token", "mask_token")
 _SAVED = (
     *("do_lower_case", "do_basic_tokenize", "never_split", "clean_text", "tokenize_chinese_chars", "strip_accents"),
     *("wordpieces_prefix", "model_max_length", "padding_side", "truncation_side", "clean_up_tokenization_spaces"),
-    *("model_input_names", "additional_special_tokens"),
+    *("model_input_names", "additional_special_tokens", "split_special_tokens"),
 )
 # The characters at which Python's str.split() splits
 _AT_SPACES = {"type": "Split", "pattern": {"Regex": r"[\s\x1c-\x1f]+"}, "behavior": "Removed", "invert": False}
-_NOT_OPTIONS = ("vocab_file", "tokenizer_file", "tokenizer_class", "name_or_path", "special_tokens_map_file")
-
-
 _AnyTokenizer = TypeVar("_AnyTokenizer", bound="_Tokenizer")
 
 
-class _Tokenizer:
+class _Tokenizer(SpecialTokens):
     """BERT's tokenizer: clean, lower-case, split at spaces and punctuation, then the longest word pieces first.
 
     Where accents are kept (`strip_accents=False`, or None without `do_lower_case`), "e" followed by a combining accent
@@ -69,11 +61,13 @@ class _Tokenizer:
         vocab_file: a vocab.txt: one token a line, the id is the line.
         tokenizer_file: a tokenizer.json; wins over `vocab_file`. Its case, accent and Chinese settings are replaced
             by the arguments, as upstream does.
+        tokenizer_object: a `tokenizers.Tokenizer` in place of a file.
         do_lower_case: lower-case the text.
         do_basic_tokenize: False splits only at spaces, without any cleaning, before word pieces.
         never_split: words, as they are after cleaning, that are kept whole, between spaces or punctuation.
-        unk_token, sep_token, pad_token, cls_token, mask_token: special tokens; pad and mask may be None. Those that
-            the vocabulary lacks are added behind it, but `unk_token` must be in it.
+        bos_token, eos_token, unk_token, sep_token, pad_token, cls_token, mask_token: special tokens, as text or
+            `tokenizers.AddedToken`; all but unk, sep and cls may be None. Those that the vocabulary lacks are added
+            behind it, but `unk_token` must be in it. LXMERT has no use for bos and eos; scripts may have.
         clean_text: drop control characters and make every white space a space.
         tokenize_chinese_chars: split around each Chinese character.
         strip_accents: drop accents; None does as `do_lower_case`.
@@ -83,6 +77,8 @@ class _Tokenizer:
         clean_up_tokenization_spaces: whether `decode` closes the spaces before punctuation.
         model_input_names: the entries returned by default.
         additional_special_tokens: further tokens never split nor lower-cased, skipped by `skip_special_tokens`.
+        extra_special_tokens: the same, as upstream's newer files name them, or a dict of such tokens.
+        split_special_tokens: read special tokens inside a text as any other characters.
         added_tokens_decoder: tokens behind the vocabulary by id, as tokenizer_config.json has them.
         **extra: anything else, kept and written back by `save_pretrained`.
 
@@ -93,6 +89,8 @@ class _Tokenizer:
     """
 
     is_fast = False
+    init_inputs: tuple = ()
+    vocab_files_names: ClassVar[dict[str, str]] = {"vocab_file": VOCAB_NAME, "tokenizer_file": TOKENIZER_NAME}
     _files = (VOCAB_NAME, TOKENIZER_NAME)  # the order in which a directory is searched
 
     def __init__(
@@ -100,14 +98,17 @@ class _Tokenizer:
         vocab_file: str | os.PathLike | None = None,
         tokenizer_file: str | os.PathLike | None = None,
         *,
+        tokenizer_object: Tokenizer | None = None,
         do_lower_case: bool = True,
         do_basic_tokenize: bool = True,
         never_split: Iterable[str] | None = None,
-        unk_token: str = "[UNK]",
-        sep_token: str = "[SEP]",
-        pad_token: str | None = "[PAD]",
-        cls_token: str = "[CLS]",
-        mask_token: str | None = "[MASK]",
+        bos_token: str | AddedToken | None = None,
+        eos_token: str | AddedToken | None = None,
+        unk_token: str | AddedToken = "[UNK]",
+        sep_token: str | AddedToken = "[SEP]",
+        pad_token: str | AddedToken | None = "[PAD]",
+        cls_token: str | AddedToken = "[CLS]",
+        mask_token: str | AddedToken | None = "[MASK]",
         clean_text: bool = True,
         tokenize_chinese_chars: bool = True,
         strip_accents: bool | None = None,
@@ -117,7 +118,9 @@ class _Tokenizer:
         truncation_side: str = "right",
         clean_up_tokenization_spaces: bool = True,
         model_input_names: Sequence[str] = ("input_ids", "token_type_ids", "attention_mask"),
-        additional_special_tokens: Sequence[str] | None = None,
+        additional_special_tokens: Sequence[str | AddedToken] | None = None,
+        extra_special_tokens: Sequence[str | AddedToken] | Mapping[str, str | AddedToken] | None = None,
+        split_special_tokens: bool = False,
         added_tokens_decoder: Mapping[int | str, Any] | None = None,
         **extra: Any,
     ):
@@ -134,52 +137,50 @@ class _Tokenizer:
         self.truncation_side = one_of("truncation_side", truncation_side, ("right", "left"))
         self.clean_up_tokenization_spaces = bool(clean_up_tokenization_spaces)
         self.model_input_names = list(model_input_names)
-        self.additional_special_tokens: list[str] = [token_text(token) for token in additional_special_tokens or ()]
+        self.split_special_tokens = split_special_tokens
+        self.name_or_path = ""
+        self.vocab_file = vocab_file and os.fspath(vocab_file)
         self.extra = extra
-        given = (unk_token, sep_token, pad_token, cls_token, mask_token)
-        self._special = {name: token_text(token) for name, token in zip(_SPECIAL_NAMES, given, strict=True)}
-        for name in ("unk_token", "sep_token", "cls_token"):
-            if not self._special[name]:
-                raise ValueError(
-                    f"{name} must be a token, got {self._special[name]!r}: no text can be encoded without it."
-                )
+        for name in extra:
+            if callable(getattr(type(self), name, None)):
+                raise AttributeError(f"{name} is a method of the tokenizer and no option of its constructor.")
+        for name, token in {"unk_token": unk_token, "sep_token": sep_token, "cls_token": cls_token}.items():
+            if not token_text(token):
+                raise ValueError(f"{name} must be a token, got {token!r}: no text can be encoded without it.")
 
-        spec = read_spec(vocab_file, tokenizer_file, wordpieces_prefix)
+        spec = read_spec(vocab_file, tokenizer_file, tokenizer_object, wordpieces_prefix)
+        spec["model"]["unk_token"] = token_text(unk_token)
         self.wordpieces_prefix = spec["model"].get("continuing_subword_prefix", "##")
-        self._backend = self._build(spec, added_tokens_decoder or {})
+        super().__init__(self._build(spec))
+        self._add_at(added_tokens_decoder or {})
+        given = (bos_token, eos_token, unk_token, sep_token, pad_token, cls_token, mask_token)
+        for name, special in zip(SPECIAL_NAMES, given, strict=True):
+            self._set_special(name, special)
+        extra_special = extra_special_tokens or ()
+        more = extra_special.values() if isinstance(extra_special, Mapping) else extra_special
+        self.additional_special_tokens = [*(additional_special_tokens or ()), *more]
         self._kept_whole = frozenset(self.never_split or ()) if do_basic_tokenize else frozenset()
-        special = "|".join(re.escape(token) for token in sorted(self.all_special_tokens, key=len, reverse=True))
-        self._word = re.compile(rf"(?:{special})|(?:(?!{special})\S)+")
         self._warned_of_length = False
 
     # Construction
 
-    def _build(self, spec: dict[str, Any], added_tokens: Mapping[int | str, Any]) -> Tokenizer:
-        spec["model"]["unk_token"] = self.unk_token
+    def _build(self, spec: dict[str, Any]) -> Tokenizer:
         spec["truncation"] = spec["padding"] = None  # a saved state, which would apply to every text
         self._set_cleaning(spec)
         try:
-            backend = Tokenizer.from_str(json.dumps(spec))
+            return Tokenizer.from_str(json.dumps(spec))
         except Exception as error:  # the library raises nothing narrower
             raise ValueError(f"The tokenizer.json is not one that the tokenizers library reads: {error}.") from error
-        if self.unk_token not in spec["model"]["vocab"]:
-            raise ValueError(
-                f"The vocabulary lacks the unknown token {self.unk_token!r}: pass unk_token=... as it spells it."
-            )
+
+    def _add_at(self, added_tokens: Mapping[int | str, Any]) -> None:
         for index, token in sorted((int(index), token) for index, token in added_tokens.items()):
             added = added_token(token)
-            backend.add_tokens([added])
-            if (found := backend.token_to_id(added.content)) != index:
+            self.add_tokens([added], special_tokens=added.special)
+            if (found := self._backend.token_to_id(added.content)) != index:
                 raise ValueError(
                     f"added_tokens_decoder puts {added.content!r} at id {index}, but the vocabulary has it at "
                     f"{found}: the files do not belong together."
                 )
-        specials = [*filter(None, self._special.values()), *self.additional_special_tokens]
-        backend.add_special_tokens([AddedToken(token, special=True, normalized=False) for token in specials])
-        id_of: Callable[[str], Any] = backend.token_to_id  # never None: both are there by now
-        sep, cls = ((token, id_of(token)) for token in (self.sep_token, self.cls_token))
-        backend.post_processor = processors.BertProcessing(sep, cls)  # for readers of the saved file; not used here
-        return backend
 
     def _set_cleaning(self, spec: dict[str, Any]) -> None:
         """Writes the arguments into the file's BertNormalizer; another kind of normalizer is left as it is."""
@@ -200,11 +201,13 @@ class _Tokenizer:
             spec["pre_tokenizer"] = {"type": "BertPreTokenizer"} if basic else _AT_SPACES
 
     @classmethod
-    def from_pretrained(cls: type[_AnyTokenizer], source: str | os.PathLike, **options: Any) -> _AnyTokenizer:
+    def from_pretrained(
+        cls: type[_AnyTokenizer], pretrained_model_name_or_path: str | os.PathLike, **options: Any
+    ) -> _AnyTokenizer:
         """A tokenizer from a directory with vocab.txt or tokenizer.json, from such a file, or from a Hub id.
 
         Args:
-            source: directory, file, or Hub id such as "unc-nlp/lxmert-base-uncased".
+            pretrained_model_name_or_path: directory, file, or Hub id such as "unc-nlp/lxmert-base-uncased".
             **options: `revision`, `cache_dir`, `local_files_only`, `token` for the Hub; the rest are constructor
                 arguments, which win over tokenizer_config.json and special_tokens_map.json.
 
@@ -214,49 +217,52 @@ class _Tokenizer:
         """
         from lxmert_tf.hub import HUB_OPTIONS, fetch
 
+        source = pretrained_model_name_or_path
         hub_options = {name: options.pop(name) for name in HUB_OPTIONS if name in options}
         if Path(source).suffix in (".txt", ".json") and not Path(source).exists():
             raise FileNotFoundError(f"There is no vocabulary file {os.fspath(source)!r}.")
-        path = fetch(source, [*cls._files, CONFIG_NAME, SPECIAL_TOKENS_NAME], **hub_options)
-        if path.is_file():
-            options["tokenizer_file" if path.suffix == ".json" else "vocab_file"] = path
-            return cls(**options)
-        name = next((name for name in cls._files if (path / name).is_file()), None)
-        if name is None:
-            raise FileNotFoundError(f"{os.fspath(source)!r} has neither {VOCAB_NAME} nor {TOKENIZER_NAME}.")
-        config = {}
-        for file in (path / SPECIAL_TOKENS_NAME, path / CONFIG_NAME):
-            config.update(read_json(file) if file.is_file() else {})
-        config = {key: value for key, value in config.items() if key not in _NOT_OPTIONS}
-        options = {**config, **options, "tokenizer_file" if name == TOKENIZER_NAME else "vocab_file": path / name}
-        return cls(**options)
+        path = fetch(source, [*cls._files, CONFIG_NAME, SPECIAL_TOKENS_NAME, ADDED_TOKENS_NAME], **hub_options)
+        if not path.is_file():
+            name = next((name for name in cls._files if (path / name).is_file()), None)
+            if name is None:
+                raise FileNotFoundError(f"{os.fspath(source)!r} has neither {VOCAB_NAME} nor {TOKENIZER_NAME}.")
+            options = read_config(path) | options
+            path = path / name
+        options["tokenizer_file" if path.suffix == ".json" else "vocab_file"] = path
+        tokenizer = cls(**options)
+        tokenizer.name_or_path = os.fspath(source)
+        return tokenizer
 
-    def save_pretrained(self, directory: str | os.PathLike) -> tuple[str, ...]:
+    def save_pretrained(
+        self,
+        save_directory: str | os.PathLike,
+        legacy_format: bool | None = None,
+        filename_prefix: str | None = None,
+    ) -> tuple[str, ...]:
         """Writes vocab.txt, tokenizer.json, tokenizer_config.json and special_tokens_map.json, which upstream reads.
+
+        Tokens behind the vocabulary are in tokenizer_config.json, and for old releases in added_tokens.json.
+
+        Args:
+            save_directory: is made where it is missing.
+            legacy_format: True leaves tokenizer.json out, False leaves vocab.txt and added_tokens.json out.
+            filename_prefix: put before the names of the files, with a hyphen.
 
         Returns:
             The paths written.
         """
-        from lxmert_tf.files import write_text
+        texts = {CONFIG_NAME: _json(self._config()), SPECIAL_TOKENS_NAME: _json(self.special_tokens_map)}
+        if legacy_format is not True:
+            texts[TOKENIZER_NAME] = self._backend.to_str(pretty=True)
+        if legacy_format is not False:
+            texts[VOCAB_NAME] = self._vocab_text()
+            behind = {token: index for token, index in self.get_added_vocab().items() if index >= self.vocab_size}
+            texts |= {ADDED_TOKENS_NAME: _json(behind)} if behind else {}
+        return _write(save_directory, filename_prefix, texts)
 
-        texts = {
-            VOCAB_NAME: self._vocab_text(),
-            TOKENIZER_NAME: self._backend.to_str(pretty=True),
-            CONFIG_NAME: _json(self._config()),
-            SPECIAL_TOKENS_NAME: _json(self._special_tokens_map()),
-        }
-        paths = [Path(directory) / name for name in texts]
-        for path, text in zip(paths, texts.values(), strict=True):
-            write_text(path, text)
-        return tuple(map(str, paths))
-
-    def save_vocabulary(self, save_directory: str | os.PathLike, filename_prefix: str | None = None) -> tuple[str]:
+    def save_vocabulary(self, save_directory: str | os.PathLike, filename_prefix: str | None = None) -> tuple[str, ...]:
         """Writes `save_directory`/[`filename_prefix`-]vocab.txt, without added tokens; returns its path in a tuple."""
-        from lxmert_tf.files import write_text
-
-        path = Path(save_directory) / ((f"{filename_prefix}-" if filename_prefix else "") + VOCAB_NAME)
-        write_text(path, self._vocab_text())
-        return (str(path),)
+        return _write(save_directory, filename_prefix, {VOCAB_NAME: self._vocab_text()})
 
     def _vocab_text(self) -> str:
         tokens = sorted(self._backend.get_vocab(with_added_tokens=False).items(), key=lambda item: item[1])
@@ -265,120 +271,92 @@ class _Tokenizer:
                 raise ValueError(f"The token {token!r} with id {index} cannot stand on line {line + 1} of a vocab.txt.")
         return "".join(f"{token}\n" for token, _ in tokens)
 
-    def _special_tokens_map(self) -> dict[str, Any]:
-        more = {"additional_special_tokens": self.additional_special_tokens} if self.additional_special_tokens else {}
-        return {**{name: token for name, token in self._special.items() if token}, **more}
-
-    def _config(self) -> dict[str, Any]:
-        added = self._backend.get_added_tokens_decoder()
+    @property
+    def init_kwargs(self) -> dict[str, Any]:
+        """The constructor's options by name, as they are now."""
         return {
+            "vocab_file": self.vocab_file,
             **self.extra,
             **{name: getattr(self, name) for name in _SAVED},
             **self._special,
-            "added_tokens_decoder": {
-                str(index): {field: getattr(added[index], field) for field in ADDED_TOKEN_FIELDS}
-                for index in sorted(added)
-            },
-            "tokenizer_class": "LxmertTokenizer",
         }
 
+    def _config(self) -> dict[str, Any]:
+        added = {str(index): token_fields(token) for index, token in self.added_tokens_decoder.items()}
+        config = {**self.init_kwargs, "added_tokens_decoder": added, "tokenizer_class": "LxmertTokenizer"}
+        del config["vocab_file"]  # a path that other machines do not have
+        return config
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {**self.__dict__, "_variants": {}}  # which may have Python in them
+
     def __repr__(self) -> str:
-        return f"{type(self).__name__}(vocab_size={self.vocab_size}, {self._special_tokens_map()})"
+        return f"{type(self).__name__}(vocab_size={self.vocab_size}, {self.special_tokens_map})"
 
-    # Vocabulary
+    def train_new_from_iterator(
+        self,
+        text_iterator: Iterable[str] | Iterable[Sequence[str]],
+        vocab_size: int,
+        length: int | None = None,
+        new_special_tokens: Sequence[str | AddedToken] | None = None,
+        special_tokens_map: Mapping[str, str] | None = None,
+        **options: Any,
+    ) -> "_Tokenizer":
+        """A tokenizer with this one's options and a vocabulary made from texts, begun by this one's special tokens.
 
-    unk_token = property(lambda self: self._special["unk_token"], doc="What stands for a word without pieces.")
-    sep_token = property(lambda self: self._special["sep_token"], doc="What ends a text.")
-    pad_token = property(lambda self: self._special["pad_token"], doc="What fills rows up, or None.")
-    cls_token = property(lambda self: self._special["cls_token"], doc="What begins a row.")
-    mask_token = property(lambda self: self._special["mask_token"], doc="What hides a word, or None.")
-    unk_token_id = property(lambda self: self._special_id("unk_token"))
-    sep_token_id = property(lambda self: self._special_id("sep_token"))
-    pad_token_id = property(lambda self: self._special_id("pad_token"))
-    cls_token_id = property(lambda self: self._special_id("cls_token"))
-    mask_token_id = property(lambda self: self._special_id("mask_token"))
-    pad_token_type_id = 0
-
-    def _special_id(self, name: str) -> int | None:
-        token = self._special[name]
-        return None if token is None else self._backend.token_to_id(token)
-
-    @property
-    def all_special_tokens(self) -> list[str]:
-        """The special tokens, each once."""
-        own = [token for token in self._special.values() if token]
-        return list(dict.fromkeys([*own, *self.additional_special_tokens]))
-
-    @property
-    def all_special_ids(self) -> list[int]:
-        """The ids of `all_special_tokens`."""
-        return self.convert_tokens_to_ids(self.all_special_tokens)
-
-    @property
-    def vocab_size(self) -> int:
-        """The number of tokens in the vocabulary, without added ones; `len(tokenizer)` counts all."""
-        return self._backend.get_vocab_size(with_added_tokens=False)
-
-    def __len__(self) -> int:
-        return self._backend.get_vocab_size(with_added_tokens=True)
-
-    def get_vocab(self) -> dict[str, int]:
-        """Every token, added ones too, with its id."""
-        return self._backend.get_vocab(with_added_tokens=True)
-
-    @property
-    def added_tokens_decoder(self) -> dict[int, AddedToken]:
-        """The special and other added tokens by id: what is found in a text before anything else."""
-        return self._backend.get_added_tokens_decoder()
-
-    @overload
-    def convert_tokens_to_ids(self, tokens: str) -> int: ...
-
-    @overload
-    def convert_tokens_to_ids(self, tokens: list[str] | tuple[str, ...]) -> list[int]: ...
-
-    def convert_tokens_to_ids(self, tokens: str | Sequence[str]) -> int | list[int]:
-        """The id of a token, or of each token of a list; unknown ones get `unk_token_id`."""
-        if isinstance(tokens, str):
-            index = self._backend.token_to_id(tokens)
-            return self.unk_token_id if index is None else index
-        if not isinstance(tokens, (list, tuple)) or not all(isinstance(token, str) for token in tokens):
-            raise TypeError(f"tokens must be a string or a list of strings, got {brief(tokens)}.")
-        return [self.convert_tokens_to_ids(token) for token in tokens]
-
-    def convert_ids_to_tokens(self, ids: Any, skip_special_tokens: bool = False) -> str | list[str]:
-        """The token of an id, or of each id of a list or int[T] array.
-
-        Raises:
-            TypeError: something other than ids, or more than one row of them.
-            ValueError: an id outside the vocabulary.
+        Args:
+            text_iterator: texts, or batches of texts.
+            vocab_size: tokens at most.
+            length: how many items `text_iterator` has, for the progress bar.
+            new_special_tokens: further special tokens.
+            special_tokens_map: new spellings of special tokens, by the old one.
+            **options: of `tokenizers.trainers.WordPieceTrainer`.
         """
-        ids = _plain(ids)
-        if not isinstance(ids, (list, tuple)):
-            return self._token_of(ids)
-        tokens = [self._token_of(index) for index in ids]
-        skipped = set(self.all_special_tokens) if skip_special_tokens else ()
-        return [token for token in tokens if token not in skipped]
+        renamed = dict(special_tokens_map or {})
+        named = {name: token and renamed.get(token, token) for name, token in self._special.items()}
+        additional = [*(renamed.get(token, token) for token in self._additional), *(new_special_tokens or ())]
+        special = [token_fields(token) for token in self.added_tokens_decoder.values() if token.special]
+        special = [fields | {"content": renamed.get(fields["content"], fields["content"])} for fields in special]
+        backend = Tokenizer(models.WordPiece({}, unk_token=named["unk_token"]))
+        for part in ("normalizer", "pre_tokenizer", "decoder"):
+            setattr(backend, part, getattr(self._backend, part))
+        options.setdefault("continuing_subword_prefix", self.wordpieces_prefix)
+        trainer = trainers.WordPieceTrainer(
+            vocab_size=vocab_size,
+            special_tokens=[added_token(token, special=True) for token in (*special, *(new_special_tokens or ()))],
+            **options,
+        )
+        backend.train_from_iterator(text_iterator, trainer, length)
+        return type(self)(
+            tokenizer_object=backend, **self.init_kwargs | named | {"additional_special_tokens": additional}
+        )
 
-    def _token_of(self, index: Any) -> str:
-        index = _plain(index)
-        if not isinstance(index, int):
-            raise TypeError(
-                f"ids must be integers or one row of them (batch_decode takes several), got {brief(index)}."
-            )
-        token = self._backend.id_to_token(index) if 0 <= index < 2**32 else None
-        if token is None:
-            raise ValueError(
-                f"The id {index} is outside the vocabulary of {len(self)} tokens: drop it before decoding."
-            )
-        return token
+    @property
+    def max_len_single_sentence(self) -> int | None:
+        """Tokens that a text may have beside the special ones; None where there is no limit."""
+        return self._room(pair=False)
+
+    @property
+    def max_len_sentences_pair(self) -> int | None:
+        """Tokens that two texts may have together beside the special ones; None where there is no limit."""
+        return self._room(pair=True)
+
+    def _room(self, pair: bool) -> int | None:
+        longest = self.model_max_length
+        return None if longest is None else int(longest) - self.num_special_tokens_to_add(pair)
+
+    # Decoding
 
     def convert_tokens_to_string(self, tokens: Sequence[str]) -> str:
         """The tokens joined by spaces, with word pieces rejoined."""
         return " ".join(tokens).replace(f" {self.wordpieces_prefix}", "").strip()
 
     def decode(
-        self, token_ids: Any, skip_special_tokens: bool = False, clean_up_tokenization_spaces: bool | None = None
+        self,
+        token_ids: Any,
+        skip_special_tokens: bool = False,
+        clean_up_tokenization_spaces: bool | None = None,
+        spaces_between_special_tokens: bool = True,
     ) -> str:
         """The text of one row of ids.
 
@@ -386,72 +364,41 @@ class _Tokenizer:
             token_ids: an id, a list, or an int[T] array of NumPy, TensorFlow or PyTorch.
             skip_special_tokens: leave special tokens out.
             clean_up_tokenization_spaces: close the spaces before punctuation; None does as the tokenizer was made.
+            spaces_between_special_tokens: put spaces around tokens from behind the vocabulary.
 
         Raises:
             TypeError, ValueError: as `convert_ids_to_tokens`.
         """
-        ids = _plain(token_ids)
+        ids = plain(token_ids)
         tokens = self.convert_ids_to_tokens(ids if isinstance(ids, (list, tuple)) else [ids], skip_special_tokens)
-        text = self.convert_tokens_to_string(tokens)
+        behind = () if spaces_between_special_tokens else self.get_added_vocab().keys() - self._backend.get_vocab(False)
+        parts = [list(part) for _, part in groupby(tokens, lambda token: token if token in behind else None)]
+        text = "".join(map(self.convert_tokens_to_string, parts))
         clean = (
             self.clean_up_tokenization_spaces if clean_up_tokenization_spaces is None else clean_up_tokenization_spaces
         )
-        return _close_spaces(text) if clean else text
+        return self.clean_up_tokenization(text) if clean else text
 
     def batch_decode(self, sequences: Any, *args: Any, **options: Any) -> list[str]:
         """The text of each row of int[B, T] ids or of a list of rows; further arguments as for `decode`."""
-        return [self.decode(row, *args, **options) for row in _plain(sequences)]
+        return [self.decode(row, *args, **options) for row in plain(sequences)]
 
-    # Special tokens
-
-    def num_special_tokens_to_add(self, pair: bool = False) -> int:
-        """How many special tokens encoding adds to a text, or to a pair."""
-        return 3 if pair else 2
-
-    def build_inputs_with_special_tokens(
-        self, token_ids_0: Sequence[int], token_ids_1: Sequence[int] | None = None
-    ) -> list[int]:
-        """`[CLS] A [SEP]`, or `[CLS] A [SEP] B [SEP]`, as ids."""
-        second = [] if token_ids_1 is None else [*token_ids_1, self.sep_token_id]
-        return [self.cls_token_id, *token_ids_0, self.sep_token_id, *second]
-
-    def create_token_type_ids_from_sequences(
-        self, token_ids_0: Sequence, token_ids_1: Sequence | None = None
-    ) -> list[int]:
-        """0 for each token of `[CLS] A [SEP]`, 1 for each of `B [SEP]`."""
-        return [0] * (len(token_ids_0) + 2) + ([] if token_ids_1 is None else [1] * (len(token_ids_1) + 1))
-
-    def get_special_tokens_mask(
-        self,
-        token_ids_0: Sequence,
-        token_ids_1: Sequence | None = None,
-        already_has_special_tokens: bool = False,
-    ) -> list[int]:
-        """1 for each special token and 0 for the others.
-
-        Args:
-            token_ids_0, token_ids_1: ids without special tokens; the mask is for the row built from them.
-            already_has_special_tokens: `token_ids_0` is a whole row; special is what `all_special_ids` lists.
-
-        Raises:
-            ValueError: a whole row and `token_ids_1`.
-        """
-        if not already_has_special_tokens:
-            second = [] if token_ids_1 is None else [0] * len(token_ids_1) + [1]
-            return [1, *[0] * len(token_ids_0), 1, *second]
-        if token_ids_1 is not None:
-            raise ValueError(
-                "token_ids_1 must be None where already_has_special_tokens=True: pass the whole row first."
-            )
-        special = set(self.all_special_ids)
-        return [int(index in special) for index in token_ids_0]
+    @staticmethod
+    def clean_up_tokenization(out_string: str) -> str:
+        """Undoes the spaces that tokenization puts before punctuation and English contractions."""
+        for mark in (".", "?", "!", ","):
+            out_string = out_string.replace(f" {mark}", mark)
+        out_string = out_string.replace(" ' ", "'")
+        for ending in ("n't", "'m", "'s", "'ve", "'re"):
+            out_string = out_string.replace(f" {ending}", ending)
+        return out_string
 
     # Encoding
 
-    def tokenize(self, text: str, pair: str | None = None, add_special_tokens: bool = False) -> list[str]:
-        """The tokens of a text, or of a pair one after the other, as strings."""
-        first, second = next(self._sequences([checked_example(text, pair, False)], False))
-        return [token.text for token in self._row(first, second, add_special_tokens).tokens]
+    def tokenize(self, text: Any, pair: Any = None, add_special_tokens: bool = False, **options: Any) -> list[str]:
+        """The tokens of a text, or of a pair one after the other, as strings; options as for the call."""
+        options.setdefault("verbose", False)
+        return self.encode_plus(text, pair, add_special_tokens=add_special_tokens, **options).tokens()
 
     def encode(self, text: Any, text_pair: Any = None, **options: Any) -> Any:
         """The ids of one example: list of T ints, or int[1, T] with `return_tensors`; options as for the call."""
@@ -488,6 +435,7 @@ class _Tokenizer:
         return_special_tokens_mask: bool = False,
         return_offsets_mapping: bool = False,
         return_length: bool = False,
+        split_special_tokens: bool | None = None,
         verbose: bool = True,
     ) -> BatchEncoding:
         """Encodes a text, a pair, or a batch of either.
@@ -511,6 +459,8 @@ class _Tokenizer:
                 `overflow_to_sample_mapping`.
             return_special_tokens_mask, return_offsets_mapping, return_length: further entries `special_tokens_mask`,
                 `offset_mapping` (start and end characters) and `length` (of each row, padding included).
+            split_special_tokens: read special tokens inside a text as any other characters; None does as the tokenizer
+                was made.
             verbose: warn of texts longer than `model_max_length`.
 
         Returns:
@@ -521,119 +471,199 @@ class _Tokenizer:
             TypeError: texts of another kind. ValueError: counts that differ, or options that cannot be met.
         """
         examples, batched = checked_examples(text, text_pair, is_split_into_words)
-        truncate, pad, limit = limits(padding, truncation, max_length, pad_to_multiple_of, self.model_max_length)
-        if pad and self.pad_token is None:
-            raise ValueError("padding needs a padding token, and this tokenizer has pad_token=None.")
+        return self._assembled(
+            self._encoded(examples, is_split_into_words, split_special_tokens),
+            batched=batched,
+            add_special_tokens=add_special_tokens,
+            padding=padding,
+            truncation=truncation,
+            max_length=max_length,
+            stride=stride,
+            pad_to_multiple_of=pad_to_multiple_of,
+            padding_side=padding_side,
+            return_token_type_ids=return_token_type_ids,
+            return_attention_mask=return_attention_mask,
+            return_overflowing_tokens=return_overflowing_tokens,
+            return_special_tokens_mask=return_special_tokens_mask,
+            return_offsets_mapping=return_offsets_mapping,
+            return_length=return_length,
+            verbose=verbose,
+        ).convert_to_tensors(return_tensors, prepend_batch_axis=not batched and not return_overflowing_tokens)
+
+    def prepare_for_model(
+        self,
+        ids: Sequence[int],
+        pair_ids: Sequence[int] | None = None,
+        return_tensors: str | None = None,
+        prepend_batch_axis: bool = False,
+        **options: Any,
+    ) -> BatchEncoding:
+        """The call, for ids without special tokens instead of texts: of one example, or of a pair.
+
+        Args:
+            ids, pair_ids: as `convert_tokens_to_ids` gives them.
+            return_tensors: "np", "tf" or "pt"; lists by default.
+            prepend_batch_axis: give tensors an axis B = 1.
+            **options: of the call.
+        """
+        rows = [row_of_ids(plain(row), self.convert_ids_to_tokens(row)) for row in (ids, pair_ids) if row is not None]
+        encoded = self._assembled([(rows[0], rows[1] if len(rows) > 1 else None)], **options)
+        return BatchEncoding(encoded, None, return_tensors, prepend_batch_axis)
+
+    def _encoded(
+        self, examples: list[tuple], split: bool, split_special_tokens: bool | None
+    ) -> Iterator[tuple[Encoding, Encoding | None]]:
+        """The tokens of each example's two texts, without special tokens; None where there is no second."""
+        texts = [text for example in examples for text in example if text is not None]
+        backend = self._variant(self.split_special_tokens if split_special_tokens is None else split_special_tokens)
+        encodings = iter(backend.encode_batch(texts, is_pretokenized=split, add_special_tokens=False))
+        for _, second in examples:
+            yield next(encodings), None if second is None else next(encodings)
+
+    def _variant(self, split_special_tokens: bool) -> Tokenizer:
+        """The backend that heeds `never_split` and reads special tokens inside a text as it should."""
+        if not self._kept_whole and not split_special_tokens:
+            return self._backend
+        if split_special_tokens not in self._variants:
+            variant = Tokenizer.from_str(self._backend.to_str())
+            variant.encode_special_tokens = split_special_tokens
+            if self._kept_whole:
+                words = WholeWords(self._kept_whole, variant.pre_tokenizer, variant.model)
+                variant.pre_tokenizer = pre_tokenizers.PreTokenizer.custom(words)
+            self._variants[split_special_tokens] = variant
+        return self._variants[split_special_tokens]
+
+    def _assembled(
+        self,
+        examples: Iterable[tuple[Encoding, Encoding | None]],
+        *,
+        batched: bool = False,
+        add_special_tokens: bool = True,
+        padding: bool | str = False,
+        truncation: bool | str | None = None,
+        max_length: int | None = None,
+        stride: int = 0,
+        pad_to_multiple_of: int | None = None,
+        padding_side: str | None = None,
+        return_token_type_ids: bool | None = None,
+        return_attention_mask: bool | None = None,
+        return_overflowing_tokens: bool = False,
+        return_special_tokens_mask: bool = False,
+        return_offsets_mapping: bool = False,
+        return_length: bool = False,
+        verbose: bool = True,
+    ) -> BatchEncoding:
+        """Texts without special tokens, truncated, with special tokens, padded; lists still."""
+        truncate_by, pad, limit = limits(padding, truncation, max_length, pad_to_multiple_of, self.model_max_length)
         side = one_of("padding_side", padding_side or self.padding_side, ("right", "left"))
-        overlap = stride if return_overflowing_tokens else None
+        if add_special_tokens and None in (self.cls_token, self.sep_token):
+            raise ValueError("add_special_tokens needs cls_token and sep_token, and one of them was set to None.")
         rows, origins = [], []
-        for index, (first, second) in enumerate(self._sequences(examples, is_split_into_words)):
-            windows = [(first, second)]
-            if truncate and limit is not None:
+        for index, (first, second) in enumerate(examples):
+            if truncate_by and limit is not None:
                 room = limit - (self.num_special_tokens_to_add(second is not None) if add_special_tokens else 0)
-                windows = truncated(first, second, truncate, room, self.truncation_side, overlap)
-            rows += [self._row(*window, add_special_tokens) for window in windows]
+                overlap = stride if return_overflowing_tokens else None
+                first, second = truncate(first, second, truncate_by, room, self.truncation_side, overlap)
+            if second is not None and not add_special_tokens:
+                second = second_text(second)
+            row = self._backend.post_process(first, second, add_special_tokens)
+            windows = [row, *row.overflowing] if return_overflowing_tokens else [row]
+            rows += windows
             origins += [index] * len(windows)
-        if verbose and not truncate:
+        if verbose and not truncate_by:
             self._warn_of_length(rows)
-
-        widths = [len(row.tokens) for row in rows]
-        if pad == "longest":
-            widths = [max(widths, default=0)] * len(rows)
-        elif pad == "max_length" and limit is not None:
-            widths = [max(width, limit) for width in widths]
-        if pad and pad_to_multiple_of:
-            widths = [-(-width // pad_to_multiple_of) * pad_to_multiple_of for width in widths]
-
-        def column(value_of: Callable[[Row], list], fill: Any) -> list[list]:
-            return [padded(value_of(row), fill, width, side) for row, width in zip(rows, widths, strict=True)]
+        if pad:
+            widths = self._widths([len(row) for row in rows], pad, limit, pad_to_multiple_of)
+            filler = {"pad_id": self.pad_token_id, "pad_type_id": self.pad_token_type_id, "pad_token": self.pad_token}
+            for row, width in zip(rows, widths, strict=True):
+                row.pad(width, direction=side, **filler)
 
         def wanted(answer: bool | None, name: str) -> bool:
             return name in self.model_input_names if answer is None else answer
 
-        data: dict[str, list] = {"input_ids": column(lambda row: [token.id for token in row.tokens], self.pad_token_id)}
+        data: dict[str, list] = {"input_ids": [row.ids for row in rows]}
         if wanted(return_token_type_ids, "token_type_ids"):
-            data["token_type_ids"] = column(lambda row: row.type_ids, self.pad_token_type_id)
+            data["token_type_ids"] = [row.type_ids for row in rows]
         if wanted(return_attention_mask, "attention_mask"):
-            data["attention_mask"] = column(lambda row: [1] * len(row.tokens), 0)
+            data["attention_mask"] = [row.attention_mask for row in rows]
         if return_special_tokens_mask:
-            data["special_tokens_mask"] = column(lambda row: row.special, 1)
+            data["special_tokens_mask"] = [row.special_tokens_mask for row in rows]
         if return_offsets_mapping:
-            data["offset_mapping"] = column(lambda row: [token.offsets for token in row.tokens], (0, 0))
+            data["offset_mapping"] = [row.offsets for row in rows]
         if return_length:
-            data["length"] = list(widths)
+            data["length"] = [len(row) for row in rows]
         if return_overflowing_tokens:
             data["overflow_to_sample_mapping"] = origins
-        elif not batched and return_tensors is None:
+        elif not batched:
             data = {name: values[0] for name, values in data.items()}
-        words = column(lambda row: [token.word for token in row.tokens], None)
-        return BatchEncoding(data, words).convert_to_tensors(return_tensors)
+        return BatchEncoding(data, rows)
 
-    def _sequences(self, examples: list[tuple], split: bool) -> Iterator[tuple[list[Token], list[Token] | None]]:
-        """The tokens of each example's two texts, without special tokens; None where there is no second."""
-        texts = [text for example in examples for text in example if text is not None]
-        tokens = iter(self._tokens(texts, split))
-        for _, second in examples:
-            yield next(tokens), None if second is None else next(tokens)
+    def _widths(self, lengths: list[int], pad: str, limit: int | None, multiple: int | None) -> list[int]:
+        """The length of each row after padding."""
+        if self.pad_token is None:
+            raise ValueError("padding needs a padding token, and this tokenizer has pad_token=None.")
+        least = max(lengths, default=0) if pad == "longest" else limit or 0
+        return [-(-max(length, least) // (multiple or 1)) * (multiple or 1) for length in lengths]
 
-    def _tokens(self, texts: list, split: bool) -> list[list[Token]]:
-        if self._kept_whole and not split:
-            return [self._tokens_around_words(text) for text in texts]
-        if self._kept_whole:
-            return [
-                [
-                    token._replace(word=index)
-                    for index, word in enumerate(words)
-                    for token in self._tokens_around_words(word)
-                ]
-                for words in texts
-            ]
-        encodings = self._backend.encode_batch(texts, is_pretokenized=split, add_special_tokens=False)
-        return [list(map(Token, e.ids, e.tokens, e.offsets, e.word_ids)) for e in encodings]
+    def pad(
+        self,
+        encoded_inputs: Mapping[str, Any] | Sequence[Mapping[str, Any]],
+        padding: bool | str = True,
+        max_length: int | None = None,
+        pad_to_multiple_of: int | None = None,
+        padding_side: str | None = None,
+        return_attention_mask: bool | None = None,
+        return_tensors: str | None = None,
+        verbose: bool = True,
+    ) -> BatchEncoding:
+        """Pads what the call has returned, as data collators do: an example, a batch, or a list of examples.
 
-    def _tokens_around_words(self, text: str) -> list[Token]:
-        """Tokens of a text in which the words of `never_split` stay whole."""
-        tokens: list[Token] = []
-        start = 0
-        for match in self._word.finditer(text):
-            word = match[0].lower() if self.do_lower_case else match[0]
-            if word in self._kept_whole:
-                tokens += self._tokens_of_piece(text[start : match.start()], start, tokens)
-                tokens.append(Token(self.convert_tokens_to_ids(word), word, match.span(), _next_word(tokens)))
-                start = match.end()
-        return tokens + self._tokens_of_piece(text[start:], start, tokens)
+        Args:
+            encoded_inputs: `input_ids` and whatever else there is, as lists, arrays or tensors. Entries that the call
+                does not make, such as labels, are handed on as they are.
+            padding, max_length, pad_to_multiple_of, padding_side, return_tensors: as for the call.
+            return_attention_mask: make a mask where there is none; None does if `model_input_names` lists it.
+            verbose: to no effect.
 
-    def _tokens_of_piece(self, piece: str, start: int, before: list[Token]) -> list[Token]:
-        """Tokens of a part of a text; what punctuation leaves of a word stays whole too if it is in `never_split`."""
-        e = self._backend.encode(piece, add_special_tokens=False)
-        tokens, first_word = [], _next_word(before)
-        for index, group in groupby(zip(e.ids, e.tokens, e.offsets, e.word_ids, strict=True), key=itemgetter(3)):
-            pieces = [
-                Token(id_, token, (start + begin, start + end), first_word + index)
-                for id_, token, (begin, end), _ in group
-            ]
-            span = pieces[0].offsets[0], pieces[-1].offsets[1]
-            word = self._cleaned(piece[span[0] - start : span[1] - start])
-            if word in self._kept_whole:
-                pieces = [Token(self.convert_tokens_to_ids(word), word, span, first_word + index)]
-            tokens += pieces
-        return tokens
+        Raises:
+            ValueError: no `input_ids`, or entries that make no tensor.
+        """
+        if isinstance(encoded_inputs, Mapping):
+            data = dict(encoded_inputs)
+        elif isinstance(encoded_inputs, (list, tuple)) and all(isinstance(row, Mapping) for row in encoded_inputs):
+            data = {name: [row[name] for row in encoded_inputs] for name in (encoded_inputs or [{}])[0]}
+        else:
+            raise TypeError(f"pad takes an example, a batch, or a list of examples, got {brief(encoded_inputs)}.")
+        main = self.model_input_names[0]
+        if main not in data:
+            raise ValueError(f"pad needs {main}, got {', '.join(data) or 'nothing'}.")
+        _, pad, limit = limits(padding, False, max_length, pad_to_multiple_of, self.model_max_length)
+        side = one_of("padding_side", padding_side or self.padding_side, ("right", "left"))
+        fills = {
+            main: self.pad_token_id,
+            "token_type_ids": self.pad_token_type_id,
+            "attention_mask": 0,
+            "special_tokens_mask": 1,
+            "offset_mapping": (0, 0),
+        }
+        ids = [plain(row) for row in plain(data[main])]
+        batched = not ids or isinstance(ids[0], list)
+        rows = {name: [plain(row) for row in plain(data[name])] for name in fills if name in data}
+        rows = rows if batched else {name: [row] for name, row in rows.items()}
+        lengths = [len(row) for row in rows[main]]
+        if "attention_mask" in self.model_input_names if return_attention_mask is None else return_attention_mask:
+            rows.setdefault("attention_mask", [[1] * length for length in lengths])
+        if pad:
+            widths = self._widths(lengths, pad, limit, pad_to_multiple_of)
+            rows = {
+                name: [padded(row, fills[name], width, side) for row, width in zip(values, widths, strict=True)]
+                for name, values in rows.items()
+            }
+        data |= rows if batched else {name: values[0] for name, values in rows.items()}
+        return BatchEncoding(data, tensor_type=return_tensors)
 
-    def _cleaned(self, word: str) -> str:
-        normalizer = self._backend.normalizer
-        return normalizer.normalize_str(word) if normalizer else word
-
-    def _row(self, first: list[Token], second: list[Token] | None, add_special_tokens: bool) -> Row:
-        if not add_special_tokens:
-            tokens = first + (second or [])
-            return Row(tokens, [0] * len(first) + [1] * len(second or ()), [0] * len(tokens))
-        cls, sep = Token(self.cls_token_id, self.cls_token), Token(self.sep_token_id, self.sep_token)
-        tokens = [cls, *first, sep, *([] if second is None else [*second, sep])]
-        types = self.create_token_type_ids_from_sequences(first, second)
-        return Row(tokens, types, self.get_special_tokens_mask(first, second))
-
-    def _warn_of_length(self, rows: list[Row]) -> None:
-        longest = max((len(row.tokens) for row in rows), default=0)
+    def _warn_of_length(self, rows: list[Encoding]) -> None:
+        longest = max(map(len, rows), default=0)
         if self._warned_of_length or self.model_max_length is None or longest <= self.model_max_length:
             return
         self._warned_of_length = True
@@ -681,21 +711,11 @@ def _json(values: Mapping[str, Any]) -> str:
     return json.dumps(values, indent=2, sort_keys=True, ensure_ascii=False) + "\n"
 
 
-def _plain(ids: Any) -> Any:
-    """Arrays and tensors as (lists of) ints; anything else as it is."""
-    ids = ids.numpy() if hasattr(ids, "numpy") else ids
-    return ids.tolist() if hasattr(ids, "tolist") else ids
+def _write(directory: str | os.PathLike, prefix: str | None, texts: Mapping[str, str]) -> tuple[str, ...]:
+    """Writes files by name; returns their paths."""
+    from lxmert_tf.files import write_text
 
-
-def _next_word(tokens: list[Token]) -> int:
-    return (tokens[-1].word or 0) + 1 if tokens else 0
-
-
-def _close_spaces(text: str) -> str:
-    """Undoes the spaces that tokenization puts before punctuation and English contractions."""
-    for mark in (".", "?", "!", ","):
-        text = text.replace(f" {mark}", mark)
-    text = text.replace(" ' ", "'")
-    for ending in ("n't", "'m", "'s", "'ve", "'re"):
-        text = text.replace(f" {ending}", ending)
-    return text
+    paths = [Path(directory) / (f"{prefix}-{name}" if prefix else name) for name in texts]
+    for path, text in zip(paths, texts.values(), strict=True):
+        write_text(path, text)
+    return tuple(map(str, paths))

@@ -39,6 +39,7 @@ class Evaluator:
         batch_size: examples per step.
         max_length: longest text in tokens. Default: as in training, else 20.
         precision: Keras dtype policy.
+        missing: "error" if an image has no region features, or "skip": its examples are left out.
 
     Raises:
         FileNotFoundError, ValueError: a file does not exist, or does not fit.
@@ -54,8 +55,9 @@ class Evaluator:
         batch_size: int = 256,
         max_length: int | None = None,
         precision: str = "float32",
+        missing: str = "error",
     ):
-        self.task, self.batch_size = task, batch_size
+        self.task, self.batch_size, self.missing = task, batch_size, missing
         if (Path(model) / RUN).exists():
             raise ValueError(f"{model} is a run directory; give one of its models, such as {Path(model) / 'best'}.")
         training = _read_training(Path(model) / TRAINING)
@@ -87,6 +89,7 @@ class Evaluator:
             batch_size=self.batch_size,
             max_length=min(self.max_length, self.model.config.max_position_embeddings),
             limit=limit,
+            missing=self.missing,
         )
 
     def evaluate(self, paths: Sequence[str], limit: int | None = None, verbose: int | str = "auto") -> dict[str, Any]:
@@ -96,7 +99,7 @@ class Evaluator:
             "accuracy" in 0..1 (VQA: soft; pretraining: of matching), "loss" (that of the config's `problem_type`, with
             which the model was trained), "examples", and what else the task has:
             "consistency" for NLVR2; losses and accuracies of each pretraining task; "unknown_answers" with VQA and GQA,
-            which count as wrong.
+            which count as wrong; "missing_images", whose examples are left out.
 
         Raises:
             ValueError: the annotations have no labels.
@@ -117,6 +120,8 @@ class Evaluator:
         result["examples"] = len(examples)
         if getattr(dataset, "unknown_answers", None):
             result["unknown_answers"] = sum(dataset.unknown_answers.values())
+        if dataset.missing_images:
+            result["missing_images"] = len(dataset.missing_images)
         return result
 
     def _measure(self, dataset: TaskDataset, metrics: list, verbose: int | str) -> dict[str, Any]:

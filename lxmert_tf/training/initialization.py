@@ -1,4 +1,4 @@
-"""The model a run starts from: from scratch or from a checkpoint, its answer head matched, parts of it frozen."""
+"""The model a run starts from: from scratch, a checkpoint or BERT, its answer head matched, parts of it frozen."""
 
 import logging
 import re
@@ -7,7 +7,10 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from conversion.answers import KERNEL, match_answers, with_target_head
+from conversion.bert import Bert, open_bert
 from conversion.formats import Checkpoint
+from conversion.models import assign_rows
+from conversion.source import locate, open_source
 from conversion.tensors import Tensors
 from lxmert_tf.answers import AnswerTable, config_answers
 from lxmert_tf.configuration import LxmertConfig
@@ -30,6 +33,39 @@ def with_answers(config: LxmertConfig, answers: Sequence[str] | None) -> LxmertC
         "label2id": {answer: row for row, answer in enumerate(answers)},
     }
     return LxmertConfig.from_dict({**config.to_dict(), **changes})
+
+
+def open_start(source: str, config: LxmertConfig | None) -> Checkpoint | Bert:
+    """What a run starts from: a checkpoint of any format, or a BERT for the language layers.
+
+    Args:
+        source: a file, a directory or a Hub id.
+        config: in place of the checkpoint's own.
+    """
+    path = locate(source)
+    return open_bert(path, config) or open_source(path, config)
+
+
+def from_bert(
+    model_class: type["keras.Model"], bert: Bert, config: LxmertConfig, dtype: str | None = None
+) -> "keras.Model":
+    """A model of `model_class` with the embeddings and language layers of a BERT; the rest is new.
+
+    Args:
+        model_class: of the task to train for.
+        bert: as from `open_start`.
+        config: the model's.
+        dtype: a Keras dtype policy.
+
+    Raises:
+        ValueError: BERT has fewer layers, or other sizes.
+
+    Source: Tan & Bansal 2019, section 5.1, "BERT versus LXMERT".
+    """
+    table = bert.language_rows(config, model_class.task)
+    model = model_class(config, dtype=dtype)
+    assign_rows(model, table, bert.named_for(model_class.task))
+    return model
 
 
 def from_checkpoint(
@@ -86,7 +122,7 @@ def freeze(model: "keras.Model", patterns: Sequence[str]) -> int:
     frozen = set()
     for pattern in patterns:
         try:
-            found = [v for v in model.weights if re.search(pattern, v.path.partition("/")[2])]
+            found = [v for v in model.weights if re.search(pattern, v.path.removeprefix(f"{model.path}/"))]
         except re.error as error:
             raise ValueError(f"{pattern!r} is not a regular expression: {error}.") from error
         if not found:

@@ -78,6 +78,7 @@ def read_inputs(
             shard=shard,
             max_length=min(recipe.max_length, config.max_position_embeddings),
             limit=options.limit,
+            missing=options.missing,
             **order,
         )
 

@@ -28,7 +28,7 @@ class TrainOptions:
         vocab: a vocab.txt or a directory with tokenizer files. Default: that of `init`.
         config: config.json of a model to train from scratch; with `init` in place of the checkpoint's own, such as for
             a .pth file, which has none.
-        init: checkpoint of any format, or Hub id, to start from.
+        init: checkpoint of any format, a BERT directory, or Hub id, to start from.
         init_answers: the answer table of the checkpoint's head, where its config does not name them.
         load_answers: whether the answer head starts from the checkpoint's. Default: the recipe's.
         epochs ... max_length: in place of the recipe's values; a clip of 0 is none.
@@ -43,6 +43,7 @@ class TrainOptions:
         gradient_checkpointing: whether layers are computed again for the gradient: less memory, more time.
         skip_nan: whether steps with a gradient that is not finite are skipped and counted instead of fatal.
         limit: use only the first so many images of each set, in the order of the feature file.
+        missing: "error" if an image has no region features, or "skip": its examples are left out.
         dropout: rate of both kinds of dropout, in place of the config's.
         verbose: Keras' `verbose`.
     """
@@ -81,6 +82,7 @@ class TrainOptions:
     gradient_checkpointing: bool = False
     skip_nan: bool = False
     limit: int | None = None
+    missing: str = "error"
     dropout: float | None = None
     verbose: int | str = "auto"
 

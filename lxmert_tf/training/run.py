@@ -12,9 +12,9 @@ from typing import TYPE_CHECKING, Any
 
 import keras
 
+from conversion.bert import Bert
 from conversion.formats import Checkpoint
 from conversion.report import counted
-from conversion.source import open_source
 from lxmert_tf import LxmertConfig
 from lxmert_tf.answers import read_answers
 from lxmert_tf.data.batches import TaskDataset
@@ -40,7 +40,7 @@ from lxmert_tf.training.distribution import (
     make_strategy,
     prepare_for_fit,
 )
-from lxmert_tf.training.initialization import freeze, from_checkpoint, with_answers
+from lxmert_tf.training.initialization import freeze, from_bert, from_checkpoint, open_start, with_answers
 from lxmert_tf.training.inputs import read_inputs
 from lxmert_tf.training.options import TrainOptions, verbosity
 from lxmert_tf.training.recipes import PROBLEM_TYPES, make_optimizer
@@ -215,13 +215,13 @@ class _Run:
 
     # The model
 
-    def _read_config(self, resumed: bool) -> tuple[LxmertConfig, Checkpoint | None]:
+    def _read_config(self, resumed: bool) -> tuple[LxmertConfig, Checkpoint | Bert | None]:
         """The model's config, and the checkpoint to start from, if there is one and it is still needed."""
         options = self.options
         if resumed:
             return LxmertConfig.from_pretrained(self.path), None
         config = LxmertConfig.from_pretrained(options.config) if options.config else None
-        checkpoint = open_source(options.init, config) if options.init else None
+        checkpoint = open_start(options.init, config) if options.init else None
         if config is None:
             assert checkpoint is not None  # the options have one or both
             config = checkpoint.config
@@ -230,7 +230,7 @@ class _Run:
             config = LxmertConfig.from_dict({**config.to_dict(), **rates})
         return config, checkpoint
 
-    def _make_model(self, given: LxmertConfig, checkpoint: Checkpoint | None):
+    def _make_model(self, given: LxmertConfig, checkpoint: Checkpoint | Bert | None):
         options = self.options
         model_class = tasks.model_class(options.task)
         names = self.inputs.answers.answers if self.inputs.answers else None
@@ -248,6 +248,10 @@ class _Run:
             )
         if checkpoint is None:
             return model_class(config, dtype=options.precision)
+        if isinstance(checkpoint, Bert):
+            for line in checkpoint.lines(config, model_class.task):
+                self.report(line)
+            return from_bert(model_class, checkpoint, config, options.precision)
         init_answers = read_answers(options.init_answers).answers if options.init_answers else None
         load_answers = options.load_answers
         if load_answers is None:  # what NLVR2 does not load are answers; the head of another NLVR2 model it keeps

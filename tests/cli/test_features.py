@@ -1,11 +1,14 @@
 """`lxmert-tf features`: build, info, check, and what each refuses."""
 
+import dataclasses
 import json
 import os
 
+import numpy as np
 import pytest
 from support.data import make_regions
 
+from lxmert_tf import LxmertConfig
 from lxmert_tf.cli import main
 from lxmert_tf.data.features.store import open_features
 from lxmert_tf.data.features.tsv import write_tsv
@@ -74,7 +77,7 @@ def test_bad_lines(tsv, tmp_path, capsys):
     assert capsys.readouterr().out.splitlines()[-1].endswith("bad.tsv: 2 problems")
     assert run("build", tmp_path / "bad.tsv", tmp_path / "bad.h5", "--skip-bad") == 0
     printed = capsys.readouterr()
-    assert printed.out == f"{tmp_path / 'bad.h5'}: 5 images, 25 boxes; 2 bad lines skipped\n"
+    assert printed.out == f"{tmp_path / 'bad.h5'}: 5 images, 25 boxes; 2 bad images skipped\n"
     assert printed.err.count("skipped: ") == 2
     assert "line 7, image 'image_2': this img_id is already in the file" in printed.err
 
@@ -86,6 +89,53 @@ def test_a_side_beyond_int32_is_a_bad_line(tsv, tmp_path, capsys):
     assert run("build", tsv, tmp_path / "a.h5") == 2
     assert f"{tsv}, line 1, image 'image_0': img_h must be above 0 and at most 2147483647" in capsys.readouterr().err
     assert [path.name for path in tmp_path.iterdir()] == ["a.tsv"]
+
+
+UNUSABLE = {
+    "NUL": ({"img_id": "b\0c"}, r"image 'b\x00c': img_id must be a name of printable characters"),
+    "control character": ({"img_id": "b\x1bc"}, r"image 'b\x1bc': img_id must be a name of printable characters"),
+    "object class": ({"objects_id": np.array([0, 1600, 2])}, "objects_id must lie in 0..1599, as num_object_labels"),
+    "attribute class": ({"attrs_id": np.array([0, 2, 400])}, "attrs_id must lie in 0..399, as num_attr_labels"),
+    "confidence": ({"attrs_conf": np.float32([0, 1.01, 0])}, "attrs_conf must lie in 0..1, got 0 to 1.01"),
+}
+
+
+@pytest.mark.parametrize(("changed", "complaint"), UNUSABLE.values(), ids=UNUSABLE)
+def test_what_a_model_cannot_use_is_a_bad_line(tmp_path, capsys, monkeypatch, changed, complaint):
+    regions = [make_regions(name, seed=seed) for seed, name in enumerate("abd")]
+    regions[1] = dataclasses.replace(regions[1], **changed)
+    with monkeypatch.context() as context:
+        context.setattr("lxmert_tf.data.features.tsv.check_regions", lambda regions: None)
+        write_tsv(tmp_path / "a.tsv", regions)
+    where = f"{tmp_path / 'a.tsv'}, line 2, image "
+    assert run("check", tmp_path / "a.tsv") == 1
+    problem, total = capsys.readouterr().out.splitlines()
+    assert problem.startswith(where) and complaint in problem
+    assert total.endswith("a.tsv: 1 problem")
+    assert run("build", tmp_path / "a.tsv", tmp_path / "a.h5") == 2
+    assert problem in capsys.readouterr().err
+    assert run("build", tmp_path / "a.tsv", tmp_path / "a.h5", "--skip-bad") == 0
+    assert problem in capsys.readouterr().err
+    assert open_features(tmp_path / "a.h5").img_ids == ("a", "d")
+
+
+def test_the_config_says_which_classes_there_are(tmp_path, capsys):
+    regions = make_regions("a")
+    write_tsv(tmp_path / "a.tsv", [dataclasses.replace(regions, objects_id=np.array([0, 9, 1600]))])
+    config = LxmertConfig(num_object_labels=1601)
+    config.save_pretrained(tmp_path / "larger")
+    assert run("check", tmp_path / "a.tsv", "--config", tmp_path / "larger") == 0
+    assert run("build", tmp_path / "a.tsv", tmp_path / "a.h5", "--config", tmp_path / "larger" / "config.json") == 0
+    assert run("check", tmp_path / "a.h5", "--config", tmp_path / "larger") == 0
+    assert run("check", tmp_path / "a.h5") == 1
+    assert "image 'a': objects_id must lie in 0..1599, as num_object_labels of the config" in capsys.readouterr().out
+
+
+def test_names_in_a_file_of_another_program(tmp_path, capsys):
+    arrays = {"features": np.zeros((2, 1, 3), "f4"), "spatial_features": np.zeros((2, 1, 4), "f4")}
+    np.savez(tmp_path / "a.npz", image_ids=np.array(["a", "b\0c"]), **arrays)
+    assert run("check", tmp_path / "a.npz") == 1
+    assert r"a.npz, image 'b\x00c': img_id must be a name of printable" in capsys.readouterr().out
 
 
 def test_blank_lines_are_passed_over_at_the_end_only(tsv, tmp_path, capsys):

@@ -179,7 +179,10 @@ def test_sets_without_labels_are_refused_before_anything_is_written(data, tmp_pa
         (["--accumulate", "5"], "accumulate is 5, but an epoch has only 4 steps of 32"),
         (["--vocab", "none"], "No such file or directory: none"),
         (["--vocab", "no/such/vocab.txt"], "No such file or directory: no/such/vocab.txt"),
-        (["--features", "."], ". is a directory; expected an HDF5 or npz file of region features"),
+        (
+            ["--features", "."],
+            ". is a directory, which has no fast access; build a file that has",
+        ),
     ],
     ids=lambda value: value[0] if isinstance(value, list) else "",
 )

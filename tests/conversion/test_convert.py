@@ -58,8 +58,9 @@ pytestmark = pytest.mark.filterwarnings("ignore::UserWarning:torch")
 
 def tensors_of(path: Path, task: str) -> dict[str, np.ndarray]:
     """What a file or directory holds, read as a model of `task`, without the tied decoder."""
-    _, tensors, _ = read_file(find_weights(path))
-    return {name: array for name, array in tensors.renamed(lambda n: fit_prefix(n, task)).items() if name != DECODER}
+    _, found, _ = read_file(find_weights(path))
+    tensors = found.tensors.renamed(lambda n: fit_prefix(n, task))
+    return {name: array for name, array in tensors.items() if name != DECODER}
 
 
 def nothing_left(folder: Path, *kept: str) -> bool:
@@ -431,15 +432,17 @@ def test_inspect_knows_every_golden_checkpoint(capsys, source):
 
 def test_inspect_names_unknown_missing_and_misshapen(tmp_path):
     tensors = load_file(PRETRAINED / "model.safetensors")
-    tensors["strange"] = np.zeros(3, ml_dtypes.bfloat16)
+    tensors["lxmert.strange"] = np.zeros(3, ml_dtypes.bfloat16)
+    tensors["classifier.weight"] = np.zeros((2, 32), "float32")
     del tensors["lxmert.pooler.dense.bias"]
     tensors["cls.predictions.bias"] = np.zeros(5, "float32")
     save_file(tensors, tmp_path / "model.safetensors", {"format": "pt"})
     (tmp_path / "config.json").write_text(CONFIG.read_text())
     report = inspect(tmp_path)
-    assert report.unknown == ["strange"] and report.missing == ["lxmert.pooler.dense.bias"]
+    assert report.unknown == ["lxmert.strange"] and report.missing == ["lxmert.pooler.dense.bias"]
     assert report.misshapen == {"cls.predictions.bias": [[5], [99]]}
-    assert {"missing: lxmert.pooler.dense.bias", "unknown: strange"} <= set(report.lines())
+    assert report.skipped == {"classifier.weight": "it is no part of the LXMERT"}
+    assert {"missing: lxmert.pooler.dense.bias", "unknown: lxmert.strange"} <= set(report.lines())
     assert run("inspect", tmp_path) == 1
 
 

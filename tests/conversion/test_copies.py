@@ -134,15 +134,17 @@ def test_copies_that_are_not_finite_are_compared_by_their_bits(tmp_path):
     assert "but differ" in refusal(pytorch_file(tmp_path / "x.safetensors", tensors))
 
 
-@pytest.mark.parametrize("keys", [("state_dict", "model"), ("model_state_dict", "model")])
+@pytest.mark.parametrize("keys", [("state_dict", "model"), ("model", "ema")])
 def test_two_state_dicts_in_one_file(tmp_path, keys):
     state = {name: torch.from_numpy(array) for name, array in golden().items()}
-    second = {BIAS: state[BIAS].clone(), "of another model": torch.zeros(2), "epoch": 3}
-    torch.save({keys[0]: state, keys[1]: second}, tmp_path / "x.pth")
-    assert same(converted(tmp_path / "x.pth"), golden())
-    second[BIAS] += 1
-    torch.save({keys[0]: state, keys[1]: second}, tmp_path / "x.pth")
-    assert f"{BIAS} in {keys[0]}" in (line := refusal(tmp_path / "x.pth")) and f"{BIAS} in {keys[1]}" in line
+    path = tmp_path / "x.pth"
+    torch.save({keys[0]: state, keys[1]: {name: value.clone() for name, value in state.items()}, "epoch": 3}, path)
+    assert same(converted(path), golden())
+    torch.save({keys[0]: state, keys[1]: {**state, BIAS: state[BIAS] + 1}}, path)
+    line = refusal(path)
+    assert all(f"under {key} (170 tensors)" in line for key in keys) and "--prefix" in line
+    torch.save({keys[0]: state, keys[1]: {BIAS: state[BIAS] + 1}}, path)
+    assert same(converted(path), golden())  # a part of one is none
 
 
 # TensorFlow

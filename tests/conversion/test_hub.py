@@ -1,5 +1,6 @@
-"""Loading by Hub id, against a local server that speaks the Hub's file protocol."""
+"""Loading by Hub id and sending there, against a local server that speaks the Hub's file protocol."""
 
+import base64
 import hashlib
 import json
 import threading
@@ -13,6 +14,7 @@ from support.golden import GOLDEN, golden_state_dict
 
 from conversion.models import state_dict
 from conversion.source import open_source
+from lxmert_pt import LxmertForQuestionAnswering
 from lxmert_tf import LxmertConfig, TFLxmertForQuestionAnswering
 from lxmert_tf.hub import fetch
 
@@ -38,6 +40,7 @@ class Hub(BaseHTTPRequestHandler):
 
     protocol_version = "HTTP/1.1"
     requests: ClassVar[Counter] = Counter()
+    posts: ClassVar[dict] = {}
 
     def do_HEAD(self):
         self.respond()
@@ -49,7 +52,8 @@ class Hub(BaseHTTPRequestHandler):
         parts = self.path.partition("?")[0].strip("/").split("/")
         api = parts[:2] == ["api", "models"]
         parts = parts[2:] if api else parts
-        repository, (kind, revision, *name) = "/".join(parts[:2]), (*parts[2:], "revision", "main")[:3]
+        repository, name = "/".join(parts[:2]), "/".join(parts[4:])
+        kind, revision = (*parts[2:4], "revision", "main")[:2]
         commit = REVISIONS.get(revision, revision if revision in REVISIONS.values() else None)
         if repository not in FOLDERS:
             self.send(404, b"{}", {"X-Error-Code": "RepoNotFound"})
@@ -62,12 +66,37 @@ class Hub(BaseHTTPRequestHandler):
             ]
             info = {"id": repository, "sha": commit, "siblings": [{"rfilename": n} for n in names]}
             self.send_json(tree if kind == "tree" else info)
-        elif name[0] not in [*FILES[repository], *EXTRA[repository]]:
+        elif name not in [*FILES[repository], *EXTRA[repository]]:
             self.send(404, b"{}", {"X-Error-Code": "EntryNotFound"})
         else:
-            Hub.requests[self.command, name[0]] += 1
-            content = content_of(repository, name[0], commit)
+            Hub.requests[self.command, name] += 1
+            content = content_of(repository, name, commit)
             self.send(200, content, {"ETag": f'"{hashlib.sha256(content).hexdigest()}"', "X-Repo-Commit": commit})
+
+    def do_POST(self):
+        """Takes a commit: POST /api/repos/create, /api/models/ID/{branch,preupload,commit}/REV."""
+        body = self.rfile.read(int(self.headers["Content-Length"]))
+        parts = self.path.partition("?")[0].strip("/").split("/")
+        if parts[1] == "repos":
+            name = "/".join(filter(None, (json.loads(body).get("organization"), json.loads(body)["name"])))
+            Hub.posts["create"] = {**json.loads(body), "name": name, "token": self.headers.get("Authorization")}
+            url = f"http://{self.headers['Host']}/{name}"
+            return self.send(401, b"{}", {}) if name == "stranger/model" else self.send_json({"url": url, "id": name})
+        kind, revision = parts[4:6]
+        if kind == "branch":
+            Hub.posts["branch"] = revision
+            return self.send_json({})
+        if kind == "preupload":
+            modes = [{"path": file["path"], "uploadMode": "regular"} for file in json.loads(body)["files"]]
+            return self.send_json({"files": [{**mode, "shouldIgnore": False, "oid": None} for mode in modes]})
+        entries = [json.loads(line) for line in body.splitlines()]
+        files = {e["value"]["path"]: base64.b64decode(e["value"]["content"]) for e in entries if e["key"] == "file"}
+        Hub.posts["commit"] = {"revision": revision, "query": self.path.partition("?")[2], "files": files}
+        Hub.posts["commit"]["header"] = next(entry["value"] for entry in entries if entry["key"] == "header")
+        url = f"http://{self.headers['Host']}/{'/'.join(parts[2:4])}/commit/{'c' * 40}"
+        commit = {"commitOid": "c" * 40, "commitUrl": url, "success": True}
+        proposed = {"pullRequestUrl": url.replace(f"commit/{'c' * 40}", "discussions/1")}
+        return self.send_json({**commit, **(proposed if "create_pr=1" in self.path else {})})
 
     def send_json(self, value) -> None:
         self.send(200, json.dumps(value).encode(), {"Content-Type": "application/json"})
@@ -103,6 +132,7 @@ def hub(server, monkeypatch):
     monkeypatch.setattr(hf_api.api, "endpoint", server)
     monkeypatch.setattr(constants, "HF_HUB_DISABLE_XET", True)
     Hub.requests.clear()
+    Hub.posts.clear()
 
 
 def test_a_model_by_its_id(tmp_path):
@@ -153,3 +183,63 @@ def test_what_cannot_be_an_id_never_reaches_the_network(name):
     with pytest.raises(FileNotFoundError, match=r"no file or directory|neither a local path nor a Hub id"):
         open_source(name)
     assert not Hub.requests
+
+
+def test_a_download_is_forced(tmp_path):
+    for force in (False, False, True):
+        TFLxmertForQuestionAnswering.from_pretrained(QA, cache_dir=tmp_path, force_download=force)
+    assert Hub.requests["GET", "model.safetensors"] == 2
+
+
+def test_a_folder_of_a_repository(tmp_path, monkeypatch):
+    content = (GOLDEN / "hf_pt_qa/config.json").read_bytes()
+    monkeypatch.setitem(EXTRA, QA, {"base/config.json": content, "other/config.json": content})
+    config = LxmertConfig.from_pretrained(QA, cache_dir=tmp_path, subfolder="base")
+    assert config.num_qa_labels == LxmertConfig.from_pretrained(GOLDEN / "hf_pt_qa").num_qa_labels
+    assert [name for _, name in Hub.requests if "config" in name] == ["base/config.json"] * 2
+    with pytest.raises(FileNotFoundError, match="has no folder 'none'"):
+        LxmertConfig.from_pretrained(QA, cache_dir=tmp_path, subfolder="none")
+
+
+def test_only_safetensors_are_fetched_where_only_those_may_be_read(tmp_path):
+    with pytest.raises(FileNotFoundError, match=r"must hold one of model\.safetensors"):
+        open_source(PRETRAINING, use_safetensors=True, cache_dir=tmp_path)
+    assert Hub.requests["GET", "pytorch_model.bin"] == 0
+    open_source(PRETRAINING, use_safetensors=False, cache_dir=tmp_path)
+    assert Hub.requests["GET", "pytorch_model.bin"] == 1
+
+
+def test_proxies_are_of_the_environment(tmp_path, caplog):
+    LxmertConfig.from_pretrained(QA, cache_dir=tmp_path, proxies={"http": "http://localhost:1"})
+    assert "proxies is left out" in caplog.text
+
+
+@pytest.mark.parametrize("model_class", [TFLxmertForQuestionAnswering, LxmertForQuestionAnswering])
+def test_a_model_is_sent(model_class, tmp_path):
+    model = model_class.from_pretrained(GOLDEN / "hf_pt_qa")
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine/notes.txt").write_text("not of the model")
+    options = {"repo_id": "me/lxmert", "token": "hf_secret", "private": True, "revision": "trial"}
+    model.save_pretrained(tmp_path / "mine", format="hf-pt", push_to_hub=True, commit_message="First", **options)
+    assert (Hub.posts["create"]["name"], Hub.posts["create"]["token"]) == ("me/lxmert", "Bearer hf_secret")
+    assert Hub.posts["branch"] == "trial"
+    commit = Hub.posts["commit"]
+    assert (commit["revision"], commit["header"]["summary"]) == ("trial", "First")
+    expected = {name: (tmp_path / "mine" / name).read_bytes() for name in ("config.json", "model.safetensors")}
+    assert commit["files"] == expected
+    model.push_to_hub("me/lxmert", format="hf-pt", max_shard_size="40KB", create_pr=True, token="hf_secret")
+    assert "create_pr=1" in Hub.posts["commit"]["query"]
+    shards = [f"model-{number:05}-of-00008.safetensors" for number in range(1, 9)]
+    assert sorted(Hub.posts["commit"]["files"]) == ["config.json", *shards, "model.safetensors.index.json"]
+
+
+def test_what_the_hub_does_not_take_is_written_all_the_same(tmp_path, monkeypatch):
+    model = LxmertForQuestionAnswering.from_pretrained(GOLDEN / "hf_pt_qa")
+    with pytest.raises(ConnectionError, match=r"^The Hub did not take 'stranger/model': .*\.$"):
+        model.save_pretrained(tmp_path, push_to_hub=True, repo_id="stranger/model", token="hf_secret")
+    assert (tmp_path / "model.safetensors").is_file()
+    with pytest.raises(ValueError, match="repo_id must be a Hub id of the form owner/name, got 'a/b/c'"):
+        model.push_to_hub("a/b/c", token="hf_secret")
+    monkeypatch.setattr(hf_api.api, "endpoint", "http://127.0.0.1:9")
+    with pytest.raises(ConnectionError, match="The Hub did not take 'me/model'"):
+        model.push_to_hub("me/model", token="hf_secret")

@@ -154,7 +154,7 @@ SIZES = {
     "no vision layers": {"r_layers": 0, "hidden_act": "gelu_new"},
     "no cross layers": {"x_layers": 0, "hidden_act": "silu"},
     "no layers": {"l_layers": 0, "r_layers": 0, "x_layers": 0},
-    "eleven layers": {"l_layers": 11, "r_layers": 12, "x_layers": 11, "hidden_size": 4, "num_attention_heads": 2},
+    "eleven layers": {"l_layers": 11, "r_layers": 12, "x_layers": 2, "hidden_size": 4, "num_attention_heads": 2},
     "square": {
         "hidden_size": 8,
         "intermediate_size": 8,

@@ -6,10 +6,13 @@ import os
 import re
 import shlex
 import shutil
+from pathlib import Path
 
 import numpy as np
 import pytest
-from support.checkpoints import CONFIG, PRETRAINED, run
+import torch
+from safetensors.numpy import save_file
+from support.checkpoints import CONFIG, PRETRAINED, golden, run
 from support.golden import GOLDEN, ROOT
 
 from conversion.cli import MODULES
@@ -39,6 +42,15 @@ def test_templates_are_every_row():
     assert {row.torch for row in rows(config, "pretraining")} <= expanded
 
 
+def write_adapter(folder: Path) -> None:
+    """One that changes the queries of the first language layer."""
+    folder.mkdir()
+    (folder / "adapter_config.json").write_text(json.dumps({"peft_type": "LORA", "r": 1, "lora_alpha": 2}))
+    query = "base_model.model.lxmert.encoder.layer.0.attention.self.query"
+    factors = {f"{query}.lora_A.weight": np.ones((1, 32), "f4"), f"{query}.lora_B.weight": np.ones((32, 1), "f4")}
+    save_file(factors, folder / "adapter_model.safetensors")
+
+
 @pytest.mark.filterwarnings("ignore::UserWarning:torch")
 def test_the_recipes_run_in_order(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
@@ -50,6 +62,11 @@ def test_the_recipes_run_in_order(tmp_path, monkeypatch):
     shutil.copy(PRETRAINED / "config.json", tmp_path)
     (tmp_path / "all_ans.json").write_text(json.dumps([{"ans": f"answer {i}"} for i in range(11)]))
     (tmp_path / "label2ans.json").write_text(json.dumps(["answer 3"]))
+    state = {f"model.{name}": torch.from_numpy(value) for name, value in golden().items()}
+    torch.save({"state_dict": state, "epoch": 3}, tmp_path / "epoch=3.ckpt")
+    ema = {name: value + 1 for name, value in state.items()}
+    torch.save({"model": state, "ema": ema}, tmp_path / "two-models.pth")
+    write_adapter(tmp_path / "lora")
     assert len(RECIPES) > 12
     for line in RECIPES:
         program, *arguments = shlex.split(line)

@@ -63,7 +63,7 @@ def test_pieces_are_the_values_in_order(monkeypatch, shape, dtype):
 @pytest.mark.parametrize("source", ["hf-pt", "hf-tf", "hf-tf safetensors"])
 def test_golden_files_are_mapped(source):
     _, found, _ = read_file(SOURCES[source])
-    assert all(is_mapped(array) for array in found.values())
+    assert all(is_mapped(array) for array in found.tensors.values())
 
 
 @pytest.mark.parametrize("dtype", ["float16", "bfloat16", "float32", "float64"])
@@ -75,7 +75,7 @@ def test_what_is_written_can_be_mapped(tmp_path, to, file, dtype):
         path = tmp_path / f"out{file}"
         convert(SOURCES["hf-pt"], path, to=to, dtype=dtype)
         weights = path if file else next(path.glob("*model*.*5" if to != "hf-pt" else "*.safetensors"))
-        assert all(is_mapped(array) for array in read_file(weights)[1].values())
+        assert all(is_mapped(array) for array in read_file(weights)[1].tensors.values())
 
 
 @pytest.mark.parametrize(
@@ -91,7 +91,7 @@ def test_h5_of_another_layout_gives_the_same(tmp_path, options):
     with h5py.File(SOURCES["hf-tf"]) as here, h5py.File(tmp_path / "tf_model.h5", "w") as there:
         there.attrs.update(here.attrs)
         here.visititems(copy)
-    expected, found = (read_file(path)[1] for path in (SOURCES["hf-tf"], tmp_path / "tf_model.h5"))
+    expected, found = (read_file(path)[1].tensors for path in (SOURCES["hf-tf"], tmp_path / "tf_model.h5"))
     assert set(found) == set(expected) and not any(is_mapped(array) for array in found.values())
     assert all(identical(found[name], expected[name]) for name in expected)
 

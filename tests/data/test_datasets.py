@@ -7,7 +7,7 @@ import pytest
 from support.data import make_captions, make_pairs, make_questions, make_store, make_tokenizer
 
 from lxmert_tf.answers import AnswerTable
-from lxmert_tf.data.annotations import Annotation
+from lxmert_tf.data.annotations import Annotation, NLVR2Annotation, PretrainingAnnotation
 from lxmert_tf.data.datasets import gqa_dataset, nlvr2_dataset, pretraining_dataset, vqa_dataset
 
 TABLE = AnswerTable(["maybe", "yes", "no"])
@@ -212,6 +212,7 @@ def test_answers_outside_the_table_are_counted_and_told(store, tokenizer, caplog
         ({"max_length": 2}, "max_length must be at least 3"),
         ({"bucket": 0}, "bucket must be at least 1"),
         ({"shard": (2, 2)}, "shard must be"),
+        ({"missing": "ignore"}, "missing must be error or skip, got 'ignore'"),
         ({"limit": 0}, "limit must be at least 1, got 0"),
         ({"batch_size": 51, "drop_remainder": True}, "too few for a batch of 51"),
         ({"batch_size": 7, "shard": (0, 7)}, "the last batch has 1 examples for 7 workers"),
@@ -224,8 +225,30 @@ def test_bad_options(make, options, complaint):
 
 def test_an_image_without_features_is_named(store, tokenizer):
     questions = [*make_questions(2), *[Annotation(n, f"other_{n}", "word1") for n in (7, 8)]]
-    with pytest.raises(KeyError, match=r"^2 of 4 images have no region features in .*, the first is 'other_7'$"):
+    complaint = r"^2 of 4 images have no region features in .*, the first is 'other_7'; missing='skip'"
+    with pytest.raises(KeyError, match=complaint):
         vqa_dataset(questions, store, tokenizer, TABLE, 2)
+
+
+def test_examples_of_images_without_features_are_left_out_counted_and_listed(store, tokenizer, caplog):
+    questions = make_questions(24)
+    others = [Annotation(100 + n, f"other_{n % 30}", "word1", {"yes": 1}) for n in range(40)]
+    mixed = [question for pair in zip(questions, others, strict=False) for question in pair] + others[24:]
+    dataset = vqa_dataset(mixed, store, tokenizer, TABLE, 8, seed=1, missing="skip")
+    names = [f"other_{n}" for n in range(30)]
+    assert dataset.missing_images == tuple(names)
+    where = f"30 of 42 images have no region features in {store.path}"
+    assert caplog.messages == [f"{where}: 40 examples left out ({', '.join(names[:20])}, ...)."]
+    alone = vqa_dataset(questions, store, tokenizer, TABLE, 8, seed=1)
+    assert alone.missing_images == ()
+    for step in range(len(alone)):
+        assert_same(dataset.batch(step), alone.batch(step))
+    pairs = [*make_pairs(9), NLVR2Annotation("one", "dev-1-0-0", "image_0", "other_1", "word1", 1)]
+    assert nlvr2_dataset(pairs, store, tokenizer, 3, missing="skip").annotations == pairs[:9]
+    captions = [*make_captions(), PretrainingAnnotation("other_1", {"mscoco": ["word1"]})]
+    assert pretraining_dataset(captions, store, tokenizer, TABLE, 4, missing="skip").num_examples == 96
+    with pytest.raises(ValueError, match=r"30 of 30 images have no region features in .*: no examples are left"):
+        vqa_dataset(others, store, tokenizer, TABLE, 8, missing="skip")
 
 
 @pytest.mark.parametrize("task", TASKS)

@@ -20,7 +20,8 @@ from lxmert_tf.data import FeatureStore, build_features, open_features
 from lxmert_tf.data.features import build as feature_build
 from lxmert_tf.data.features import rows as stored_rows
 from lxmert_tf.data.features.check import check_features
-from lxmert_tf.data.features.tsv import normalize_boxes, read_tsv, write_tsv
+from lxmert_tf.data.features.regions import normalize_boxes
+from lxmert_tf.data.features.tsv import read_tsv, write_tsv
 
 
 @pytest.fixture(scope="module")
@@ -223,12 +224,12 @@ def test_a_killed_build_goes_on_and_gives_the_same_file(folder, regions, tmp_pat
     class Killed(BaseException):
         pass
 
-    def take_some(self, line, path):
+    def take_some(self, record):
         if not begun or begun[-1][0] is not self:
-            begun.append((self, self.position.line))
-        if self.position.line >= begun[-1][1] + 40:
+            begun.append((self, record.number))
+        if record.number >= begun[-1][1] + 40:
             raise Killed
-        take(self, line, path)
+        take(self, record)
 
     monkeypatch.setattr(feature_build._Build, "keep_progress", lambda self: None)  # a kill runs no code
     monkeypatch.setattr(feature_build._Build, "_add", take_some)
@@ -257,7 +258,7 @@ def test_what_another_source_or_a_torn_file_left_is_not_gone_on_from(folder, reg
     write_tsv(tsv, regions[:30])
     (tmp_path / "out.h5.partial").write_bytes(b"\x89HDF\r\n\x1a\n torn")
     plan = {"format": feature_build.FORMAT, "sources": [feature_build._fingerprint(tsv)], "base": None}
-    journal = json.dumps({**plan, "dtype": "float32"}) + "\n"
+    journal = json.dumps({**plan, "dtype": "float32", "classes": [1600, 400], "labels": True}) + "\n"
     (tmp_path / "out.h5.partial.journal").write_text(journal)
     assert build_features(tsv, out).resumed == 0
     check(open_features(out), regions[:30])
@@ -403,7 +404,7 @@ def test_check_names_what_is_wrong(regions, tmp_path):
         "'image_3': features must be finite",
         "'image_70': boxes must be x1 y1 x2 y2 with x1 <= x2 and y1 <= y2",
         "'image_5': objects_conf must lie in 0..1",
-        "'image_149': objects_id must not be negative",
+        "'image_149': objects_id must lie in 0..1599, as num_object_labels of the config says",
         "'image_100': a box is outside the image's width and height",
     }
 

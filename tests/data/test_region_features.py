@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 from support.data import make_regions
 
-from lxmert_tf.data.features.tsv import FIELDS, RegionFeatures, normalize_boxes, read_tsv, write_tsv
+from lxmert_tf.data.features.regions import RegionFeatures, normalize_boxes
+from lxmert_tf.data.features.tsv import FIELDS, read_tsv, write_tsv
 
 
 def write_lines(path, *lines):
@@ -90,7 +91,9 @@ def test_windows_line_ends_and_no_last_line_end(tmp_path):
         ({"boxes": encode([[9, 0, 1, 1]] * 3, "<f4")}, "box 0 must be"),
         ({"boxes": encode([[0, 0, np.nan, 1]] * 3, "<f4")}, "box 0 must be"),
         ({"img_id": b""}, "img_id must be a name"),
-        ({"img_id": b"a\0b"}, "img_id must be a name without tab, line break or NUL"),
+        ({"img_id": b"a\0b"}, "img_id must be a name of printable characters, got 'a.x00b'"),
+        ({"img_id": b"a\x07b"}, "img_id must be a name of printable characters"),
+        ({"img_id": "\ufeffa".encode()}, r"img_id must be a name of printable characters, got '.ufeffa'"),
         ({"img_id": b"\xff"}, "utf-8"),
     ],
 )

@@ -17,7 +17,8 @@ from lxmert_tf.data.annotations import (
     read_pretraining,
     unknown_answers,
 )
-from lxmert_tf.data.features.tsv import normalize_boxes, read_tsv
+from lxmert_tf.data.features.regions import normalize_boxes
+from lxmert_tf.data.features.tsv import read_tsv
 from lxmert_tf.demo import dataset, gqa, nlvr2, pictures, pretraining, questions, scenes, vqa
 from lxmert_tf.demo.dataset import write_dataset
 from lxmert_tf.demo.scenes import COLORS, SHAPES, SPLITS

@@ -11,7 +11,7 @@ import torch
 import yaml
 from support.detector import DETECTOR, HF
 
-from conversion import load_state_dict, open_checkpoint
+from conversion import load_into, load_state_dict, open_checkpoint
 from conversion.cli import main
 from conversion.convert import convert
 from conversion.detector.formats import DetectorCheckpoint
@@ -19,6 +19,7 @@ from conversion.detector.names import rows, skip_reason
 from conversion.diff import diff
 from conversion.inspect import inspect
 from conversion.verify import verify
+from lxmert_pt import LxmertModel
 from lxmert_pt.detector import FasterRCNN as Reference
 from lxmert_tf import LxmertConfig, TFLxmertModel
 from lxmert_tf.detector import DetectorConfig, FasterRCNN
@@ -114,6 +115,45 @@ def test_the_directory_of_one_format_does_not_take_another(small, tmp_path):
         model.save_pretrained(tmp_path / "a", format="caffe")
 
 
+# In training code's files
+
+
+@pytest.mark.parametrize("keys", [("state_dict",), ("model_state_dict",), ()], ids=".".join)
+@pytest.mark.parametrize("wrapper", ["", "module.", "_orig_mod."])
+def test_in_dicts_and_wrappers(small, tmp_path, keys, wrapper):
+    state = {f"{wrapper}{name}": torch.from_numpy(np.array(array)) for name, array in small.tensors.items()}
+    for key in keys:
+        state = {key: state, "epoch": 3, "ema": {"decay": torch.zeros(())}}
+    torch.save(state, tmp_path / "a.ckpt")
+    for source in (tmp_path / "a.ckpt", state):
+        checkpoint = open_checkpoint(source, D2)
+        assert diff(checkpoint, small).same
+        assert checkpoint.outside == ({"ema.decay": "it is no part of the detector"} if keys else {})
+    assert inspect(tmp_path / "a.ckpt", D2).skipped == checkpoint.outside
+
+
+def test_inside_a_larger_model(small, tmp_path):
+    state = {f"vision.detector.{name}": torch.from_numpy(np.array(array)) for name, array in small.tensors.items()}
+    torch.save({**state, "head.weight": torch.zeros(3)}, tmp_path / "a.pt")
+    convert(tmp_path / "a.pt", tmp_path / "keras", config=D2 / "config.yaml", prefix="vision.detector")
+    assert diff(tmp_path / "keras", small).same
+    with pytest.raises(ValueError, match="no name in it begins with .vision"):
+        open_checkpoint(tmp_path / "a.pt", D2, prefix="vision.other")
+
+
+def test_a_wrapped_module(small):
+    reference = Reference.from_pretrained(small)
+    assert diff(open_checkpoint(torch.nn.DataParallel(reference)), small).same
+
+
+def test_copies_that_differ_are_refused(small, tmp_path):
+    state = {name: torch.from_numpy(np.array(array)) for name, array in small.tensors.items()}
+    name = "backbone.stem.conv1.weight"
+    torch.save({**state, f"module.{name}": state[name] + 1}, tmp_path / "a.pt")
+    with pytest.raises(ValueError, match=rf"a\.pt cannot be read .+ Two tensors are called {name} but differ"):
+        open_checkpoint(tmp_path / "a.pt", D2)
+
+
 # The command line
 
 
@@ -156,6 +196,11 @@ def test_a_detector_is_no_lxmert_model(tmp_path, small):
     TFLxmertModel(tiny()).save_pretrained(tmp_path / "lxmert")
     with pytest.raises(ValueError, match="holds an LXMERT model, not a detector"):
         FasterRCNN.from_pretrained(tmp_path / "lxmert")
+    for model_class in (TFLxmertModel, LxmertModel):
+        with pytest.raises(ValueError, match="is a detector, not an LXMERT model"):
+            model_class.from_pretrained(small, output_attentions=True)
+    with pytest.raises(ValueError, match="is a detector, but the config is that of an LXMERT model"):
+        load_into(TFLxmertModel(tiny()), D2)
     with pytest.raises(ValueError, match="nothing in common"):
         diff(tmp_path / "lxmert", small)
     with pytest.raises(ValueError, match="caffe is a format of detectors"):

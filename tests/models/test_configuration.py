@@ -1,5 +1,6 @@
 """LxmertConfig reads upstream's files, keeps what it does not know, and refuses what cannot be."""
 
+import copy
 import json
 import re
 
@@ -201,3 +202,63 @@ def test_names_of_answers_follow_their_number(caplog):
     config.resize_answers(4)
     assert (config.num_qa_labels, config.id2label, config.label2id) == (4, None, None)
     assert "id2label names 2 of 4 answers: it is dropped" in caplog.text
+
+
+# As upstream's
+
+
+def test_attributes_of_upstreams_base_class(tmp_path):
+    config = LxmertConfig()
+    assert (config.pad_token_id, config.is_encoder_decoder, config.tie_word_embeddings) == (None, False, True)
+    assert "pad_token_id" not in config.to_dict()
+    config.pad_token_id, config.mine = 0, [1]
+    config.save_pretrained(tmp_path)
+    read = LxmertConfig.from_pretrained(tmp_path)
+    assert (read.pad_token_id, read.mine, read == config) == (0, [1], True)
+    with pytest.raises(AttributeError, match="LxmertConfig has no field 'pad_token'"):
+        config.pad_token  # noqa: B018
+
+
+def test_update_sets_all_or_nothing():
+    config = LxmertConfig(num_qa_labels=2, id2label={0: "no", 1: "yes"}, mine=1)
+    config.update({"hidden_dropout_prob": 0.5, "pad_token_id": 3, "num_labels": 3, "mine": [2]})
+    assert (config.hidden_dropout_prob, config.pad_token_id, config.num_labels, config.mine) == (0.5, 3, 3, [2])
+    before = config.replace()
+    with pytest.raises(ValueError, match="attention_probs_dropout_prob must be a number from 0"):
+        config.update({"hidden_act": "relu", "attention_probs_dropout_prob": 2.0})
+    assert config == before and config is not before
+    before.mine.append(3)
+    assert config.mine == [2]
+
+
+def test_where_a_config_is_from_is_not_part_of_it(tmp_path):
+    LxmertConfig(l_layers=2).to_json_file(tmp_path / "config.json")
+    config = LxmertConfig.from_pretrained(tmp_path)
+    assert config.name_or_path == config.replace(l_layers=3).name_or_path == str(tmp_path)
+    assert config == LxmertConfig(l_layers=2) and "name_or_path" not in config.to_json_string()
+    assert LxmertConfig(_name_or_path="unc-nlp/lxmert").name_or_path == "unc-nlp/lxmert"
+    assert copy.deepcopy(config).name_or_path == str(tmp_path)
+
+
+def test_depths_are_set_one_by_one():
+    for wrong in (4, "12"):
+        with pytest.raises(TypeError, match=f"follows from l_layers, x_layers and r_layers, got {wrong!r}; set those"):
+            LxmertConfig(num_hidden_layers=wrong)
+
+
+def test_a_dtype_is_written_by_its_name():
+    class Half:
+        def __str__(self):
+            return "torch.float16"
+
+    assert LxmertConfig(torch_dtype=Half()).to_dict()["torch_dtype"] == "float16"
+    assert LxmertConfig(torch_dtype="float32", dtype=None).to_dict()["torch_dtype"] == "float32"
+
+
+def test_arguments_with_nothing_to_do_are_no_fields(tmp_path, caplog):
+    LxmertConfig().save_pretrained(tmp_path)
+    config = LxmertConfig.from_pretrained(tmp_path, trust_remote_code=True, mine=1, torch_dtype="float16")
+    assert config.extra == {"mine": 1, "torch_dtype": "float16"}
+    assert "LxmertConfig.from_pretrained leaves out trust_remote_code: no file runs code here." in caplog.text
+    with pytest.raises(TypeError, match=r"save_pretrained got an unexpected argument 'push_to_hubs'; did you mean"):
+        LxmertConfig().save_pretrained(tmp_path, push_to_hubs=True)

@@ -6,7 +6,7 @@ import pytest
 from support.golden import assert_close, assert_passes_under
 from support.models import batch, flat, labels, tiny_model, to_numpy
 
-from lxmert_tf import TFLxmertForQuestionAnswering, TFLxmertForVisualReasoning, TFLxmertModel
+from lxmert_tf import TFLxmertForPreTraining, TFLxmertForQuestionAnswering, TFLxmertForVisualReasoning, TFLxmertModel
 from lxmert_tf.input_table import ENCODED_INPUTS, INPUTS
 
 # The same sums, of which some leave out what is not read: they differ by the order of additions at most.
@@ -84,6 +84,18 @@ def test_one_text_with_several_images():
     for name, value in text.items():
         inputs[name] = np.repeat(value, 3, axis=0)
     assert_equal(model.encode_text(**text, **encoded), model(**inputs))
+
+
+@pytest.mark.parametrize("images", SHARED.values(), ids=SHARED)
+def test_matching_scores_equal_the_one_shot_call(images):
+    model = tiny_model(TFLxmertForPreTraining, dtype="float64", **DEEP)
+    inputs, text, image = questions_about(images, model)
+    encoded, wanted = model.encode_image(**image), model(**inputs).cross_relationship_score
+    output = model.match_encoded(**text, **encoded)
+    assert type(output).__name__ == "TFLxmertForPreTrainingOutput" and list(output) == ["cross_relationship_score"]
+    assert_close(to_numpy(output.cross_relationship_score), to_numpy(wanted), TOLERANCE, "matching")
+    (score,) = model.match_encoded({**text, **encoded}, return_dict=False)
+    assert_close(to_numpy(score), to_numpy(wanted), TOLERANCE, "matching")
 
 
 @pytest.mark.parametrize("model_class", [TFLxmertForQuestionAnswering, TFLxmertForVisualReasoning])

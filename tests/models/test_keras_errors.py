@@ -86,8 +86,6 @@ def test_answer_ids_out_of_range(wrong):
     model.compile(optimizer="sgd", jit_compile=False)
     with pytest.raises(tf.errors.InvalidArgumentError, match=rf"labels must lie in 0..4 .*\[{min(wrong, -100)}\]"):
         model.evaluate(batch(model), given, verbose=0)
-    model.compile(optimizer="sgd", jit_compile=True)
-    assert np.isnan(model.evaluate(batch(model), given, verbose=0))  # XLA leaves checks out
 
 
 @pytest.mark.parametrize("name", ["masked_lm_labels", "matched_label", "ans", "obj_labels"])
@@ -146,13 +144,6 @@ def test_fit_with_bare_labels_where_there_are_several():
     model.compile(optimizer="sgd", jit_compile=False)
     with pytest.raises(ValueError, match="several labels: y must be a dict"):
         model.fit(batch(model), np.zeros(3), verbose=0)
-
-
-def test_fit_with_sample_weights_on_the_own_loss():
-    model = tiny_model()
-    model.compile(optimizer="sgd", jit_compile=False)
-    with pytest.raises(ValueError, match="sample_weight and class_weight need a loss in compile"):
-        model.fit(batch(model), labels(model)["labels"], sample_weight=np.ones(3), verbose=0)
 
 
 def test_config_of_a_wrong_type():

@@ -136,9 +136,10 @@ def test_original_nlvr2(dtype, tolerance):
 
 
 @pytest.mark.skipif(BACKEND != "tensorflow", reason="this starts the other backends itself")
-def test_forward_and_losses_hold_under_the_torch_backend():
-    pytest.importorskip("torch")
-    assert_passes_under("torch", __file__)
+@pytest.mark.parametrize("backend", ["torch", "jax"])
+def test_forward_and_losses_hold_under_the_other_backends(backend):
+    pytest.importorskip(backend)
+    assert_passes_under(backend, __file__)
 
 
 def loss_and_gradients(model, task, **inputs):

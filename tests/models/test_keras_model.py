@@ -145,7 +145,7 @@ def test_tf_function_gives_the_same_structure_and_numbers(model_class, jit_compi
 @every_model
 def test_one_trace_serves_every_batch_text_length_and_box_count(model_class):
     model = tiny_model(model_class)
-    signature = {name: tf.TensorSpec(spec.shape, spec.dtype) for name, spec in model.input_signature().items()}
+    signature = {name: tf.TensorSpec(spec.shape, spec.dtype) for name, spec in model.input_signature.items()}
     traces = []
 
     @tf.function(input_signature=[signature])

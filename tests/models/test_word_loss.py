@@ -77,7 +77,7 @@ def test_a_model_trains_on_it_as_on_all_logits(monkeypatch):
     loss, gradients = step()
     used = []
 
-    def over_all(self, output, encoded, words, training):
+    def over_all(self, output, words, sample_weight, training):
         used.append(1)
         return cross_entropy(output.prediction_logits, words)
 

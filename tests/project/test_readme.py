@@ -1,4 +1,4 @@
-"""The README's examples run as they stand, and the commands it names exist."""
+"""The examples of the README and docs/retrieval.md run as they stand, and the commands that the README names exist."""
 
 import os
 import re
@@ -6,17 +6,18 @@ import shlex
 import subprocess
 import sys
 
+import pytest
 from support.golden import ROOT
 
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 
-# Blocks share a folder and nothing else: each has names of its own, and a failure shows the README's line.
+# Blocks share a folder and nothing else: each has names of its own, and a failure shows the page's line.
 RUNNER = """
 import pathlib, re, sys
 readme = pathlib.Path(sys.argv[1]).read_text(encoding="utf-8")
 for block in re.finditer(r"^```python\\n(.*?)^```$", readme, re.DOTALL | re.MULTILINE):
     line = readme.count("\\n", 0, block.start(1))
-    exec(compile("\\n" * line + block[1], sys.argv[1], "exec"), {"__name__": f"README line {line + 1}"})
+    exec(compile("\\n" * line + block[1], sys.argv[1], "exec"), {"__name__": f"line {line + 1}"})
     print("ran the block at line", line + 1)
 """
 
@@ -28,10 +29,11 @@ def commands() -> list[list[str]]:
     return [shlex.split(line, comments=True) for line in code if re.match(r"(make|pip|lxmert-\w+) ", line)]
 
 
-def test_python_blocks_run_in_order(tmp_path):
-    blocks = re.findall(r"^```python$", README, re.MULTILINE)
+@pytest.mark.parametrize(("page", "least"), [("README.md", 4), ("docs/retrieval.md", 1)])
+def test_python_blocks_run_in_order(page, least, tmp_path):
+    blocks = re.findall(r"^```python$", (ROOT / page).read_text(encoding="utf-8"), re.MULTILINE)
     run = subprocess.run(
-        [sys.executable, "-c", RUNNER, str(ROOT / "README.md")],
+        [sys.executable, "-c", RUNNER, str(ROOT / page)],
         cwd=tmp_path,
         env={**os.environ, "PYTHONPATH": str(ROOT)},
         capture_output=True,
@@ -40,7 +42,7 @@ def test_python_blocks_run_in_order(tmp_path):
         check=False,
     )
     assert run.returncode == 0, run.stderr[-4000:]
-    assert run.stdout.count("ran the block at line") == len(blocks) >= 4
+    assert run.stdout.count("ran the block at line") == len(blocks) >= least
 
 
 def test_commands_exist():

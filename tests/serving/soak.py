@@ -27,11 +27,12 @@ def memory(pid: int) -> int:
     return next(int(line.split()[1]) * 1024 for line in status.splitlines() if line.startswith("RssAnon"))
 
 
-def soak(seconds: float, base: Path, checkpoint: Path) -> dict:
+def soak(seconds: float, base: Path, checkpoint: Path, requests: int = 0) -> dict:
     """Asks for so many seconds; returns counts and memory.
 
     Args:
         seconds: how long.
+        requests: of each client, at least, however long they take.
         base: BASE/qa holds the exported model.
         checkpoint: it was exported from this one, which has the vocabulary's size.
     """
@@ -48,8 +49,9 @@ def soak(seconds: float, base: Path, checkpoint: Path) -> dict:
 
         def ask(number: int) -> None:
             client, rng = connect(running[("grpc", "rest")[number % 2]], "qa"), np.random.default_rng(number)
-            while time.monotonic() < stop:
-                seed, kind = int(rng.integers(1 << 30)), int(rng.integers(20))
+            asked = 0
+            while time.monotonic() < stop or asked < requests:
+                seed, kind, asked = int(rng.integers(1 << 30)), (asked + number) % 20, asked + 1
                 inputs = random_inputs(config, *(int(rng.integers(1, n)) for n in (9, 33, 37)), seed)
                 visual = {name: value for name, value in inputs.items() if name in IMAGE_INPUTS}
                 try:

@@ -1,11 +1,11 @@
-"""Half a minute of what `soak.py --minutes 10` does; memory is judged there, as it grows until every size was seen."""
+"""A little of what `soak.py --minutes 10` does; memory is judged there, as it grows until every size was seen."""
 
 import pytest
 from soak import soak
 
 
 @pytest.mark.slow
-def test_eight_clients_for_half_a_minute_meet_no_error(exports):
-    result = soak(30, exports / "models", exports / "qa")
+def test_eight_clients_meet_no_error(exports):
+    result = soak(5, exports / "models", exports / "qa", requests=20)
     assert not result["failures"], result
-    assert result["good"] > 100 and result["bad"] > 0
+    assert result["good"] >= 8 * 18 and result["bad"] >= 8

@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 import tensorflow as tf
 from support.golden import ROOT
+from tokenizers import AddedToken
 
 from lxmert_tf import LxmertTokenizer, LxmertTokenizerFast
 from lxmert_tf.serving.question_tokenizer import QuestionTokenizer
@@ -182,6 +183,13 @@ def test_added_tokens_stay_whole(vocab):
     assert_same_ids(tokenizer, ["a<obj>b <obj>s <OBJ> (A|B) A", "OBJ Obj OB\u00adJ [MA\x00SK] [MASK]"])
 
 
+def test_tokens_added_later_stay_whole(vocab):
+    tokenizer = LxmertTokenizer(vocab, eos_token="[EOS]")
+    tokenizer.add_special_tokens({"additional_special_tokens": ["<obj>"]})
+    tokenizer.add_tokens([AddedToken("<Box>", normalized=False)])
+    assert_same_ids(tokenizer, ["a<obj>b [EOS] <Box> <box>[eos]"])
+
+
 def test_the_graph_does_what_a_tokenizer_json_says(vocab, tmp_path):
     """Where it differs from the arguments, too."""
     changes = {
@@ -202,11 +210,20 @@ def changed(vocab, directory, change) -> LxmertTokenizerFast:
     return LxmertTokenizerFast(tokenizer_file=directory / "tokenizer.json")
 
 
+def with_token(vocab, token) -> LxmertTokenizer:
+    tokenizer = LxmertTokenizer(vocab)
+    tokenizer.add_tokens(token)
+    return tokenizer
+
+
 def test_what_a_graph_cannot_do_is_refused(vocab, tmp_path):
     lower = {"normalizer": {"type": "Lowercase"}, "pre_tokenizer": {"type": "Whitespace"}}
     for tokenizer, said in (
         (LxmertTokenizer(vocab, never_split=["cafe"]), "never_split"),
         (LxmertTokenizer(vocab, do_basic_tokenize=False), "do_basic_tokenize"),
+        (LxmertTokenizer(vocab, split_special_tokens=True), "split_special_tokens=False"),
+        (with_token(vocab, "Box"), "cannot match the added token 'Box', which takes spaces or normalised text"),
+        (with_token(vocab, AddedToken("<b>", lstrip=True, normalized=False)), "the added token '<b>'"),
         (LxmertTokenizer(vocab, wordpieces_prefix="x"), "a punctuation mark in wordpieces_prefix, .* got 'x'"),
         (changed(vocab, tmp_path / "lower", lambda spec: spec.update(lower)), "BertNormalizer, .* has Lowercase"),
         (changed(vocab, tmp_path / "none", lambda spec: spec.update(normalizer=None)), "BertNormalizer, .* has None"),

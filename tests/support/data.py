@@ -8,7 +8,8 @@ import numpy as np
 from lxmert_tf import LxmertTokenizer
 from lxmert_tf.data import FeatureStore, build_features, open_features
 from lxmert_tf.data.annotations import Annotation, NLVR2Annotation, PretrainingAnnotation
-from lxmert_tf.data.features.tsv import RegionFeatures, write_tsv
+from lxmert_tf.data.features.regions import RegionFeatures
+from lxmert_tf.data.features.tsv import write_tsv
 
 WORDS = [f"word{number}" for number in range(40)]
 

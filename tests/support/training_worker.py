@@ -62,6 +62,7 @@ def main() -> None:
         tf.config.set_logical_device_configuration(cpu, [tf.config.LogicalDeviceConfiguration()] * args.devices)
     strategy = make_strategy(mirrored=args.devices > 1)
     chief = strategy is None or is_chief(strategy)
+    keras.config.set_floatx("float64")  # where additions in another order still agree to many digits
     config = small_config()
 
     def data(seed, shard=(0, 1)):

@@ -12,47 +12,18 @@ import numpy as np
 import pytest
 import support.golden
 from support.golden import ROOT
+from support.tokens import CLASSES, CLS, IDS, MASK, PAD, SEP, UNK, ids
 from tokenizers import AddedToken, Tokenizer
 
 from lxmert_tf.tokenization.tokenizer import LxmertTokenizer, LxmertTokenizerFast
 
 VOCAB = Path(os.environ.get("LXMERT_TF_DATA", ROOT.parent / "shared" / "data")) / "vocab.txt"
 GOLDEN = json.loads((support.golden.GOLDEN / "tokenizer.json").read_text(encoding="utf-8"))
-CLASSES = {"slow": LxmertTokenizer, "fast": LxmertTokenizerFast}
-WORDS = (
-    "[PAD] [UNK] [CLS] [SEP] [MASK] the cat sat on mat . ? ' s ##s un ##aff ##able foo - bar foo-bar caf ##é cafe é Cat"
-)
-IDS = {word: index for index, word in enumerate(WORDS.split())}
-PAD, UNK, CLS, SEP, MASK = range(5)
-
 both_classes = pytest.mark.parametrize("cls", CLASSES.values(), ids=CLASSES)
 full_vocabulary = pytest.mark.skipif(
     not VOCAB.is_file(),
     reason=f"needs the 30522-word vocab.txt, not found at {VOCAB}; set LXMERT_TF_DATA to its folder",
 )
-
-
-@pytest.fixture
-def vocab_file(tmp_path):
-    path = tmp_path / "vocabulary" / "vocab.txt"
-    path.parent.mkdir()
-    path.write_text("\n".join(WORDS.split()) + "\n", encoding="utf-8")
-    return path
-
-
-@pytest.fixture(params=CLASSES.values(), ids=CLASSES)
-def make(request, vocab_file):
-    """Makes a tokenizer of either class on the small vocabulary."""
-    return lambda **options: request.param(vocab_file, **options)
-
-
-@pytest.fixture
-def tokenizer(make):
-    return make()
-
-
-def ids(words):
-    return [IDS[word] for word in words.split()]
 
 
 # Against upstream
@@ -603,6 +574,7 @@ def test_saved_files_say_what_upstream_reads(make, tmp_path):
     make(never_split=["foo-bar"], my_own_option=1).save_pretrained(tmp_path / "saved")
     config = json.loads((tmp_path / "saved" / "tokenizer_config.json").read_text(encoding="utf-8"))
     assert config["tokenizer_class"] == "LxmertTokenizer"
+    assert "vocab_file" not in config
     assert (config["do_lower_case"], config["never_split"], config["my_own_option"]) == (True, ["foo-bar"], 1)
     assert config["added_tokens_decoder"]["4"] == {
         **dict.fromkeys(["lstrip", "normalized", "rstrip", "single_word"], False),
@@ -667,7 +639,7 @@ def test_a_hub_id_is_fetched_with_the_hub_options_and_only_the_files_needed(voca
     assert tokenizer.tokenize("Cat") == ["Cat"]
     ((name, options),) = calls
     assert (name, options["revision"], options["token"]) == ("owner/name", "v1", "secret")
-    files = ["vocab.txt", "tokenizer.json", "tokenizer_config.json", "special_tokens_map.json"]
+    files = ["vocab.txt", "tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "added_tokens.json"]
     assert sorted(options["allow_patterns"]) == sorted(files)
 
 

@@ -86,6 +86,23 @@ def test_sizes_change():
     np.testing.assert_array_equal(model.get_qa_logit_layer().get_weights()[0][:, :5], before)
 
 
+@pytest.mark.parametrize("mode", [None, "int8", "int4"])
+def test_lora_and_quantized_weights_are_read(mode, tmp_path):
+    model = tiny_model(lxmert_tf.TFLxmertForQuestionAnswering)
+    layer, table = model.get_qa_logit_layer(), model.get_input_embeddings()
+    if mode:
+        model.quantize(mode)
+        model.save(tmp_path / "model.keras")
+        loaded = keras.saving.load_model(tmp_path / "model.keras")
+        assert_close(loaded(batch(model))[0], model(batch(model))[0], 1e-6)
+    for each in (layer, table):
+        each.enable_lora(2, b_initializer="he_uniform")
+    model.save_pretrained(tmp_path / "directory")
+    plain = lxmert_tf.TFLxmertForQuestionAnswering.from_pretrained(tmp_path / "directory")
+    assert_close(layer(np.eye(24, dtype="float32")), plain.get_qa_logit_layer()(np.eye(24, dtype="float32")), 1e-5)
+    assert_close(table(np.arange(37)), plain.get_input_embeddings()(np.arange(37)), 1e-5)
+
+
 @pytest.mark.parametrize("model_class", MODELS, **by_name)
 def test_exports_serve(model_class, tmp_path):
     model = tiny_model(model_class)

@@ -1,15 +1,17 @@
-"""Building a file of region features for random access out of the original's TSV files.
+"""Building a file of region features for random access out of TSV files and those of other extractors.
 
-The space of the whole file is allocated first, by the HDF5 library. Then the rows are written directly to their
-offsets, and a journal beside the file records the progress, so that a build that was killed can be resumed. Only at the
-end does the library write again: the images' names and rows.
+The space of the whole file is allocated first, by the HDF5 library, and more where compressed files turn out larger.
+The rows are written directly to their offsets, and a journal beside the file records the progress, so that a build that
+was killed can be resumed. At the end the library writes again: the images' names and rows.
 """
 
 import errno
 import hashlib
 import json
+import logging
 import os
 import shutil
+import sys
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
@@ -19,18 +21,24 @@ from typing import IO, TYPE_CHECKING, Any
 import numpy as np
 from tqdm import tqdm
 
-from lxmert_tf.data.features.layout import LABELS, PIXELS, read_layout
+from lxmert_tf.configuration import LxmertConfig
+from lxmert_tf.data.features.layout import PIXELS, read_layout
+from lxmert_tf.data.features.regions import LABELS, RegionFeatures, Series, class_counts
 from lxmert_tf.data.features.rows import BINARY, FileRows, hdf5_rows
-from lxmert_tf.data.features.tsv import RegionFeatures, numbered_lines, parse_line
+from lxmert_tf.data.features.sources import Record, Source, open_sources, sample
 from lxmert_tf.files import check_apart, flush
 from lxmert_tf.locks import locked
 
 if TYPE_CHECKING:
     import h5py
 
+logger = logging.getLogger("lxmert_tf")
+
 FORMAT = "lxmert-tf region features 1"
 BLOCK = 512  # boxes that lie together in the file: 4 MB of float32[2048]
-CHECKPOINT = 256_000_000  # bytes of TSV between entries of the journal: about a second of work
+CHECKPOINT = 256_000_000  # bytes of sources between entries of the journal: about a second of work
+GROWTH = 1.25  # what a file grows by where its sources hold more than it has space for
+RESIZING = {"resizing": True}  # in the journal while the library writes: nothing can be resumed from then
 DTYPES = ("float32", "float16")
 
 # After these a build may be resumed; after any other Exception, which is a bug, nothing is kept.
@@ -44,7 +52,7 @@ class BuildReport:
     Attributes:
         images, boxes: in the whole file.
         added: images that this build added.
-        skipped: a message for each bad line, with the file, the line and the image.
+        skipped: a message for each bad line or image, with the file, the line and the image.
         resumed: images that an interrupted build had already written.
     """
 
@@ -63,22 +71,26 @@ def build_features(
     append: bool = False,
     overwrite: bool = False,
     skip_bad: bool = False,
+    config: LxmertConfig | None = None,
     extractor: str | None = None,
     progress: bool = False,
 ) -> BuildReport:
-    """Builds `out` from TSV files of region features.
+    """Builds `out` from region features in the formats that extractors write.
 
     It is written beside `out`, as `OUT.partial`, and renamed at the end. After an interruption the same call resumes.
     Memory does not grow with the features.
 
     Args:
-        sources: TSV files of the original's format.
+        sources: TSV files of the original or of bottom-up attention, .npz or .npy files of one image each, directories
+            and LMDB files of such; in any mixture. Where one has no object and attribute classes, `out` has none.
         out: the HDF5 file to write, in the layout of docs/data.md.
         dtype: of the stored features: "float32", or "float16" for half the space.
         append: add to the images of an existing `out`, whose dtype is kept. It is copied first, and stays as it is
             until the end.
         overwrite: replace an existing `out`.
-        skip_bad: leave out lines that cannot be read, and report them.
+        skip_bad: leave out lines and images that cannot be read, and report them.
+        config: of the model, whose `num_object_labels` and `num_attr_labels` say which classes there are. Default:
+            `LxmertConfig()`.
         extractor: what made the features, for the record.
         progress: show a bar.
 
@@ -90,29 +102,29 @@ def build_features(
         BlockingIOError: another process is building the same file.
     """
     paths = [Path(source) for source in ([sources] if isinstance(sources, str | os.PathLike) else sources)]
-    out = Path(out)
+    out, config = Path(out), config or LxmertConfig()
     if not paths:
-        raise ValueError("give at least one TSV file of region features to build from")
+        raise ValueError("give at least one file of region features to build from")
     if dtype not in DTYPES:
         raise ValueError(f"dtype must be one of {', '.join(DTYPES)}, got {dtype!r}")
-    for path in paths:
-        if path.suffix in (".h5", ".hdf5", ".npz"):
-            raise ValueError(f"{path} is not a TSV file; HDF5 and npz files need no building")
     check_apart(out, paths)
     if append and not out.exists():
         raise FileNotFoundError(f"{out} does not exist, so nothing can be appended to it; build it without --append")
     if out.exists() and not (append or overwrite):
         raise FileExistsError(f"{out} already exists; append to it (--append) or overwrite it (--overwrite)")
+    opened = open_sources(paths)
     plan = {
         "format": FORMAT,
-        "sources": [_fingerprint(path) for path in paths],
+        "sources": [source.fingerprint for source in opened],
+        "labels": _have_labels(opened),
         "base": _fingerprint(out) if append else None,
         "dtype": dtype,
+        "classes": [count for count, _ in class_counts(config).values()],
     }
     with _locked(out) as journal:
-        build = _Build(out, journal, plan, skip_bad)
+        build = _Build(out, journal, plan, opened, config, skip_bad)
         try:
-            build.run(paths, extractor, progress)
+            build.run(extractor, progress)
         except BaseException as error:
             if isinstance(error, Exception) and not isinstance(error, EXPECTED):
                 build.discard()
@@ -149,6 +161,19 @@ def _remove_if_empty(path: Path) -> None:
         path.unlink()
 
 
+def _have_labels(sources: Sequence[Source]) -> bool:
+    """Whether all sources have object and attribute classes; tells what each is."""
+    samples = [sample(source) for source in sources]
+    have = [each is None or bool(each.labels()) for each in samples]
+    for source, first, labels in zip(sources, samples, have, strict=True):
+        if first:
+            text = f"{source.path}: {source.kind}, {first.features.shape[1]:,} features for each box, "
+            logger.info(text + ("with classes" if labels else "without classes"), extra={"note": True})
+    if not all(have) and any(first and first.labels() for first in samples):
+        logger.info("classes are left out, since not all sources have them", extra={"note": True})
+    return all(have)
+
+
 def _fingerprint(path: Path) -> list:
     status = path.stat()
     return [str(path.resolve()), status.st_size, status.st_mtime_ns]
@@ -160,30 +185,33 @@ class _Position:
 
     source: int = 0
     offset: int = 0
-    line: int = 0
+    done: int = 0
 
 
 class _Build:
     """One build, new or resumed from its journal."""
 
-    def __init__(self, out: Path, journal: IO[bytes], plan: dict, skip_bad: bool):
-        self.out, self.journal, self.plan, self.skip_bad = out, journal, plan, skip_bad
+    def __init__(
+        self, out: Path, journal: IO[bytes], plan: dict, sources: list[Source], config: LxmertConfig, skip_bad: bool
+    ):
+        self.out, self.journal, self.plan, self.sources, self.skip_bad = out, journal, plan, sources, skip_bad
         self.partial = out.with_name(out.name + ".partial")
         self.report = BuildReport()
         self.position = _Position()
         self.images: list[tuple[str, int, int, int]] = []  # img_id, img_h, img_w, boxes
-        self.seen: set[str] = set()
+        self.series = Series(config)
         self.recorded = 0, 0  # images and skipped lines in the journal
         self.file: _FeatureFile | None = None
         self.base_provenance: dict[str, Any] = {}
-        self.bounds = [size for _, size, _ in plan["sources"]]
+        self.bounds = [source.size for source in sources]
         if plan["base"]:
             self._read_base()
+        self.series.labels = plan["labels"]
         self.base_images = len(self.images)
         if not self._resume():
             self._start()
 
-    def run(self, paths: list[Path], extractor: str | None, progress: bool) -> None:
+    def run(self, extractor: str | None, progress: bool) -> None:
         bar = tqdm(
             total=sum(self.bounds),
             initial=sum(self.bounds[: self.position.source]) + self.position.offset,
@@ -194,12 +222,12 @@ class _Build:
         )
         digests = []
         with bar:
-            for index, path in enumerate(paths):
-                digests.append(self._read(index, path, bar))
+            for index, source in enumerate(self.sources):
+                digests.append(self._read(index, source, bar))
         if not self.images:
-            raise ValueError(f"no images in {', '.join(map(str, paths))}")
+            raise ValueError(f"no images in {', '.join(str(source.path) for source in self.sources)}")
         self._checkpoint()
-        self._finish(paths, digests, extractor)
+        self._finish(digests, extractor)
 
     def close(self) -> None:
         """Closes the file that is being built."""
@@ -228,28 +256,38 @@ class _Build:
             raise ValueError(
                 f"{self.out} was not written by lxmert-tf features build; only such a file can be appended to"
             )
+        if len(layout.labels) == len(LABELS) and not self.plan["labels"]:
+            raise ValueError(
+                f"{self.out} has object and attribute classes, which not all of the sources have, so they cannot be "
+                "appended; build one file of all sources, which then has none"
+            )
+        self.plan["labels"] = bool(layout.labels)
         counts = (layout.ends - layout.starts).tolist()
         sizes = layout.sizes.astype(int).tolist()
         self.images = [(name, h, w, n) for name, (w, h), n in zip(layout.img_ids, sizes, counts, strict=True)]
-        self.seen = set(layout.img_ids)
+        self.series.img_ids.update(layout.img_ids)
+        self.series.feat_dim = layout.features.width
         self.base_provenance = layout.provenance
         self.report.boxes = sum(counts)
 
     def _resume(self) -> bool:
         """Resumes an interrupted build of the same plan; False if there is none."""
         entries = self._journal_entries()
-        if not entries or entries[0] != self.plan or not self.partial.exists():
+        if not entries or entries[0] != self.plan or entries[-1] == RESIZING or not self.partial.exists():
             return False
         try:
-            self.file = _FeatureFile.open(self.partial)
-        except OSError:  # killed while the library was writing
+            self.file = _FeatureFile.open(self.partial, self.plan["labels"])
+        except (OSError, KeyError):  # killed while the library was writing
             return False
         for entry in entries[1:]:
+            if entry == RESIZING:
+                continue
             self.position = _Position(**entry["place"])
             self.images += [tuple(image) for image in entry["images"]]
             self.report.skipped += entry["skipped"]
         added = self.images[self.base_images :]
-        self.seen |= {image[0] for image in added}
+        self.series.img_ids.update(image[0] for image in added)
+        self.series.feat_dim = self.file.features.width
         self.report.boxes += sum(image[3] for image in added)
         self.report.resumed = len(added)
         self.recorded = len(self.images), len(self.report.skipped)
@@ -272,9 +310,13 @@ class _Build:
         self.partial.unlink(missing_ok=True)
         self.journal.truncate(0)
         if self.plan["base"]:
+            import h5py
+
             shutil.copyfile(self.out, self.partial)
             try:
-                self.file = _FeatureFile.extend(self.partial, self.report.boxes, sum(self.bounds))
+                with h5py.File(self.partial) as file:
+                    boxes = self.report.boxes + _boxes(sum(self.bounds), file["image_features"].shape[1])
+                self.file = _FeatureFile.resize(self.partial, boxes, self.plan["labels"])
             except (TypeError, ValueError) as error:
                 self.partial.unlink()
                 raise ValueError(
@@ -284,43 +326,49 @@ class _Build:
         self.recorded = len(self.images), 0
         self._record(self.plan)
 
-    def _read(self, index: int, path: Path, bar: tqdm) -> str:
-        """Writes the rest of one source; returns the SHA-256 of all of it."""
+    def _read(self, index: int, source: Source, bar: tqdm) -> str:
+        """Writes the rest of one source; returns the SHA-256 of all that it has."""
         digest = hashlib.sha256()
-        with open(path, "rb", buffering=1 << 20) as file:
-            if index < self.position.source:
-                _skip(file, digest, self.bounds[index])
-                return digest.hexdigest()
-            if index > self.position.source:
-                self.position = _Position(index)
-            _skip(file, digest, self.position.offset)
-            last = self.position.offset
-            for number, line in numbered_lines(_digested(file, digest), self.position.line + 1):
-                self.position.line = number
-                self._add(line, path)
-                self.position.offset += len(line)
-                bar.update(len(line))
-                if self.position.offset - last >= CHECKPOINT:
-                    self._checkpoint()
-                    last = self.position.offset
+        if index > self.position.source:
+            self.position = _Position(index)
+        done, last = self.position.done, self.position.offset
+        if index < self.position.source:
+            done, last = sys.maxsize, self.bounds[index]
+        for record in source.records(done, last, digest.update):
+            self._add(record)
+            self.position.done = record.number
+            self.position.offset += record.size
+            bar.update(record.size)
+            if self.position.offset - last >= CHECKPOINT:
+                self._checkpoint()
+                last = self.position.offset
         return digest.hexdigest()
 
-    def _add(self, line: bytes, path: Path) -> None:
-        feat_dim = self.file.features.width if self.file else None
+    def _add(self, record: Record) -> None:
         try:
-            regions = parse_line(line, os.fspath(path), self.position.line, self.seen, feat_dim)
-            if self.file is None:
-                size = sum(self.bounds)
-                self.file = _FeatureFile.create(self.partial, regions.features.shape[1], self.plan["dtype"], size)
-            self.file.write(self.report.boxes, regions)
+            regions = record.read(self.series)
+            self._file_with_space(regions).write(self.report.boxes, regions)
         except ValueError as error:
             if not self.skip_bad:
                 raise
             self.report.skipped.append(str(error))
             return
         self.images.append((regions.img_id, regions.img_h, regions.img_w, len(regions.boxes)))
-        self.seen.add(regions.img_id)
+        self.series.add(regions)
         self.report.boxes += len(regions.boxes)
+
+    def _file_with_space(self, regions: RegionFeatures) -> "_FeatureFile":
+        """The file: created for the first image, and enlarged for one that has no space any more."""
+        needed, labels = self.report.boxes + len(regions.boxes), self.plan["labels"]
+        if self.file is None:
+            boxes = max(_boxes(sum(self.bounds), regions.features.shape[1]), needed)
+            self.file = _FeatureFile.create(self.partial, boxes, regions.features.shape[1], self.plan["dtype"], labels)
+        elif needed > self.file.features.count:
+            self._record(RESIZING)
+            self.close()
+            self.file = _FeatureFile.resize(self.partial, int(needed * GROWTH), labels)
+            self._checkpoint()
+        return self.file
 
     def _checkpoint(self) -> None:
         """Flushes what is written so far, and records it in the journal."""
@@ -336,10 +384,10 @@ class _Build:
         self.journal.flush()
         os.fsync(self.journal.fileno())
 
-    def _finish(self, paths: list[Path], digests: list[str], extractor: str | None) -> None:
+    def _finish(self, digests: list[str], extractor: str | None) -> None:
         sources = [
-            {"name": path.name, "bytes": size, "sha256": digest}
-            for path, size, digest in zip(paths, self.bounds, digests, strict=True)
+            {"name": source.path.name, "bytes": source.size, "sha256": digest, "kind": source.kind}
+            for source, digest in zip(self.sources, digests, strict=True)
         ]
         provenance = {
             "format": FORMAT,
@@ -373,34 +421,32 @@ class _FeatureFile:
         self.labels = rows
 
     @classmethod
-    def create(cls, path: Path, feat_dim: int, dtype: str, tsv_bytes: int) -> "_FeatureFile":
+    def create(cls, path: Path, boxes: int, feat_dim: int, dtype: str, labels: bool) -> "_FeatureFile":
         import h5py
 
         with h5py.File(path, "w") as file:
-            boxes = _most_boxes(tsv_bytes, feat_dim)
             _allocate(file, "image_features", (boxes, feat_dim), dtype)
             _allocate(file, "image_bb", (boxes, 4), "float32")
-            for name, kind in LABELS.items():
-                _allocate(file, name, (boxes,), kind)
-        return cls.open(path)
+            for name in LABELS if labels else ():
+                _allocate(file, name, (boxes,), LABELS[name])
+        return cls.open(path, labels)
 
     @classmethod
-    def extend(cls, path: Path, boxes: int, tsv_bytes: int) -> "_FeatureFile":
+    def resize(cls, path: Path, boxes: int, labels: bool) -> "_FeatureFile":
         import h5py
 
         with h5py.File(path, "r+") as file:
-            size = boxes + _most_boxes(tsv_bytes, file["image_features"].shape[1])
-            for name in ("image_features", "image_bb", *LABELS):
-                file[name].resize(size, axis=0)
-        return cls.open(path)
+            for name in _box_arrays(labels):
+                file[name].resize(boxes, axis=0)
+        return cls.open(path, labels)
 
     @classmethod
-    def open(cls, path: Path) -> "_FeatureFile":
+    def open(cls, path: Path, labels: bool) -> "_FeatureFile":
         import h5py
 
         descriptor = os.open(path, os.O_RDWR | BINARY)
         with h5py.File(path, "r") as file:
-            rows = {name: hdf5_rows(file[name], descriptor) for name in ("image_features", "image_bb", *LABELS)}
+            rows = {name: hdf5_rows(file[name], descriptor) for name in _box_arrays(labels)}
         plain = {name: each for name, each in rows.items() if isinstance(each, FileRows)}
         if len(plain) < len(rows):
             os.close(descriptor)
@@ -419,9 +465,14 @@ class _FeatureFile:
             rows.write(start, getattr(regions, name))
 
 
-def _most_boxes(tsv_bytes: int, feat_dim: int) -> int:
-    """The most boxes that so many bytes of TSV can hold: base64 writes 3 bytes as 4."""
-    return tsv_bytes * 3 // (4 * 4 * feat_dim) + 1
+def _box_arrays(labels: bool) -> tuple[str, ...]:
+    """The names of the arrays that have a row for each box."""
+    return ("image_features", "image_bb", *(LABELS if labels else ()))
+
+
+def _boxes(size: int, feat_dim: int) -> int:
+    """How many boxes sources of so many bytes have: at most that many in a TSV, whose base64 writes 3 bytes as 4."""
+    return size * 3 // (4 * 4 * feat_dim) + 1
 
 
 def _allocate(file: "h5py.File", name: str, shape: tuple[int, ...], dtype: str) -> None:
@@ -443,7 +494,7 @@ def _write_index(path: Path, images: list[tuple[str, int, int, int]], provenance
     img_ids, heights, widths, counts = zip(*images, strict=True)
     ends = np.cumsum(counts, dtype=np.int64)
     with h5py.File(path, "r+") as file:
-        for name in ("image_features", "image_bb", *LABELS):
+        for name in _box_arrays("objects_id" in file):
             file[name].resize(int(ends[-1]), axis=0)
         for name in {"image_ids", "img_h", "img_w", "pos_boxes"} & set(file):
             del file[name]
@@ -452,19 +503,3 @@ def _write_index(path: Path, images: list[tuple[str, int, int, int]], provenance
         file.create_dataset("img_w", data=np.array(widths, np.int32))
         file.create_dataset("pos_boxes", data=np.stack([ends - counts, ends], axis=1))
         file.attrs["provenance"] = json.dumps(provenance)
-
-
-def _digested(file: IO[bytes], digest: "hashlib._Hash") -> Iterator[bytes]:
-    for line in file:
-        digest.update(line)
-        yield line
-
-
-def _skip(file: IO[bytes], digest: "hashlib._Hash", size: int) -> None:
-    """Reads `size` bytes for their digest only."""
-    while size:
-        piece = file.read(min(size, 1 << 20))
-        if not piece:
-            raise ValueError(f"{file.name} became shorter while it was being read")
-        digest.update(piece)
-        size -= len(piece)

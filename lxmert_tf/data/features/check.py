@@ -2,66 +2,69 @@
 
 import os
 from collections.abc import Iterator
+from pathlib import Path
 
 import numpy as np
 from tqdm import tqdm
 
+from lxmert_tf.configuration import LxmertConfig
+from lxmert_tf.data.features.regions import ROUNDING, Series, check_name, class_counts
+from lxmert_tf.data.features.sources import is_store, open_sources
 from lxmert_tf.data.features.store import FeatureStore, open_features
-from lxmert_tf.data.features.tsv import numbered_lines, parse_line
 
 BATCH = 64  # images read at once
 
 
-def check_features(path: str | os.PathLike, progress: bool = False) -> Iterator[str]:
-    """Yields a message for each problem of a file of region features, TSV, HDF5 or npz.
+def check_features(
+    path: str | os.PathLike, progress: bool = False, config: LxmertConfig | None = None
+) -> Iterator[str]:
+    """Yields a message for each problem of a file of region features, of a source of one or built.
 
-    Of a TSV every line is parsed. Of the others every image is read: boxes within the image and in order, features and
-    confidences finite, classes not negative.
+    Every line and every image is read: names printable, boxes within the image and in
+    order, features finite, classes those of the config, confidences in 0..1.
+
+    Args:
+        path: the file.
+        progress: show a bar.
+        config: whose `num_object_labels` and `num_attr_labels` say which classes there are. Default: `LxmertConfig()`.
 
     Raises:
         ValueError: an HDF5 or npz file is damaged as a whole, or of another layout.
     """
-    path = os.fspath(path)
-    if path.endswith(".tsv"):
-        yield from _check_tsv(path, progress)
+    path, config = os.fspath(path), config or LxmertConfig()
+    if not is_store(path):
+        yield from _check_sources(path, config, progress)
         return
     store = open_features(path)
     with tqdm(total=len(store), unit=" images", disable=not progress) as bar:
         for start in range(0, len(store), BATCH):
             rows = np.arange(start, min(start + BATCH, len(store)))
             try:
-                yield from _check_images(store, rows)
+                yield from _check_images(store, rows, config)
             except ValueError:  # one of them: find out which, and check the others
                 for row in rows:
                     try:
-                        yield from _check_images(store, rows=np.array([row]))
+                        yield from _check_images(store, np.array([row]), config)
                     except ValueError as error:
                         yield str(error)
             bar.update(len(rows))
 
 
-def _check_tsv(path: str, progress: bool) -> Iterator[str]:
-    seen: set[str] = set()
-    feat_dim = None
-    size = os.path.getsize(path)
-    with (
-        open(path, "rb", buffering=1 << 20) as file,
-        tqdm(total=size, unit="B", unit_scale=True, disable=not progress) as bar,
-    ):
-        for number, line in numbered_lines(file):
-            try:
-                regions = parse_line(line, path, number, seen, feat_dim)
-            except ValueError as error:
-                yield str(error)
-            else:
-                seen.add(regions.img_id)
-                feat_dim = regions.features.shape[1]
-            bar.update(len(line))
-    if not size:
-        yield f"{path} is empty"
+def _check_sources(path: str, config: LxmertConfig, progress: bool) -> Iterator[str]:
+    series = Series(config)
+    for source in open_sources([Path(path)]):
+        with tqdm(total=source.size, unit="B", unit_scale=True, disable=not progress) as bar:
+            for record in source.records():
+                try:
+                    series.add(record.read(series))
+                except ValueError as error:
+                    yield str(error)
+                bar.update(record.size)
+        if not source.size:
+            yield f"{path} is empty"
 
 
-def _check_images(store: FeatureStore, rows: np.ndarray) -> Iterator[str]:
+def _check_images(store: FeatureStore, rows: np.ndarray, config: LxmertConfig) -> Iterator[str]:
     arrays = store.read_rows(rows)
     present = arrays["visual_attention_mask"] == 1
     boxes = arrays["visual_pos"]
@@ -69,12 +72,18 @@ def _check_images(store: FeatureStore, rows: np.ndarray) -> Iterator[str]:
         "features must be finite": ~np.isfinite(arrays["visual_feats"]).all(axis=2),
         "boxes must be x1 y1 x2 y2 with x1 <= x2 and y1 <= y2": (boxes[..., :2] > boxes[..., 2:]).any(axis=2),
     }
-    for name in ("objects", "attrs"):
-        if f"{name}_id" in arrays:
-            problems[f"{name}_id must not be negative"] = arrays[f"{name}_id"] < 0
-        if f"{name}_conf" in arrays:
-            conf = arrays[f"{name}_conf"]
-            problems[f"{name}_conf must lie in 0..1"] = ~((conf >= 0) & (conf <= 1 + 1e-5))
+    for name, (count, origin) in class_counts(config).items():
+        if name in arrays:
+            ids = arrays[name]
+            problems[f"{name} must lie in 0..{count - 1}, as {origin} of the config says"] = (ids < 0) | (ids >= count)
+    for name in ("objects_conf", "attrs_conf"):
+        if name in arrays:
+            problems[f"{name} must lie in 0..1"] = ~((arrays[name] >= 0) & (arrays[name] <= 1 + ROUNDING))
+    for row in rows:
+        try:
+            check_name(store.img_ids[row])
+        except ValueError as error:
+            yield f"{store.path}, image {store.img_ids[row]!r}: {error}"
     for problem, where in problems.items():
         for index in np.flatnonzero((where & present).any(axis=1)):
             yield f"{store.path}, image {store.img_ids[rows[index]]!r}: {problem}"

@@ -17,9 +17,9 @@ from typing import Any
 import numpy as np
 
 from lxmert_tf.data.features.arrays import NAMES, PER_IMAGE, Arrays
+from lxmert_tf.data.features.regions import LABELS
 from lxmert_tf.data.features.rows import Rows, hdf5_rows, npz_rows, read_at
 
-LABELS = {"objects_id": "int64", "objects_conf": "float32", "attrs_id": "int64", "attrs_conf": "float32"}
 PIXELS, NORMALIZED = "x1 y1 x2 y2 in pixels", "x1 y1 x2 y2 in 0..1"
 
 

@@ -203,7 +203,7 @@ def npz_rows(path: str, descriptor: int) -> dict[str, Rows | np.ndarray]:
         for info in archive.infolist():
             name = info.filename.removesuffix(".npy")
             with archive.open(info) as member:
-                shape, fortran, dtype = _npy_header(member)
+                shape, fortran, dtype = npy_header(member)
                 header = member.tell()
             if header + math.prod(shape) * dtype.itemsize > info.file_size and not dtype.hasobject:
                 raise ValueError(f"the array {name} of shape {list(shape)} is cut short")
@@ -218,7 +218,8 @@ def npz_rows(path: str, descriptor: int) -> dict[str, Rows | np.ndarray]:
     return arrays
 
 
-def _npy_header(file: IO[bytes]) -> tuple[tuple[int, ...], bool, np.dtype]:
+def npy_header(file: IO[bytes]) -> tuple[tuple[int, ...], bool, np.dtype]:
+    """Shape, whether in Fortran's order, and dtype of the array in an npy file, which is then read up to its values."""
     version = np.lib.format.read_magic(file)
     read = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
     return read(file)

@@ -9,9 +9,9 @@ from typing import Any
 
 import numpy as np
 
-from lxmert_tf.data.features.layout import LABELS, NORMALIZED, PIXELS, read_layout
+from lxmert_tf.data.features.layout import NORMALIZED, PIXELS, read_layout
+from lxmert_tf.data.features.regions import LABELS, ROUNDING
 from lxmert_tf.data.features.rows import BINARY
-from lxmert_tf.data.features.tsv import ROUNDING
 
 
 class UnknownImageError(KeyError, ValueError):
@@ -58,7 +58,10 @@ class FeatureStore:
                 f"{self.path}.partial"
             )
         if os.path.isdir(self.path):
-            raise IsADirectoryError(f"{self.path} is a directory; expected an HDF5 or npz file of region features")
+            raise IsADirectoryError(
+                f"{self.path} is a directory, which has no fast access; build a file that has: "
+                f"lxmert-tf features build {self.path} FILE.h5"
+            )
         self._descriptor = os.open(self.path, os.O_RDONLY | BINARY)
         try:
             layout = read_layout(self.path, self._descriptor)

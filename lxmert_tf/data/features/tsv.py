@@ -1,7 +1,8 @@
 """Region features: the tab-separated `*_obj36.tsv` files of the original LXMERT, read and written as a stream.
 
 One line per image, no header, ten fields: img_id, img_h, img_w, objects_id, objects_conf, attrs_id, attrs_conf,
-num_boxes, boxes, features. The arrays are base64 of little-endian int64 (ids) or float32 (all others).
+num_boxes, boxes, features; or the six of bottom-up attention: img_id, img_w, img_h, num_boxes, boxes, features. The
+arrays are base64 of little-endian int64 (ids) or float32 (all others). Fields may be as Python prints bytes: b'...'.
 
 Shapes: N = boxes in the image, D = feature dimension.
 """
@@ -9,11 +10,11 @@ Shapes: N = boxes in the image, D = feature dimension.
 import base64
 import binascii
 import os
-from collections.abc import Collection, Iterable, Iterator
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator
 
 import numpy as np
 
+from lxmert_tf.data.features.regions import LABELS, RegionFeatures, Series, check_regions
 from lxmert_tf.files import replacing
 
 FIELDS = (
@@ -28,67 +29,7 @@ FIELDS = (
     "boxes",
     "features",
 )
-LARGEST = 1e6  # features above this are float64 read as float32
-LARGEST_SIDE = 2**31 - 1  # pixels; the built file keeps sizes as int32
-LARGEST_CLASS = 2**31 - 1  # models take int32
-ROUNDING = 1e-5  # how far a box may pass the edge of its image, as a share of its side: float32 rounding
-
-
-@dataclass(frozen=True, eq=False)
-class RegionFeatures:
-    """The boxes that a detector found in one image.
-
-    Args:
-        img_id: the image's name, not empty, without tab, line break or NUL.
-        img_h, img_w: height and width of the image in pixels.
-        objects_id: `int64[N]`, object class of each box, in 0..2^31-1.
-        objects_conf: `float32[N]`, its confidence in 0..1.
-        attrs_id: `int64[N]`, attribute class of each box, in 0..2^31-1.
-        attrs_conf: `float32[N]`, its confidence in 0..1.
-        boxes: `float32[N, 4]`, pixels, x1 y1 x2 y2, within the image.
-        features: `float32[N, D]`.
-    """
-
-    img_id: str
-    img_h: int
-    img_w: int
-    objects_id: np.ndarray
-    objects_conf: np.ndarray
-    attrs_id: np.ndarray
-    attrs_conf: np.ndarray
-    boxes: np.ndarray
-    features: np.ndarray
-
-
-def normalize_boxes(boxes: np.ndarray, width: float, height: float) -> np.ndarray:
-    """Divides pixel boxes by (width, height, width, height): the positions that the model takes.
-
-    Args:
-        boxes: `float32[N, 4]`, pixels, x1 y1 x2 y2.
-        width, height: size of the image in pixels, above 0.
-
-    Returns:
-        `float32[N, 4]` in 0..1; coordinates beyond an edge by rounding only (1e-5) are clipped.
-
-    Raises:
-        ValueError: the size is not above 0, or a box has not 4 numbers, is reversed, or is outside the image.
-    """
-    boxes = np.asarray(boxes, np.float32)
-    if boxes.ndim != 2 or boxes.shape[1] != 4:
-        raise ValueError(f"boxes must have the shape [N, 4], got {list(boxes.shape)}")
-    if not (width > 0 and height > 0):
-        raise ValueError(f"an image must be larger than 0 x 0 pixels, got width {width} and height {height}")
-    normalized = boxes / np.array([width, height, width, height], np.float32)
-    # As conditions that must hold, so that NaN fails too.
-    inside = ((normalized >= -ROUNDING) & (normalized <= 1 + ROUNDING)).all(axis=1)
-    ordered = (boxes[:, :2] <= boxes[:, 2:]).all(axis=1)
-    if not (inside & ordered).all():
-        worst = int(np.argmin(inside & ordered))
-        raise ValueError(
-            f"box {worst} must be x1 y1 x2 y2 in pixels within width {width} and height {height}, "
-            f"got {boxes[worst].tolist()}; are the boxes already divided, or width and height swapped?"
-        )
-    return np.clip(normalized, 0, 1)
+BOTTOM_UP_FIELDS = ("img_id", "img_w", "img_h", "num_boxes", "boxes", "features")
 
 
 def read_tsv(path: str | os.PathLike) -> Iterator[RegionFeatures]:
@@ -107,13 +48,11 @@ def read_tsv(path: str | os.PathLike) -> Iterator[RegionFeatures]:
             the file, the line and the image.
         FileNotFoundError: there is no such file.
     """
-    seen: set[str] = set()
-    feat_dim = None
+    series = Series()
     with open(path, "rb", buffering=1 << 20) as file:
         for number, line in numbered_lines(file):
-            regions = parse_line(line, os.fspath(path), number, seen, feat_dim)
-            seen.add(regions.img_id)
-            feat_dim = regions.features.shape[1]
+            regions = parse_line(line, os.fspath(path), number, series)
+            series.add(regions)
             yield regions
 
 
@@ -129,27 +68,24 @@ def numbered_lines(lines: Iterable[bytes], first: int = 1) -> Iterator[tuple[int
         yield number, line
 
 
-def parse_line(
-    line: bytes, path: str, number: int, seen: Collection[str] = (), feat_dim: int | None = None
-) -> RegionFeatures:
+def parse_line(line: bytes, path: str, number: int, series: Series) -> RegionFeatures:
     """One line of a TSV of region features.
 
     Args:
         line: with or without its line end.
         path, number: of the line, for errors.
-        seen: names of the images before.
-        feat_dim: D of the images before, or None.
+        series: the images before.
 
     Raises:
-        ValueError: the line cannot be read, repeats an img_id, or changes the feature dimension. The message names the
-            file, the line and the image.
+        ValueError: the line cannot be read, or its image does not go with those before. The message names the file, the
+            line and the image.
     """
     fields = line.rstrip(b"\r\n").split(b"\t")
     try:
         regions = _parse(fields)
-        _check_next(regions, seen, feat_dim)
+        series.check(regions)
     except ValueError as error:
-        img_id = fields[0].decode("utf-8", "replace")
+        img_id = plain_field(fields[0]).decode("utf-8", "replace")
         raise ValueError(f"{path}, line {number}, image {img_id[:80]!r}: {error}") from error
     return regions
 
@@ -165,41 +101,51 @@ def write_tsv(path: str | os.PathLike, regions: Iterable[RegionFeatures]) -> Non
         ValueError: an image could not be read back: wrong shapes, values that are not finite, boxes outside the image,
             an img_id twice, or another feature dimension than before.
     """
-    seen: set[str] = set()
-    feat_dim = None
+    series = Series()
     with replacing(path) as part, open(part, "wb") as file:
         for number, entry in enumerate(regions, start=1):
             try:
-                _check(entry)
-                _check_next(entry, seen, feat_dim)
+                check_regions(entry)
+                if not entry.labels():
+                    raise ValueError(f"a line of {len(FIELDS)} fields needs {', '.join(LABELS)}")
+                series.check(entry)
             except ValueError as error:
                 raise ValueError(f"{os.fspath(path)}, line {number}, image {entry.img_id!r}: {error}") from error
-            seen.add(entry.img_id)
-            feat_dim = np.shape(entry.features)[1]
+            series.add(entry)
             file.write(_format(entry))
 
 
 def _parse(fields: list[bytes]) -> RegionFeatures:
     if not any(field.strip() for field in fields):
         raise ValueError("the line is blank, which only the last lines may be")
-    if len(fields) != len(FIELDS):
-        raise ValueError(f"expected {len(FIELDS)} tab-separated fields ({', '.join(FIELDS)}), got {len(fields)}")
-    raw = dict(zip(FIELDS, fields, strict=True))
+    names = FIELDS if len(fields) != len(BOTTOM_UP_FIELDS) else BOTTOM_UP_FIELDS
+    if len(fields) != len(names):
+        raise ValueError(
+            f"expected {len(FIELDS)} tab-separated fields ({', '.join(FIELDS)}) "
+            f"or {len(BOTTOM_UP_FIELDS)} ({', '.join(BOTTOM_UP_FIELDS)}), got {len(fields)}"
+        )
+    raw = dict(zip(names, map(plain_field, fields), strict=True))
     num_boxes = _integer(raw, "num_boxes")
     boxes = _array(raw, "boxes", "<f4", num_boxes * 4).reshape(num_boxes, 4)
+    labels: dict[str, np.ndarray | None] = dict.fromkeys(LABELS)
+    if names is FIELDS:
+        labels = {name: _array(raw, name, "<i8" if name.endswith("_id") else "<f4", num_boxes) for name in LABELS}
     regions = RegionFeatures(
         img_id=raw["img_id"].decode("utf-8"),
         img_h=_integer(raw, "img_h"),
         img_w=_integer(raw, "img_w"),
-        objects_id=_array(raw, "objects_id", "<i8", num_boxes),
-        objects_conf=_array(raw, "objects_conf", "<f4", num_boxes),
-        attrs_id=_array(raw, "attrs_id", "<i8", num_boxes),
-        attrs_conf=_array(raw, "attrs_conf", "<f4", num_boxes),
+        **labels,
         boxes=boxes,
         features=_features(raw, num_boxes),
     )
-    _check(regions)
+    check_regions(regions)
     return regions
+
+
+def plain_field(field: bytes) -> bytes:
+    """A field without the b'...' in which Python writes bytes."""
+    quoted = field[:2] in (b"b'", b'b"') and len(field) > 2 and field[-1:] == field[1:2]
+    return field[2:-1] if quoted else field
 
 
 def _integer(raw: dict[str, bytes], name: str) -> int:
@@ -231,51 +177,6 @@ def _features(raw: dict[str, bytes], num_boxes: int) -> np.ndarray:
     return np.frombuffer(data, "<f4").reshape(num_boxes, -1).copy()
 
 
-def _check(regions: RegionFeatures) -> None:
-    """Raises ValueError unless one image is valid."""
-    if not regions.img_id or any(mark in regions.img_id for mark in "\t\r\n\0"):
-        raise ValueError("img_id must be a name without tab, line break or NUL")
-    for name in ("img_h", "img_w"):
-        side = getattr(regions, name)
-        if not 1 <= side <= LARGEST_SIDE:
-            raise ValueError(f"{name} must be above 0 and at most {LARGEST_SIDE}, got {side}")
-    if np.ndim(regions.features) != 2 or not np.size(regions.features):
-        raise ValueError(f"features must have the shape [N, D], N and D above 0, got {np.shape(regions.features)}")
-    num_boxes = len(regions.features)
-    for name in ("objects_id", "objects_conf", "attrs_id", "attrs_conf"):
-        if np.shape(getattr(regions, name)) != (num_boxes,):
-            raise ValueError(f"{name} must have the shape ({num_boxes},), got {np.shape(getattr(regions, name))}")
-    if np.shape(regions.boxes) != (num_boxes, 4):
-        raise ValueError(f"boxes must have the shape ({num_boxes}, 4), got {np.shape(regions.boxes)}")
-    for name in ("objects_conf", "attrs_conf", "features"):
-        if not np.isfinite(getattr(regions, name)).all():
-            raise ValueError(f"{name} must be finite, got NaN or infinity")
-    if max(np.max(regions.features), -np.min(regions.features)) > LARGEST:
-        raise ValueError("features exceed a million; are they float64 instead of float32?")
-    for name in ("objects_conf", "attrs_conf"):
-        low, high = np.min(getattr(regions, name)), np.max(getattr(regions, name))
-        if low < 0 or high > 1 + ROUNDING:
-            raise ValueError(f"{name} must lie in 0..1, got {low:g} to {high:g}")
-    for name in ("objects_id", "attrs_id"):
-        ids = np.asarray(getattr(regions, name))
-        if (wrong := ids != np.clip(ids.astype(np.int64), 0, LARGEST_CLASS)).any():
-            raise ValueError(f"{name} must be integers in 0..{LARGEST_CLASS}, got {ids[wrong][0]}")
-    normalize_boxes(regions.boxes, regions.img_w, regions.img_h)
-    if np.max(regions.boxes) <= 1 < min(regions.img_h, regions.img_w):
-        raise ValueError(
-            f"all boxes lie within the first pixel of {regions.img_w} x {regions.img_h}; they must be in pixels, "
-            "not divided by width and height"
-        )
-
-
-def _check_next(regions: RegionFeatures, seen: Collection[str], feat_dim: int | None) -> None:
-    """Raises ValueError unless an image fits those before it."""
-    if regions.img_id in seen:
-        raise ValueError("this img_id is already in the file")
-    if feat_dim is not None and regions.features.shape[1] != feat_dim:
-        raise ValueError(f"features must have {feat_dim} values per box, as before, got {regions.features.shape[1]}")
-
-
 def _format(regions: RegionFeatures) -> bytes:
     fields = (
         regions.img_id.encode(),
@@ -292,7 +193,7 @@ def _format(regions: RegionFeatures) -> bytes:
     return b"\t".join(fields) + b"\n"
 
 
-def _encode(array: np.ndarray, dtype: str) -> bytes:
+def _encode(array: np.ndarray | None, dtype: str) -> bytes:
     return base64.b64encode(np.ascontiguousarray(array, dtype).tobytes())
 
 
