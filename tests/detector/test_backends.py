@@ -33,6 +33,7 @@ def network(detector: FasterRCNN, pixels, boxes) -> dict:
     return detector.describe_boxes(feature_map, boxes, 96)
 
 
+@pytest.mark.slow
 def test_xla_computes_the_same(tiny):
     pixels = PICTURE.astype("float32") - 110
     compiled = tf.function(network, jit_compile=True, autograph=False)(tiny, pixels, BOXES)
@@ -54,7 +55,7 @@ def test_xla_suppresses_the_same():
     assert set(np.asarray(kept()).sum(axis=1)) <= set(range(13))
 
 
-def test_half_precision(tiny):
+def test_half_precision(tiny, eagerly):
     """Boxes and scores are float32; the rest is as exact as bfloat16 is."""
     half = FasterRCNN.from_pretrained(tiny, dtype="mixed_bfloat16")
     ours, theirs = (each.detect(PICTURE, boxes=[BOXES], min_size=64, max_size=96)[0] for each in (half, tiny))
@@ -97,7 +98,7 @@ def test_all_pipelines_find_something(tiny):
     assert len(few) == 2
 
 
-@pytest.mark.parametrize("pipeline", ["caffe", "huggingface"])
+@pytest.mark.parametrize("pipeline", ["caffe", pytest.param("huggingface", marks=pytest.mark.slow)])
 def test_no_proposals(tiny, pipeline):
     [none] = tiny.detect(PICTURE, pipeline, min_size=64, max_size=96, rpn_min_size=1e4)
     assert len(none) == 0
@@ -106,5 +107,6 @@ def test_no_proposals(tiny, pipeline):
     assert len(none) == 0
 
 
+@pytest.mark.slow
 def test_torch():
     assert_passes_under("torch", f"{HERE / 'test_golden.py'}::test_pipelines[caffe-fixed]")
