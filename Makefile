@@ -11,7 +11,7 @@ PEERS := $(patsubst requirements-%.txt,%,$(notdir $(wildcard tests/upstream/requ
 UPSTREAM := $(patsubst tests/upstream/requirements-%.txt,.venv-%/.installed,$(wildcard tests/upstream/requirements-*.txt))
 BENCHMARKS ?= $(filter-out common gpu,$(basename $(notdir $(wildcard benchmarks/*.py))))
 
-.PHONY: demo test slow versions backends interop bench gpu-wheels lint format
+.PHONY: demo test slow versions versions-lowest versions-highest backends interop bench gpu-wheels lint format
 
 demo: $(STAMP)
 	$(BIN)/lxmert-tf demo --output demo --overwrite
@@ -23,8 +23,12 @@ slow: $(STAMP)
 	$(BIN)/python -m pytest -n 2 --dist loadfile -m slow $(PYTEST_FLAGS)
 
 # The ends of the ranges in pyproject.toml, each in an environment of its own.
-versions:
+versions: versions-lowest versions-highest
+
+versions-lowest:
 	tests/versions/run.sh 3.10 lowest .venv-lowest
+
+versions-highest:
 	tests/versions/run.sh 3.13 highest .venv-highest
 
 # What Keras' users expect of any layer and model, on the other backends.

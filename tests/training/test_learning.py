@@ -57,10 +57,6 @@ def test_vqa_from_scratch(all_tasks, tmp_path):
     assert trained("vqa", all_tasks, tmp_path / "run", *from_scratch(all_tasks, epochs=20)) >= 0.97
 
 
-def test_gqa_from_scratch(all_tasks, tmp_path):
-    assert trained("gqa", all_tasks, tmp_path / "run", *from_scratch(all_tasks, epochs=18)) >= 0.95
-
-
 def test_nlvr2_from_scratch(tmp_path):
     data = make_set(tmp_path / "data", "all", 4000)
     options = from_scratch(data, epochs=5, batch_size=32, learning_rate=3e-4)
