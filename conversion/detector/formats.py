@@ -185,7 +185,7 @@ def detector_of(source: Any, config: Any = None, prefix: str | None = None) -> D
 
 def _start(names: Collection[str], prefix: str | None) -> str | None:
     """What a detector's names begin with, besides wrappers, or None of those of other models."""
-    starts = PREFIXES
+    starts: tuple[str, ...] = PREFIXES
     if prefix is not None:
         plain = unwrapped(prefix.rstrip("./"))
         starts = (f"{plain}.", f"{plain}/") if plain else ("",)
