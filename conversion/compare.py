@@ -11,6 +11,12 @@ from conversion.tensors import SAFETENSORS_TYPES, contiguous, pieces
 CHUNK = 2**20  # elements compared at a time, in float64
 
 
+class Differs(ValueError):
+    """What was written is not what was read."""
+
+    exit_code = 1
+
+
 @dataclass(frozen=True)
 class Error:
     """How far two arrays of one shape are apart.

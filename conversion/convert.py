@@ -8,8 +8,10 @@ from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 from typing import Any
 
-from conversion.compare import identical, nonfinite_notes, nonfinite_values
+from conversion.compare import Differs, identical, nonfinite_notes, nonfinite_values
 from conversion.destination import check_apart, check_replaceable, file_format, format_of_name
+from conversion.detector.convert import Written, convert_detector
+from conversion.detector.formats import DetectorCheckpoint
 from conversion.formats import TIED, Checkpoint, find_weights, read_file
 from conversion.names import HEADS, fit_prefix
 from conversion.plan import Plan, check_choice, make_plan
@@ -26,16 +28,12 @@ from conversion.writers import (
 )
 from lxmert_tf.command_line import option
 from lxmert_tf.configuration import CONFIG_NAME, LxmertConfig
+from lxmert_tf.detector.configuration import DetectorConfig
 from lxmert_tf.files import staged
 from lxmert_tf.hub import TOKENIZER_FILES
 
 FORMATS = ("hf-pt", "hf-pt-bin", "hf-tf", "keras", "keras-weights", "original")
-
-
-class Differs(ValueError):
-    """What was written is not what was read."""
-
-    exit_code = 1
+DETECTOR_FORMATS = ("detectron2", "milvlg", "caffe")  # of a detector, besides hf-pt-bin, keras and keras-weights
 
 
 @dataclass(frozen=True)
@@ -104,7 +102,7 @@ def convert(
     to: str | None = None,
     task: str | None = None,
     dtype: str | None = None,
-    config: LxmertConfig | str | os.PathLike | None = None,
+    config: LxmertConfig | DetectorConfig | str | os.PathLike | None = None,
     shard_size: int | str | None = None,
     verify: bool = True,
     overwrite: bool = False,
@@ -143,12 +141,22 @@ def convert(
     if not os.fspath(destination):
         raise ValueError("The name of the destination is empty; give a file or a directory.")
     destination = Path(os.path.realpath(destination))
-    to = to or format_of_name(destination)
+    given, to = to, to or format_of_name(destination)
     limit = _check_options(to, task, dtype, shard_size)
     to_file = file_format(to, destination)
     check_replaceable(destination, to, to_file is not None, overwrite)
     checkpoint = open_source(source, config, prefix, adapter)
     check_apart(source, checkpoint, destination)
+    if isinstance(checkpoint, DetectorCheckpoint):
+        for name, value in (("task", task), ("shard_size", shard_size), ("allow_missing", allow_missing or None)):
+            if value is not None:
+                raise ValueError(
+                    f"{option(name)} does nothing for a detector, which {checkpoint.path} is; leave it out."
+                )
+        written = convert_detector(checkpoint, destination, given, dtype, verify, overwrite, progress)
+        return _detector_report(checkpoint, destination, written, verify)
+    if to in DETECTOR_FORMATS:
+        raise ValueError(f"{to} is a format of detectors, but {checkpoint.path} holds an LXMERT model.")
     plan = make_plan(checkpoint, task or checkpoint.task, dtype, allow_missing)
     copied = [] if to_file else _tokenizer_files(checkpoint)
     with _with_progress(plan, verify, progress) as plan, staged(destination) as place:
@@ -180,12 +188,42 @@ def convert(
     )
 
 
+def _detector_report(checkpoint: DetectorCheckpoint, destination: Path, written: Written, verified: bool) -> Report:
+    notes = [*checkpoint.notes]
+    if checkpoint.inferred:
+        anchors = ", ".join(f"{size:g}" for size in checkpoint.config.anchor_sizes)
+        notes.append(f"{checkpoint.inferred}, so the config is inferred from shapes; anchors of {anchors} are a guess")
+    return Report(
+        source=str(checkpoint.path),
+        destination=str(destination),
+        source_format=checkpoint.format,
+        format=written.format,
+        source_task=checkpoint.task,
+        task=checkpoint.task,
+        config=checkpoint.config_origin,
+        config_file=str(checkpoint.config_file) if checkpoint.config_file else None,
+        dtypes=sorted({item.dtype.name for item in written.tensors.stored.values()}),
+        tensors=len(written.tensors),
+        bytes=written.tensors.nbytes,
+        dropped=written.dropped,
+        initialised=[],
+        nonfinite=written.nonfinite,
+        overflowed={},
+        notes=notes,
+        verified=verified,
+    )
+
+
 # Checks before anything is read or written
 
 
 def _check_options(to: str, task: str | None, dtype: str | None, shard_size: int | str | None) -> int | None:
     """The shard size in bytes, if all options are valid."""
-    for name, value, known in (("to", to, FORMATS), ("task", task, HEADS), ("dtype", dtype, DTYPES)):
+    for name, value, known in (
+        ("to", to, (*FORMATS, *DETECTOR_FORMATS)),
+        ("task", task, HEADS),
+        ("dtype", dtype, DTYPES),
+    ):
         check_choice(name, value, known)
     if shard_size is None:
         return None

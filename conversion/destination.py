@@ -4,15 +4,23 @@ import os
 from pathlib import Path
 from typing import Any
 
+from conversion.detector.writers import FILE_FORMATS as DETECTOR_FILE_FORMATS
 from conversion.formats import Checkpoint
 from conversion.report import some
 from conversion.writers import DIRECTORY_FORMATS, FILE_FORMATS
 from lxmert_tf.command_line import option
 from lxmert_tf.configuration import CONFIG_NAME
+from lxmert_tf.detector.configuration import VOCABULARIES, YAML_NAME
 from lxmert_tf.hub import TOKENIZER_FILES
 
 # The file formats by what their names end in, and the suffixes that no directory should have.
-FORMATS_BY_SUFFIX = {".weights.h5": "keras-weights", ".keras": "keras", ".pth": "original"}
+FORMATS_BY_SUFFIX = {
+    ".weights.h5": "keras-weights",
+    ".keras": "keras",
+    ".pth": "original",  # or milvlg, of a detector
+    ".pkl": "detectron2",
+    ".caffemodel": "caffe",
+}
 FILE_SUFFIXES = (".safetensors", ".bin", ".h5", ".keras", ".pth", ".pt")
 
 
@@ -33,7 +41,7 @@ def file_format(to: str, destination: Path) -> str | None:
         raise ValueError(
             f"{to} is written as a directory, but {destination.name} is the name of a file; choose another."
         )
-    return to if to in FILE_FORMATS else None
+    return to if to in (*FILE_FORMATS, *DETECTOR_FILE_FORMATS) else None
 
 
 def check_replaceable(destination: Path, to: str, is_file: bool, overwrite: bool) -> None:
@@ -62,7 +70,9 @@ def check_replaceable(destination: Path, to: str, is_file: bool, overwrite: bool
 def _is_checkpoint_file(path: Path) -> bool:
     """Whether a checkpoint's directory has such a file."""
     patterns = ("model*.safetensors", "pytorch_model*.bin", "*.index.json", "model*.weights.*", "tf_model*.h5")
-    known = path.name in (CONFIG_NAME, *TOKENIZER_FILES) or any(path.match(pattern) for pattern in patterns)
+    known = path.name in (CONFIG_NAME, YAML_NAME, *VOCABULARIES.values(), *TOKENIZER_FILES) or any(
+        path.match(pattern) for pattern in patterns
+    )
     return known and path.is_file()
 
 

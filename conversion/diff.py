@@ -7,11 +7,10 @@ import numpy as np
 
 from conversion.compare import Error, error_between, identical, nonfinite_notes, nonfinite_values
 from conversion.formats import Checkpoint
-from conversion.names import fit_prefix, rows, skip_reason
+from conversion.names import fit_prefix
 from conversion.report import counted, grouped, progress_bar, some
 from conversion.source import open_source
 from conversion.tensors import Stored
-from lxmert_tf.configuration import LxmertConfig
 
 
 @dataclass(frozen=True)
@@ -114,7 +113,9 @@ def diff(a: Any, b: Any, progress: bool = False) -> Difference:
 
 def difference(a: Checkpoint, b: Checkpoint, progress: bool = False) -> Difference:
     """Compares two opened checkpoints."""
-    order = {fit_prefix(row.torch, "qa"): i for i, row in enumerate(rows(a.config, a.task))}
+    if type(a.config) is not type(b.config):
+        raise ValueError(f"{a.path} and {b.path} are a detector and an LXMERT model, which have nothing in common.")
+    order = {fit_prefix(row.torch, "qa"): i for i, row in enumerate(a.rows())}
     first, second = _named_tensors(a), _named_tensors(b)
     names = sorted(set(first) | set(second), key=lambda name: (order.get(name, len(order)), name))
     both = [name for name in names if name in first and name in second]
@@ -147,12 +148,12 @@ def difference(a: Checkpoint, b: Checkpoint, progress: bool = False) -> Differen
 def _named_tensors(checkpoint: Checkpoint) -> dict[str, Stored]:
     """The stored tensors by their names in a model with heads, without those that no model loads."""
     stored = checkpoint.named_for("qa").stored
-    return {name: item for name, item in stored.items() if not skip_reason(name)}
+    return {name: item for name, item in stored.items() if not checkpoint.skip_reason(name)}
 
 
-def _config_difference(a: LxmertConfig, b: LxmertConfig) -> dict[str, tuple[Any, Any]]:
+def _config_difference(a: Any, b: Any) -> dict[str, tuple[Any, Any]]:
     """Field to its values in a and in b, where they differ."""
-    pairs = {field.name: (getattr(a, field.name), getattr(b, field.name)) for field in fields(LxmertConfig)}
+    pairs = {field.name: (getattr(a, field.name), getattr(b, field.name)) for field in fields(a)}
     return {name: pair for name, pair in pairs.items() if pair[0] != pair[1]}
 
 

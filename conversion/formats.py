@@ -24,14 +24,16 @@ from typing import Any
 
 from conversion.compare import identical
 from conversion.copies import merged
+from conversion.detector.readers import is_caffemodel, read_array_pickle, read_caffemodel
 from conversion.matching import Matched, StrangeNames, contradictions, find_task, infer_config, match
-from conversion.names import fit_prefix
+from conversion.names import Row, fit_prefix, rows, skip_reason
 from conversion.naming import Named, named
 from conversion.readers import Content, read_h5, read_pickle, read_safetensors, read_zip, reading
 from conversion.report import counted, some
 from conversion.tensors import DTYPES, Tensors
 from lxmert_tf.configuration import CONFIG_NAME, LxmertConfig
 from lxmert_tf.files import absent
+from lxmert_tf.tasks import ARCHITECTURES
 
 TIED = ("cls.predictions.decoder.weight", "lxmert.embeddings.word_embeddings.weight")
 UNTIED = f"{TIED[0]} is not {TIED[1]}, as it must be in LXMERT; the latter is used for both"
@@ -47,7 +49,7 @@ WEIGHT_FILES = {
     "tf_model.h5": "hf-tf",
     "tf_model.h5.index.json": "hf-tf",
 }
-SUFFIXES = (".safetensors", ".h5", ".keras", ".bin", ".pth", ".pt", ".ckpt")
+SUFFIXES = (".safetensors", ".h5", ".keras", ".bin", ".pth", ".pt", ".ckpt", ".pkl", ".caffemodel")
 # What stands in a directory for weights that only another program can put together, and that program.
 ELSEWHERE = {
     "zero_to_fp32.py": "those of DeepSpeed are in parts; join them with the zero_to_fp32.py that is there",
@@ -59,6 +61,24 @@ ELSEWHERE = {
 WEIGHTS_NAME = re.compile(r"(?!rng_state|\.).*(\.keras|\.pth|(?<!_\d{5})\.weights\.h5)")
 
 INDEXES = (".index.json", ".weights.json")
+TORCH_MAGIC = b"\x8a\nl\xfc\x9cF\xf9 j\xa8P\x19."  # of PyTorch's pickles outside archives; others are of arrays
+
+SIZES = (
+    "l_layers",
+    "r_layers",
+    "x_layers",
+    "hidden_size",
+    "intermediate_size",
+    "num_attention_heads",
+    "vocab_size",
+    "max_position_embeddings",
+    "type_vocab_size",
+    "visual_feat_dim",
+    "visual_pos_dim",
+    "num_qa_labels",
+    "num_object_labels",
+    "num_attr_labels",
+)
 
 logger = logging.getLogger("lxmert_tf")
 
@@ -88,6 +108,24 @@ class Checkpoint:
     inferred: str = ""
     notes: tuple[str, ...] = ()
     outside: Mapping[str, str] = field(default_factory=dict)
+
+    @property
+    def class_name(self) -> str:
+        """The PyTorch class of its model."""
+        return ARCHITECTURES[self.task]
+
+    @property
+    def sizes(self) -> dict[str, int]:
+        """Depths and widths, by config field."""
+        return {name: getattr(self.config, name) for name in SIZES}
+
+    def rows(self) -> list[Row]:
+        """Every tensor that its model has."""
+        return rows(self.config, self.task)
+
+    def skip_reason(self, name: str) -> str | None:
+        """Why a tensor is left out on purpose whatever the model, or None."""
+        return skip_reason(name)
 
     @property
     def config_origin(self) -> str:
@@ -155,6 +193,7 @@ def open_checkpoint(
     config: LxmertConfig | str | os.PathLike | None = None,
     prefix: str | None = None,
     use_safetensors: bool | None = None,
+    content: Content | None = None,
 ) -> Checkpoint:
     """Opens a checkpoint file, or the preferred one of a directory (see `WEIGHT_FILES`).
 
@@ -168,13 +207,14 @@ def open_checkpoint(
             not read then.
         prefix: what the names of the LXMERT's tensors begin with; by default it is found.
         use_safetensors: read no files of a directory but model.safetensors (True), or none of those (False).
+        content: of the file, where it is read already.
 
     Raises:
         FileNotFoundError: there is no such path, no checkpoint in the directory, or no shard an index names.
         ValueError: the file is damaged, or holds no LXMERT weights, or several; the message names it.
     """
     source, path = Path(path), find_weights(Path(path), use_safetensors)
-    format, found, own_config = read_file(path, prefix)
+    format, found, own_config = read_file(path, prefix, content)
     beside, notes = path.parent / CONFIG_NAME, (*_other_checkpoints(source, path), *found.notes)
     for note in notes:
         logger.info(note, extra={"note": True})
@@ -296,10 +336,12 @@ def find_weights(path: Path, use_safetensors: bool | None = None) -> Path:
     raise FileNotFoundError(f"{path} must hold one of {', '.join(names)} or a single other checkpoint, {found}.")
 
 
-def read_file(path: Path, prefix: str | None = None) -> tuple[str, Named, LxmertConfig | None]:
+def read_file(
+    path: Path, prefix: str | None = None, content: Content | None = None
+) -> tuple[str, Named, LxmertConfig | None]:
     """The format, the LXMERT in the file, and its config if that is in the file itself."""
     with reading(path):
-        content = read_content(path, index_allowed=True)
+        content = content or read_content(path, index_allowed=True)
         found = named(content.stored, content.spelling, prefix)
     format = "original" if found.is_original and content.format == "hf-pt-bin" else content.format
     return format, found, content.config
@@ -316,11 +358,13 @@ def read_content(path: Path, index_allowed: bool = False) -> Content:
     if start.startswith(b"\x89HDF"):
         return read_h5(path)
     if start.startswith(b"\x80"):
-        return read_pickle(path)
+        return read_pickle(path) if TORCH_MAGIC in start else read_array_pickle(path)
     if start.startswith(b"{"):
         if not index_allowed:
             raise ValueError("it is an index, named in the weight_map of an index, which must name files with tensors")
         return _read_index(path)
+    if start and is_caffemodel(path):
+        return read_caffemodel(path)
     raise ValueError(_unknown_format(start))
 
 

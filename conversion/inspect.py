@@ -6,29 +6,11 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from conversion.formats import Checkpoint
-from conversion.names import Shape, rows, skip_reason
+from conversion.names import Shape
 from conversion.report import counted, grouped, some
 from conversion.source import open_source
 from conversion.tensors import DTYPES, SAFETENSORS_TYPES, Stored
 from lxmert_tf.configuration import LxmertConfig
-from lxmert_tf.tasks import ARCHITECTURES
-
-SIZES = (
-    "l_layers",
-    "r_layers",
-    "x_layers",
-    "hidden_size",
-    "intermediate_size",
-    "num_attention_heads",
-    "vocab_size",
-    "max_position_embeddings",
-    "type_vocab_size",
-    "visual_feat_dim",
-    "visual_pos_dim",
-    "num_qa_labels",
-    "num_object_labels",
-    "num_attr_labels",
-)
 
 
 @dataclass(frozen=True)
@@ -47,9 +29,9 @@ class Inspection:
 
     Args:
         path: the weights file; the index of a sharded checkpoint.
-        format: "hf-pt", "hf-pt-bin", "hf-tf", "keras" or "original".
+        format: one of `conversion.formats`, or of `conversion.detector.formats`.
         class_name: the PyTorch class of its model.
-        task: "model", "pretraining", "qa" or "visual-reasoning".
+        task: "model", "pretraining", "qa", "visual-reasoning" or "detector".
         config: "file" if it was read from one, "inferred" if it is from the shapes, "given" if it was passed.
         config_file: where it was read from, if it was.
         sizes: depths and widths, by config field. Inferred ones of absent heads are defaults.
@@ -127,20 +109,19 @@ def inspect(
         ValueError: it is damaged, or without a config and so incomplete that none can be inferred.
     """
     checkpoint = open_source(source, config, prefix, adapter)
-    config, task = checkpoint.config, checkpoint.task
-    wanted = {row.torch: row.shape(config) for row in rows(config, task)}
-    tensors = checkpoint.named_for(task).stored
+    wanted = {row.torch: row.shape(checkpoint.config) for row in checkpoint.rows()}
+    tensors = checkpoint.named_for(checkpoint.task).stored
     shapes = {name: item.shape for name, item in tensors.items()}
-    skipped = {name: reason for name in shapes if (reason := skip_reason(name))}
+    skipped = {name: reason for name in shapes if (reason := checkpoint.skip_reason(name))}
     left_out = {**skipped, **checkpoint.outside}
     return Inspection(
         path=str(checkpoint.path),
         format=checkpoint.format,
-        class_name=ARCHITECTURES[task],
-        task=task,
+        class_name=checkpoint.class_name,
+        task=checkpoint.task,
         config=checkpoint.config_origin,
         config_file=str(checkpoint.config_file) if checkpoint.config_file else None,
-        sizes={name: getattr(config, name) for name in SIZES},
+        sizes=checkpoint.sizes,
         tensors=[_describe(name, item) for name, item in tensors.items()],
         unknown=sorted(set(shapes) - set(wanted) - set(skipped)),
         missing=sorted(set(wanted) - set(shapes)),

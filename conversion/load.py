@@ -58,5 +58,6 @@ def load_into(model: Any, source: Any, allow_missing: bool = False) -> Plan:
             for name in plan.tensors:
                 own[name].copy_(to_torch(plan.tensors[name]))
         return plan
+    model.prepare_loading()
     assign_rows(model, plan.table, plan.tensors)
     return plan

@@ -110,21 +110,18 @@ def assign(model: Any, checkpoint: Checkpoint, ignore_mismatched_sizes: bool = F
         What was loaded, is missing (initialised), and unused with the reason; it is logged in one line, too.
 
     Raises:
-        ValueError: tensors are missing other than whole heads, unexpected or misshapen; nothing is assigned then.
+        ValueError: tensors are missing other than whole heads, unexpected or misshapen, or the model is quantized;
+            nothing is assigned then.
     """
     task = task_of_model(model)
     matched = select(checkpoint, task, model.config, ignore_mismatched_sizes)
+    model.prepare_loading()
     assign_rows(model, matched.loaded, checkpoint.named_for(task))
     return matched
 
 
 def assign_rows(model: Any, table: list[Row], tensors: Tensors) -> None:
-    """Assigns these rows of the table of names, each cast to its variable's dtype.
-
-    Raises:
-        ValueError: the model is quantized.
-    """
-    model.prepare_loading()
+    """Assigns these rows of the table of names, each cast to its variable's dtype."""
     variables = variables_by_path(model)
     for row in table:
         variable = variables[row.keras]

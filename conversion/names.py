@@ -21,12 +21,19 @@ class Layout(NamedTuple):
 
     forward: Callable[[np.ndarray], np.ndarray]
     inverse: Callable[[np.ndarray], np.ndarray]
-    shape: Callable[[Shape], Shape]  # of the other side, in both directions
+    shape: Callable[[Shape], Shape]  # of the Keras array
+    inverse_shape: Callable[[Shape], Shape]  # of the PyTorch array
 
 
 LAYOUTS = {
-    "as_is": Layout(np.asarray, np.asarray, tuple),
-    "transpose": Layout(np.transpose, np.transpose, lambda shape: tuple(shape[::-1])),
+    "as_is": Layout(np.asarray, np.asarray, tuple, tuple),
+    "transpose": Layout(np.transpose, np.transpose, lambda shape: tuple(shape[::-1]), lambda shape: tuple(shape[::-1])),
+    "kernel": Layout(  # filters, channels, height, width; height, width, channels, filters
+        lambda array: array.transpose(2, 3, 1, 0),
+        lambda array: array.transpose(3, 2, 0, 1),
+        lambda shape: (*shape[2:], shape[1], shape[0]),
+        lambda shape: (shape[3], shape[2], *shape[:2]),
+    ),
 }
 
 

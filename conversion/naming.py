@@ -111,7 +111,7 @@ def _under(prefix: str, spelled: Mapping[str, str], stored: Mapping[str, Stored]
 
 def _inverse(row: Row, item: Stored) -> Stored:
     layout = LAYOUTS[row.layout]
-    return Stored(layout.shape(item.shape), item.dtype, lambda: layout.inverse(item.read()))
+    return Stored(layout.inverse_shape(item.shape), item.dtype, lambda: layout.inverse(item.read()))
 
 
 def _same(a: Tensors, b: Tensors) -> bool:

@@ -10,6 +10,8 @@ from typing import Any
 import numpy as np
 
 from conversion.compare import Error, error_between
+from conversion.detector.formats import DetectorCheckpoint
+from conversion.detector.run_detectors import BESIDE_THE_NETWORK, OUTPUTS, runners
 from conversion.diff import Difference, difference
 from conversion.formats import Checkpoint
 from conversion.names import HEAD_NAMES, head_of
@@ -207,12 +209,46 @@ def verify(
     if not max_error >= 0:
         raise ValueError(f"{option('max_error')} must be at least 0, got {max_error}.")
     first, second = open_source(a, config), open_source(b, config)
+    if isinstance(first, DetectorCheckpoint):
+        return _verify_detectors(first, second, max_error, progress)
     first, second = _completed_config(first, second), _completed_config(second, first)
     weights = difference(first, second, progress)
     decisive = _decisive_fields(first, second, weights)
     outputs, packages, notes = _run(first, second, progress)
     notes = [*weights.notes, *_notes(first, second, weights), *_config_notes(weights.config, decisive), *notes]
     return Verification(max_error, weights, outputs, packages, notes, decisive)
+
+
+def _verify_detectors(a: DetectorCheckpoint, b: Checkpoint, max_error: float, progress: bool) -> Verification:
+    """As `verify`, of detectors: both see the same picture and the same boxes."""
+    weights = difference(a, b, progress)
+    decisive = {name: pair for name, pair in weights.config.items() if name not in BESIDE_THE_NETWORK}
+    notes = [*weights.notes, *_config_notes(weights.config, decisive)]
+    try:
+        for checkpoint in (a, b):
+            checkpoint.match()
+    except ValueError as error:
+        return Verification(max_error, weights, [], [], [*notes, f"not run: {str(error).splitlines()[0]}"], decisive)
+    available = runners()
+    results = {}
+    with progress_bar(2 * len(available), progress, unit="run") as update:
+        for package, run in available.items():
+            for side, checkpoint in (("a", a), ("b", b)):
+                results[side, package] = run(checkpoint)
+                gc.collect()  # a model refers to itself, and is not gone before
+                update(1)
+    pairs = {package: (results["a", package], results["b", package]) for package in available}
+    if "lxmert_pt" in available:
+        pairs["a in both"] = results["a", "lxmert_tf"], results["a", "lxmert_pt"]
+    else:
+        notes.append("torch is not installed, so lxmert_pt was not run")
+    shared = set.intersection(*(set(side) for pair in pairs.values() for side in pair))
+    outputs = [
+        Output(block, name, {title: _error(x[name], y[name]) for title, (x, y) in pairs.items()})
+        for block, name in OUTPUTS
+        if name in shared
+    ]
+    return Verification(max_error, weights, outputs, list(available), notes, decisive)
 
 
 def _completed_config(checkpoint: Checkpoint, other: Checkpoint) -> Checkpoint:

@@ -201,8 +201,8 @@ class LxmertPreTrainedModel(nn.Module):
         own = (*SETTINGS, *inspect.signature(cls.from_pretrained).parameters)
         others = translate(f"{cls.__name__}.from_pretrained", kwargs, own)
         dtype, token = others.pop("dtype", dtype), others.pop("token", token)
-        hub = {"revision": revision, "cache_dir": cache_dir, "local_files_only": local_files_only, "token": token}
-        hub |= {"force_download": force_download, "proxies": proxies, "subfolder": subfolder}
+        hub: dict[str, Any] = {"revision": revision, "cache_dir": cache_dir, "local_files_only": local_files_only}
+        hub |= {"token": token, "force_download": force_download, "proxies": proxies, "subfolder": subfolder}
         source = pretrained_model_name_or_path
         if state_dict is not None:
             if config is None and source is not None:

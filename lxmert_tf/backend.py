@@ -67,3 +67,48 @@ def _context():
     import tensorflow as tf
 
     return tf.distribute.get_replica_context() if tf.distribute.has_strategy() else None
+
+
+# Programs
+
+
+def compiled(function, signature: tuple | None = None):
+    """The function as a program; itself where Keras runs eagerly.
+
+    Keras compiles methods of models only, with XLA, anew for every shape.
+
+    Args:
+        function: of arrays.
+        signature: their shapes, None where a size is free, and dtypes. Default: those they turn out to have.
+    """
+    if keras.backend.backend() != "tensorflow":
+        return lambda *arrays: function(*keras.tree.map_structure(keras.ops.convert_to_tensor, arrays))
+    import tensorflow as tf
+
+    specs = None if signature is None else [tf.TensorSpec(shape, dtype) for shape, dtype in signature]
+    return tf.function(function, input_signature=specs, autograph=False, reduce_retracing=specs is None or None)
+
+
+def in_order(function, rows, size: int) -> dict:
+    """What a function gives for a tensor's rows, [R, ...] -> a dict of [R, ...], `size` of them after the other.
+
+    In a graph, too, where chunks without an order would be computed, and fill the memory, at the same time.
+    """
+    number = keras.ops.shape(rows)[0]
+    if isinstance(number, int) and number <= size:
+        return function(rows)
+    if not in_graph(rows):
+        parts = [function(rows[start : start + size]) for start in range(0, max(int(number), 1), size)]
+        return {name: keras.ops.concatenate([part[name] for part in parts]) for name in parts[0]}
+    import tensorflow as tf
+
+    def one_more(start, done):
+        part = function(rows[start : start + size])
+        return start + size, {name: tf.concat([done[name], part[name]], axis=0) for name in done}
+
+    first = function(rows[:size])
+    shapes = {name: tf.TensorShape([None, *value.shape[1:]]) for name, value in first.items()}
+    start = tf.constant(size), first
+    invariants = tf.TensorShape([]), shapes
+    _, done = tf.while_loop(lambda start, _: start < number, one_more, start, invariants, parallel_iterations=1)
+    return done

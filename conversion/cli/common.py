@@ -6,6 +6,7 @@ from typing import Any
 
 # Those of conversion.convert, which is too slow to import for --help.
 FORMATS = ("hf-pt", "hf-pt-bin", "hf-tf", "keras", "keras-weights", "original")
+DETECTOR_FORMATS = ("detectron2", "milvlg", "caffe")
 DTYPES = ("float64", "float32", "float16", "bfloat16")
 
 SOURCE = "a file, a directory or a Hub id; its format is detected from its content"
@@ -31,8 +32,13 @@ def add_json(parser: argparse.ArgumentParser) -> None:
 def add_destination(parser: argparse.ArgumentParser) -> None:
     """Adds the destination and how it is written."""
     add = parser.add_argument
-    add("destination", metavar="DST", help="a directory; for keras-weights and original a file; *.keras is an archive")
-    add("--to", choices=FORMATS, help="format to write (default: that of DST's suffix, else hf-pt)")
+    add("destination", metavar="DST", help="a directory; *.keras, *.weights.h5, *.pth, *.pkl or *.caffemodel is a file")
+    formats = (*FORMATS, *DETECTOR_FORMATS)
+    add(
+        "--to",
+        choices=formats,
+        help="format to write (default: that of DST's suffix, else hf-pt, or keras of detectors)",
+    )
     add("--dtype", choices=DTYPES, help="dtype of all tensors (default: each keeps its own)")
     add("--config", metavar="FILE", help="config.json in place of the source's")
     add("--shard-size", metavar="SIZE", help="split PyTorch weights larger than this, such as 2GB")

@@ -16,6 +16,7 @@ examples:
   lxmert-convert convert epoch=3.ckpt vqa --prefix model.encoder --config config.json
   lxmert-convert convert lxmert-base adapted --adapter lora
   lxmert-convert convert lxmert-base half --dtype float16 --shard-size 200MB
+  lxmert-convert convert resnet101_faster_rcnn_final_iter_320000.caffemodel detector
 
 exit codes: 0 done, 1 tensors are missing or were reread with other values, 2 bad usage or an unreadable file
 """

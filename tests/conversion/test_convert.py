@@ -17,14 +17,14 @@ from support.golden import GOLDEN, ROOT
 
 from conversion import cli
 from conversion.cli import common
-from conversion.compare import identical
-from conversion.convert import FORMATS, Differs, convert, parse_size
+from conversion.compare import Differs, identical
+from conversion.convert import FORMATS, convert
 from conversion.formats import find_weights, open_checkpoint, read_file
 from conversion.inspect import inspect
 from conversion.names import HEADS, fit_prefix, rows
 from conversion.plan import Incomplete
 from conversion.tensors import DTYPES, to_torch
-from conversion.writers import DIRECTORY_FORMATS, write_checkpoint
+from conversion.writers import DIRECTORY_FORMATS, parse_size, write_checkpoint
 from lxmert_tf import LxmertConfig
 from lxmert_tf.tasks import ARCHITECTURES
 
@@ -158,13 +158,13 @@ def test_shards(tmp_path):
     ("text", "size"), [("2GB", 2 * 10**9), ("1.5 MB", 1_500_000), ("1GiB", 2**30), ("10", 10), (7, 7), ("3b", 3)]
 )
 def test_sizes(text, size):
-    assert parse_size(text) == size
+    assert parse_size(text, "shard_size") == size
 
 
 @pytest.mark.parametrize("text", ["", "GB", "0", "-1GB", "2XB", "nan", "infGB", "1e999", "2G B B"])
 def test_sizes_that_are_none(text):
     with pytest.raises(ValueError, match="shard_size must be"):
-        parse_size(text)
+        parse_size(text, "shard_size")
 
 
 def test_allowed_missing_tensors_are_initialised_as_upstream_does(tmp_path):

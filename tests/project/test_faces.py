@@ -9,6 +9,7 @@ import pytest
 from support.golden import ROOT
 
 FACES = ("lxmert_tf", "lxmert_pt", "lxmert_tf.data", "lxmert_tf.training", "lxmert_tf.serving")
+FACES += ("lxmert_tf.detector", "lxmert_pt.detector")
 HEAVY = ("tensorflow", "keras", "torch", "jax", "numpy", "h5py")
 
 

@@ -14,7 +14,13 @@ FRAMEWORKS = ("tensorflow", "keras", "torch", "jax")
 FILES = sorted(file for package in PACKAGES for file in (ROOT / package).rglob("*.py"))
 
 MAY_USE_TENSORFLOW = tuple(f"lxmert_tf.{part}" for part in ("data", "serving", "training", "cli"))
-FRAMEWORK_FREE = ("lxmert_tf.configuration", "lxmert_tf.tokenization", "lxmert_tf.cli")
+FRAMEWORK_FREE = (
+    "lxmert_tf.configuration",
+    "lxmert_tf.detector.configuration",
+    "lxmert_tf.detector.pipelines",
+    "lxmert_tf.tokenization",
+    "lxmert_tf.cli",
+)
 LAZY = {  # may import PyTorch or TensorFlow inside a function, because it
     "lxmert_tf.tokenization.encoding",  # makes the tokenizer's tensors in the framework asked for
     "lxmert_tf.backend",  # asks TensorFlow, where Keras runs on it
@@ -26,12 +32,13 @@ LAZY = {  # may import PyTorch or TensorFlow inside a function, because it
 
 # The house from the ground up; a module imports its own floor and those below. CONTRIBUTING.md draws it.
 GROUND = "registration lazy locks files hub answers tasks configuration input_table outputs tokenization"
-GROUND += " command_line versions upstream_arguments"
+GROUND += " command_line versions upstream_arguments detector.configuration detector.anchors"
 CORE = "backend keras_private checks compilation added_layers exported losses layers inputs shortcuts metrics"
-CORE += " optimizers train_step tf_data attributes pretrained modeling"
+CORE += " optimizers train_step tf_data attributes pretrained modeling detector"
 DOOR = "report names tensors compare copies matching parametrized naming readers writers formats adapters bert models"
-DOOR += " modules source"
+DOOR += " modules source detector"
 CHECKPOINTS = "plan destination convert answers load inspect diff run_models verify"
+CHECKPOINTS += " detector.convert detector.run_detectors"
 FLOORS = (
     {"lxmert_tf", *(f"lxmert_tf.{name}" for name in GROUND.split())},
     {"conversion", *(f"conversion.{name}" for name in DOOR.split())},

@@ -1,0 +1,1 @@
+"""Layers of the detector, primitive to whole; feature maps are [B, C, H, W], regions [R, ...]."""
