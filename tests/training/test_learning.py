@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from support.golden import ROOT
 
-pytestmark = pytest.mark.slow
+pytestmark = pytest.mark.long
 
 
 def lxmert_tf(*arguments) -> str:
