@@ -37,7 +37,7 @@ def test_the_commands_parse():
     manifest = re.search(r"command: \[(.*?)\]", TEXT)[1].replace('"', "").replace(",", "")
     commands.append(" ".join([manifest, *re.findall(r"^ +- (--\S+)$", TEXT, re.MULTILINE)]))
     whole = [command for command in commands if "..." not in command]
-    assert len(whole) == 4
+    assert len(whole) == 5
     for command in whole:
         assert cli.make_parser().parse_args(shlex.split(command)[1:]).task == "vqa"
 
