@@ -8,8 +8,8 @@ import keras
 
 logger = logging.getLogger("lxmert_tf")
 
-# Parameters times steps from which on compilation, up to a minute whatever the size of the model, is shorter than what
-# it saves: about 1000 steps of the published size. `benchmarks` has the figures.
+# Parameters times steps from which on compilation, which takes up to a minute whatever the size of the model, is taken
+# to save more than it costs: about 1000 steps of the published size.
 WORTH_COMPILING = 2e11
 
 
