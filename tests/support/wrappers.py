@@ -209,7 +209,8 @@ def save_all(directory: Path) -> None:
         if keras.backend.backend() == "tensorflow":
             is_ours = isinstance(model, TFLxmertPreTrainedModel)  # whose default is all inputs, of any length
             signature = {name: keras.InputSpec(value.dtype, value.shape) for name, value in x.items()}
-            model.export(folder / "exported", verbose=False, input_signature=[signature] if is_ours else None)
+            if not isinstance(model, keras.Sequential):  # of one that is called with a dict Keras knows no inputs
+                model.export(folder / "exported", verbose=False, input_signature=[signature] if is_ours else None)
 
 
 def differences(directory: Path) -> dict[str, float]:
