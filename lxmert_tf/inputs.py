@@ -291,8 +291,6 @@ def _checked(x, rule: str, holds, advice: str = ""):
 
 def _values(x):
     """The numbers in a tensor as numpy, or None while a graph is traced and there are none."""
-    if isinstance(x, keras.KerasTensor):
-        return None
     try:
         return ops.convert_to_numpy(x)
     except Exception:  # each backend has its own error for a tensor without values
