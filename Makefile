@@ -11,13 +11,13 @@ PEERS := $(patsubst requirements-%.txt,%,$(notdir $(wildcard tests/upstream/requ
 UPSTREAM := $(patsubst tests/upstream/requirements-%.txt,.venv-%/.installed,$(wildcard tests/upstream/requirements-*.txt))
 BENCHMARKS ?= $(filter-out common gpu,$(basename $(notdir $(wildcard benchmarks/*.py))))
 
-.PHONY: demo test slow long versions versions-lowest versions-highest backends interop bench gpu-wheels lint format
+.PHONY: demo test slow long published versions versions-lowest versions-highest backends interop bench gpu-wheels lint format
 
 demo: $(STAMP)
 	$(BIN)/lxmert-tf demo --output demo --overwrite
 
 test: $(STAMP)
-	$(BIN)/python -m pytest -n 2 -m "not slow and not long" --durations=25 $(PYTEST_FLAGS)
+	$(BIN)/python -m pytest -n 2 -m "not slow and not long and not published" --durations=25 $(PYTEST_FLAGS)
 
 slow: $(STAMP)
 	$(BIN)/python -m pytest -n 2 --dist loadfile -m slow --durations=25 $(PYTEST_FLAGS)
@@ -25,6 +25,10 @@ slow: $(STAMP)
 # Each task is learnt from scratch: for a release, and after changes of training.
 long: $(STAMP)
 	$(BIN)/python -m pytest -m long $(PYTEST_FLAGS)
+
+# The numbers that upstream's authors published, with their weights: tests/published/README.md.
+published: $(STAMP)
+	$(BIN)/python -m pytest -s -rs -m published tests/published $(PYTEST_FLAGS)
 
 # The ends of the ranges in pyproject.toml, each in an environment of its own.
 versions: versions-lowest versions-highest

@@ -90,7 +90,7 @@ def compiled(tmp_path_factory):
 
     folder = tmp_path_factory.mktemp("compiled")
     model = tiny_model(TFLxmertForQuestionAnswering, hidden_dropout_prob=0.1)
-    model.compile(optimizer="adam")
+    model.compile(optimizer="adam", run_eagerly=True)
     model.fit(batch(model), labels(model), verbose=0)
     model.save(folder / "model.keras")
     model.save_weights(folder / "one.weights.h5")

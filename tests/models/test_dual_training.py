@@ -14,13 +14,13 @@ from lxmert_pt.optimizers import linear_warmup_schedule  # noqa: E402
 from lxmert_tf import BertAdam, LinearWarmup, LxmertConfig, TFLxmertForPreTraining  # noqa: E402
 
 STEPS = 20
-RATES = {"sgd": 2.0**-7, "bert_adam": 2.0**-10, "adamw": 2.0**-13}  # exact in float32, in which Keras keeps them
+RATES = {"bert_adam": 2.0**-10, "adamw": 2.0**-13}  # exact in float32, in which Keras keeps them
 
-# SGD and BertAdam are the same formula in both, so only rounding differs, and training multiplies it.
+# BertAdam is the same formula in both, so only rounding differs, and training multiplies it.
 # AdamW is not: PyTorch adds epsilon after dividing by the bias correction, Keras before. And the true gradient of a key
 # bias is zero, so that Adam normalises the rounding noise of the two frameworks into steps of full size; these biases
 # do not change the outputs, and are left out.
-TOLERANCES = {"sgd": 1e-9, "bert_adam": 1e-9, "adamw": 1e-6}
+TOLERANCES = {"bert_adam": 1e-9, "adamw": 1e-6}
 
 
 def batches():
@@ -49,9 +49,6 @@ def tensors(values):
 def optimizers(name, parameters):
     """The optimiser in Keras and in PyTorch, and PyTorch's learning rate factor by step."""
     rate = RATES[name]
-    if name == "sgd":
-        torch_optimizer = torch.optim.SGD(parameters, lr=rate, momentum=0.875)
-        return keras.optimizers.SGD(rate, momentum=0.875), torch_optimizer, lambda step: 1.0
     if name == "bert_adam":
         keras_optimizer = BertAdam(LinearWarmup(rate, STEPS, warmup=0.125))
         return (

@@ -237,7 +237,7 @@ def test_a_frozen_backbone_stays_as_it_is():
     model = tiny_model(l_layers=1)
     model.lxmert.trainable = False
     before = [np.array(each) for each in model.get_weights()]
-    model.compile(keras.optimizers.SGD(0.1), jit_compile=False)
+    model.compile(keras.optimizers.SGD(0.1), run_eagerly=True)
     model.fit(batch(model), labels(model), verbose=0)
     changed = {
         each.path.split("/")[1]
@@ -261,7 +261,7 @@ def test_lora_trains_its_factors_only():
     for layer in weighted(model):
         layer.enable_lora(2)
     before = [np.array(each) for each in model.get_weights()]
-    model.compile(keras.optimizers.SGD(0.1), jit_compile=False)
+    model.compile(keras.optimizers.SGD(0.1), run_eagerly=True)
     model.fit(batch(model), labels(model), verbose=0)
     for each, old in zip(model.weights, before, strict=True):
         if each.name in ("kernel", "weight"):

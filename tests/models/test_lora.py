@@ -73,7 +73,7 @@ def test_weights_replace_what_lora_adds():
     model, other = with_lora(), tiny_model(seed=3)
     load_into(model, other)
     assert_same(model, other, 1e-6)
-    model.compile(keras.optimizers.SGD(0.1), jit_compile=False)
+    model.compile(keras.optimizers.SGD(0.1), run_eagerly=True)
     model.fit(batch(model), labels(model), verbose=0)  # and is trained again
     assert np.abs(np.asarray(model.get_qa_logit_layer().lora_kernel_b)).max() > 0
 
@@ -110,7 +110,7 @@ def test_answers_and_pieces_are_resized_with_their_factors():
     model.resize_num_qa_labels(3)
     model.resize_token_embeddings(38)
     assert state_dict(model)[KERNEL].shape == (3, 24) and state_dict(model)[TABLE].shape == (38, 12)
-    model.compile(keras.optimizers.SGD(0.1), jit_compile=False)
+    model.compile(keras.optimizers.SGD(0.1), run_eagerly=True)
     model.fit(batch(tiny_model()), np.array([0, 1, 2]), verbose=0)
 
 
