@@ -25,7 +25,13 @@ CONTENDERS: dict[str, tuple[str, str, str | None]] = {
 }
 
 YARDSTICK = "its matrix products alone"  # what no float32 forward pass can be faster than
-_SCRIPTS = CONTENDERS | {YARDSTICK: ("products.py", "graph", None)}
+DETECTORS: dict[str, tuple[str, str, str | None]] = {
+    "lxmert-tf, float32": ("detector_ours.py", "float32", None),
+    "lxmert-tf, bfloat16": ("detector_ours.py", "bfloat16", None),
+    "research code, as shipped": ("detector_research.py", "contiguous", "research"),
+    "research code, channels_last": ("detector_research.py", "channels_last", "research"),
+}
+_SCRIPTS = CONTENDERS | DETECTORS | {YARDSTICK: ("products.py", "graph", None)}
 
 
 def add_only(parser: argparse.ArgumentParser) -> None:
