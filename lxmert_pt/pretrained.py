@@ -18,6 +18,7 @@ from conversion.source import open_source
 from conversion.tensors import from_torch, to_torch
 from conversion.writers import checkpoint_format, write_checkpoint
 from lxmert_tf.configuration import CONFIG_NAME, SETTINGS, LxmertConfig, check_size, padded_size
+from lxmert_tf.head_masks import refuse_pruning
 from lxmert_tf.hub import UPLOAD_OPTIONS, upload
 from lxmert_tf.input_table import REQUIRED_INPUTS, TABLE
 from lxmert_tf.outputs import ModelOutput
@@ -108,6 +109,10 @@ class LxmertPreTrainedModel(nn.Module):
             for weight in self.parameters()
             if id(weight) not in left_out and (weight.requires_grad or not only_trainable)
         )
+
+    def prune_heads(self, heads_to_prune: Any) -> None:
+        """Refused, as upstream does, with a NotImplementedError: `head_mask` switches heads off."""
+        refuse_pruning()
 
     def get_backbone(self) -> Any:
         """The model of the encoders: this one, or the one that its heads stand on."""

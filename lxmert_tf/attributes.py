@@ -8,6 +8,7 @@ import keras
 import numpy as np
 from keras import ops
 
+from lxmert_tf.head_masks import refuse_pruning
 from lxmert_tf.input_table import INPUTS, REQUIRED_INPUTS, TABLE
 from lxmert_tf.tf_data import batches_of, collator
 
@@ -70,6 +71,10 @@ class ModelAttributes(_Model):
         """{"bias": float[V]}, the backend's variable that is added to the scores of words; None without such a head."""
         head = self.get_lm_head()
         return None if head is None else {"bias": head.bias.value}
+
+    def prune_heads(self, heads_to_prune: Any) -> None:
+        """Refused, as upstream does, with a NotImplementedError: `head_mask` switches heads off."""
+        refuse_pruning()
 
     def prepare_tf_dataset(
         self,

@@ -38,6 +38,7 @@ BASE_DEFAULTS: dict[str, Any] = {
     "is_encoder_decoder": False,
     "pad_token_id": None,
     "prefix": None,
+    "pruned_heads": {},
     "sep_token_id": None,
     "task_specific_params": None,
     "tie_word_embeddings": True,
@@ -402,6 +403,11 @@ class LxmertConfig:
     def _validate(self) -> None:
         for name, rule in _FIELD_RULES.items():
             _check(name, getattr(self, name), rule)
+        if self.pruned_heads:
+            raise ValueError(
+                f"pruned_heads must be empty, got {reprlib.repr(self.pruned_heads)}: heads are not pruned; a call's "
+                "head_mask switches them off."
+            )
         for name in _SIZES:
             if getattr(self, name) > LARGEST_SIZE:
                 raise ValueError(f"{name} must be at most {LARGEST_SIZE}, got {reprlib.repr(getattr(self, name))}.")

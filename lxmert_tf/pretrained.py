@@ -59,7 +59,7 @@ from lxmert_tf.upstream_arguments import translate
 logger = logging.getLogger("lxmert_tf")
 
 MODEL_OPTIONS = ("name", "trainable")  # what a Keras model is made with, beyond its config and dtype
-SWITCHES = frozenset({"output_attentions", "output_hidden_states", "return_dict", "training"})
+SWITCHES = frozenset({"output_attentions", "output_hidden_states", "return_dict", "training", "head_mask"})
 
 _Model = TypeVar("_Model", bound="TFLxmertPreTrainedModel")
 _Output = TypeVar("_Output", bound=ModelOutput)
