@@ -111,7 +111,8 @@ def diff(a: Any, b: Any, progress: bool = False, prefix: str | None = None) -> D
 
     Raises:
         FileNotFoundError: there is no such checkpoint.
-        ValueError: no name begins with `prefix`; or one is damaged, or without a config and so incomplete that none can be inferred.
+        ValueError: no name begins with `prefix`; one is damaged, or without a config and so incomplete that none can be
+            inferred.
     """
     first, second = open_pair(a, b, prefix=prefix)
     found = difference(first, second, progress)

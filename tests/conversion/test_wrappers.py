@@ -208,9 +208,8 @@ def test_two_models_are_told_and_one_is_chosen(tmp_path):
 
 def test_two_files_are_compared_under_a_prefix_that_one_or_both_have(tmp_path, capsys):
     larger = save(tmp_path / "x.bin", {"model": torch_tensors(bare()), "ema": torch_tensors(bare(seed=1))})
-    alone = convert(
-        save(tmp_path / "y.bin", torch_tensors(bare(seed=1))), tmp_path / "alone", config=CONFIG
-    ).destination
+    alone = str(tmp_path / "alone")
+    convert(bare(seed=1), alone, config=CONFIG)
     assert main(["diff", str(larger), alone, "--prefix", "ema"]) == 0
     assert main(["diff", alone, str(larger), "--prefix", "model"]) == 1
     assert main(["verify", str(larger), alone, "--prefix", "ema", "--config", f"{alone}/config.json"]) == 0
