@@ -205,8 +205,8 @@ def verify(
 
     Raises:
         FileNotFoundError: there is no such checkpoint.
-        ValueError: no name begins with `prefix`; a negative `max_error`; or a checkpoint is damaged, or without a config
-            and so incomplete that none can be inferred.
+        ValueError: no name begins with `prefix`; a negative `max_error`; or a checkpoint is damaged, or without a
+            config and so incomplete that none can be inferred.
     """
     if not max_error >= 0:
         raise ValueError(f"{option('max_error')} must be at least 0, got {max_error}.")
