@@ -1,9 +1,11 @@
 """The single-modality layer, the cross-modality layer, and the encoder that stacks them."""
 
 from collections.abc import Mapping
+from typing import Any
 
 import torch
 from torch import nn
+from torch.utils.checkpoint import checkpoint
 
 from lxmert_pt.layers.attention import LxmertCrossAttentionLayer, LxmertSelfAttentionLayer
 from lxmert_pt.layers.embeddings import LxmertVisualFeatureEncoder
@@ -112,6 +114,7 @@ class LxmertEncoder(nn.Module):
     def __init__(self, config: LxmertConfig):
         super().__init__()
         self.config = config
+        self.gradient_checkpointing: dict[str, Any] | None = None  # options of `checkpoint`, where it is on
         self.visn_fc = LxmertVisualFeatureEncoder(config)
         self.layer = nn.ModuleList(LxmertLayer(config) for _ in range(config.l_layers))
         self.x_layers = nn.ModuleList(LxmertXLayer(config) for _ in range(config.x_layers))
@@ -143,18 +146,24 @@ class LxmertEncoder(nn.Module):
         language_attentions, vision_attentions, cross_attentions = [], [], []
         masks = {name: [None] * getattr(self.config, depth) for name, depth in ATTENTIONS.items()} | (head_masks or {})
         for layer, head_mask in zip(self.layer, masks["language"], strict=True):
-            hidden_states, probabilities = layer(language_states[-1], language_bias, head_mask)
+            hidden_states, probabilities = self.apply_layer(layer, language_states[-1], language_bias, head_mask)
             language_states.append(hidden_states)
             language_attentions.append(probabilities)
         for layer, head_mask in zip(self.r_layers, masks["vision"], strict=True):
-            hidden_states, probabilities = layer(vision_states[-1], vision_bias, head_mask)
+            hidden_states, probabilities = self.apply_layer(layer, vision_states[-1], vision_bias, head_mask)
             vision_states.append(hidden_states)
             vision_attentions.append(probabilities)
         cross_masks = (masks[name] for name in ("cross", "cross_language", "cross_vision"))
         for layer, *of_layer in zip(self.x_layers, *cross_masks, strict=True):
             streams = language_states[-1], vision_states[-1], language_bias, vision_bias
-            language, vision, probabilities = layer(*streams, *of_layer)
+            language, vision, probabilities = self.apply_layer(layer, *streams, *of_layer)
             language_states.append(language)
             vision_states.append(vision)
             cross_attentions.append(probabilities)
         return language_states, vision_states, language_attentions, vision_attentions, cross_attentions
+
+    def apply_layer(self, layer: nn.Module, *inputs: torch.Tensor | None) -> tuple[torch.Tensor, ...]:
+        """What a layer returns; with gradient checkpointing, of a training step only that is kept."""
+        if self.training and self.gradient_checkpointing is not None:
+            return checkpoint(layer, *inputs, **self.gradient_checkpointing)
+        return layer(*inputs)
