@@ -144,7 +144,8 @@ class LxmertEncoder(nn.Module):
         """
         language_states, vision_states = [language], [self.visn_fc(visual_feats, visual_pos)]
         language_attentions, vision_attentions, cross_attentions = [], [], []
-        masks = {name: [None] * getattr(self.config, depth) for name, depth in ATTENTIONS.items()} | (head_masks or {})
+        masks: dict[str, Any] = {name: [None] * getattr(self.config, depth) for name, depth in ATTENTIONS.items()}
+        masks |= head_masks or {}
         for layer, head_mask in zip(self.layer, masks["language"], strict=True):
             hidden_states, probabilities = self.apply_layer(layer, language_states[-1], language_bias, head_mask)
             language_states.append(hidden_states)
