@@ -2,7 +2,7 @@
 
 import os
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
@@ -154,7 +154,7 @@ def convert(
                     f"{option(name)} does nothing for a detector, which {checkpoint.path} is; leave it out."
                 )
         written = convert_detector(checkpoint, destination, given, dtype, verify, overwrite, progress)
-        return _detector_report(checkpoint, destination, written, verify)
+        return _report(checkpoint, destination, written, verify, _detector_notes(checkpoint))
     if to in DETECTOR_FORMATS:
         raise ValueError(f"{to} is a format of detectors, but {checkpoint.path} holds an LXMERT model.")
     plan = make_plan(checkpoint, task or checkpoint.task, dtype, allow_missing)
@@ -167,48 +167,45 @@ def convert(
             for file in copied:
                 shutil.copyfile(file, place / file.name)
         nonfinite, overflowed = _compare(place, plan, to in DIRECTORY_FORMATS and not to_file) if verify else ({}, {})
-    return Report(
-        source=str(checkpoint.path),
-        destination=str(destination),
-        source_format=checkpoint.format,
-        format=to,
-        source_task=checkpoint.task,
+    notes = _notes(checkpoint, plan, to_file, copied)
+    return _report(
+        checkpoint,
+        destination,
+        Written(to, plan.tensors, plan.dropped, nonfinite),
+        verify,
+        notes,
         task=plan.task,
-        config=checkpoint.config_origin,
-        config_file=str(checkpoint.config_file) if checkpoint.config_file else None,
-        dtypes=sorted({item.dtype.name for item in plan.tensors.stored.values()}),
-        tensors=len(plan.tensors),
-        bytes=plan.tensors.nbytes,
-        dropped=plan.dropped,
         initialised=plan.initialised,
-        nonfinite=nonfinite,
         overflowed=overflowed,
-        notes=_notes(checkpoint, plan, to_file, copied),
-        verified=verify,
     )
 
 
-def _detector_report(checkpoint: DetectorCheckpoint, destination: Path, written: Written, verified: bool) -> Report:
-    notes = [*checkpoint.notes]
-    if checkpoint.inferred:
-        anchors = ", ".join(f"{size:g}" for size in checkpoint.config.anchor_sizes)
-        notes.append(f"{checkpoint.inferred}, so the config is inferred from shapes; anchors of {anchors} are a guess")
+def _report(
+    checkpoint: Checkpoint,
+    destination: Path,
+    written: Written,
+    verified: bool,
+    notes: list[str],
+    task: str | None = None,
+    initialised: Sequence[str] = (),
+    overflowed: Mapping[str, int] | None = None,
+) -> Report:
     return Report(
         source=str(checkpoint.path),
         destination=str(destination),
         source_format=checkpoint.format,
         format=written.format,
         source_task=checkpoint.task,
-        task=checkpoint.task,
+        task=task or checkpoint.task,
         config=checkpoint.config_origin,
         config_file=str(checkpoint.config_file) if checkpoint.config_file else None,
         dtypes=sorted({item.dtype.name for item in written.tensors.stored.values()}),
         tensors=len(written.tensors),
         bytes=written.tensors.nbytes,
         dropped=written.dropped,
-        initialised=[],
+        initialised=list(initialised),
         nonfinite=written.nonfinite,
-        overflowed={},
+        overflowed=dict(overflowed or {}),
         notes=notes,
         verified=verified,
     )
@@ -294,4 +291,12 @@ def _notes(checkpoint: Checkpoint, plan: Plan, to_file: str | None, copied: list
         notes.append(f"a single file holds no config; its reader must know num_attention_heads={heads}")
     if copied:
         notes.append(f"copied {', '.join(path.name for path in copied)}")
+    return notes
+
+
+def _detector_notes(checkpoint: DetectorCheckpoint) -> list[str]:
+    notes = [*checkpoint.notes]
+    if checkpoint.inferred:
+        anchors = ", ".join(f"{size:g}" for size in checkpoint.config.anchor_sizes)
+        notes.append(f"{checkpoint.inferred}, so the config is inferred from shapes; anchors of {anchors} are a guess")
     return notes

@@ -1,6 +1,6 @@
 """Two checkpoints side by side: names, shapes, dtypes, values and configs, whatever their formats; neither is run."""
 
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass, fields, replace
 from typing import Any
 
 import numpy as np
@@ -8,8 +8,9 @@ import numpy as np
 from conversion.compare import Error, error_between, identical, nonfinite_notes, nonfinite_values
 from conversion.formats import Checkpoint
 from conversion.names import fit_prefix
+from conversion.naming import OUTSIDE
 from conversion.report import counted, grouped, progress_bar, some
-from conversion.source import open_source
+from conversion.source import open_pair
 from conversion.tensors import Stored
 
 
@@ -36,7 +37,7 @@ class Difference:
 
     Args:
         a, b: the checkpoints.
-        only_a, only_b: tensors that the other lacks.
+        only_a, only_b: tensors that the other lacks; last those of other models, under the names that they have.
         shapes, dtypes: name to those in a and in b, where they differ.
         values: name to the error, where any bit differs, or any value if the dtypes do.
         config: field to its values in a and in b, where they differ.
@@ -97,18 +98,28 @@ class Difference:
         return {"a": self.only_a, "b": self.only_b}
 
 
-def diff(a: Any, b: Any, progress: bool = False) -> Difference:
+def diff(a: Any, b: Any, progress: bool = False, prefix: str | None = None) -> Difference:
     """Compares two checkpoints, one tensor of each in memory at a time.
 
     Args:
         a, b: files, directories or Hub ids of any format; or models or state dicts in memory.
         progress: show a bar on stderr, if that is a terminal and it takes longer than a second.
+        prefix: what the names of the model's tensors begin with, in one or both; by default it is found.
+
+    Returns:
+        The difference, in which tensors beside an LXMERT that is not inside a larger model are those of its checkpoint.
 
     Raises:
         FileNotFoundError: there is no such checkpoint.
-        ValueError: one is damaged, or without a config and so incomplete that none can be inferred.
+        ValueError: no name begins with `prefix`; one is damaged, or without a config and so incomplete that none can be
+            inferred.
     """
-    return difference(open_source(a), open_source(b), progress)
+    first, second = open_pair(a, b, prefix=prefix)
+    found = difference(first, second, progress)
+    strangers, others = _strangers(first), _strangers(second)
+    only_a = [*found.only_a, *(name for name in strangers if name not in others)]
+    only_b = [*found.only_b, *(name for name in others if name not in strangers)]
+    return replace(found, only_a=only_a, only_b=only_b)
 
 
 def difference(a: Checkpoint, b: Checkpoint, progress: bool = False) -> Difference:
@@ -149,6 +160,11 @@ def _named_tensors(checkpoint: Checkpoint) -> dict[str, Stored]:
     """The stored tensors by their names in a model with heads, without those that no model loads."""
     stored = checkpoint.named_for("qa").stored
     return {name: item for name, item in stored.items() if not checkpoint.skip_reason(name)}
+
+
+def _strangers(checkpoint: Checkpoint) -> list[str]:
+    """The names beside an LXMERT that is not inside a larger model."""
+    return [] if checkpoint.prefix else [name for name, reason in checkpoint.outside.items() if reason == OUTSIDE]
 
 
 def _config_difference(a: Any, b: Any) -> dict[str, tuple[Any, Any]]:

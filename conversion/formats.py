@@ -97,6 +97,7 @@ class Checkpoint:
         inferred: why the config is inferred from the shapes, with a guess for what they do not show; "" if it is not.
         notes: what else its user should know.
         outside: the other names in the file, each with the reason why it is left out.
+        prefix: what all its names begin with in the file, besides wrappers; "" where it is the file's model itself.
     """
 
     path: Path
@@ -108,6 +109,7 @@ class Checkpoint:
     inferred: str = ""
     notes: tuple[str, ...] = ()
     outside: Mapping[str, str] = field(default_factory=dict)
+    prefix: str = ""
 
     @property
     def class_name(self) -> str:
@@ -257,7 +259,7 @@ def checkpoint_of(
     if config is None:
         with reading(path):
             config, inferred = infer_config(tensors.shapes), reason
-    return Checkpoint(path, format, tensors, config, task, config_file, inferred, notes, found.outside)
+    return Checkpoint(path, format, tensors, config, task, config_file, inferred, notes, found.outside, found.prefix)
 
 
 def _reason_to_ignore(file: Path, tensors: Tensors) -> str:

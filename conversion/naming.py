@@ -12,6 +12,11 @@ from conversion.report import counted, some
 from conversion.tensors import Stored, Tensors
 from lxmert_tf.command_line import option
 
+
+class UnknownPrefix(ValueError):
+    """No name begins with the prefix that is given."""
+
+
 OUTSIDE = "it is no part of the LXMERT"
 
 
@@ -81,7 +86,7 @@ def _given(prefix: str, spelling: str, spelled: Mapping[str, str]) -> str:
     start = plain and plain + separator
     if not any(name.startswith(start) for name in spelled.values()):
         tops = sorted({name.partition(separator)[0] for name in spelled.values()})
-        raise ValueError(f"no name in it begins with {prefix!r}; the names begin with {some(tops, 8)}")
+        raise UnknownPrefix(f"no name in it begins with {prefix!r}; the names begin with {some(tops, 8)}")
     return start
 
 

@@ -9,7 +9,7 @@ import re
 import warnings
 import zipfile
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, replace
 from functools import cache, partial
 from pathlib import Path
@@ -327,6 +327,24 @@ def _read_keras_archive(path: Path) -> Content:
     data = _stored(path, entry) if plain else np.frombuffer(archive.read(entry), np.uint8)
     content = replace(_read_h5(h5py.File(_Bytes(data), "r"), path, data), config=config)
     return _checked(content, path, [entry.filename]) if plain else content
+
+
+def is_quantized(path: Path) -> bool:
+    """Whether a file of Keras' has weights in integers of a byte; False for one that cannot be read."""
+    found = False
+
+    def visit(name: str, item: h5py.Dataset | h5py.Group) -> bool | None:
+        nonlocal found
+        found = isinstance(item, h5py.Dataset) and item.dtype.kind in "iu" and item.dtype.itemsize == 1
+        return found or None  # True ends the visit
+
+    with suppress(OSError, KeyError, ValueError, zipfile.BadZipFile, NotImplementedError), ExitStack() as stack:
+        file: Any = path
+        if zipfile.is_zipfile(path):
+            archive = stack.enter_context(zipfile.ZipFile(path))
+            file = stack.enter_context(archive.open("model.weights.h5"))
+        stack.enter_context(h5py.File(file, "r")).visititems(visit)
+    return found
 
 
 def _stored(path: Path, entry: zipfile.ZipInfo) -> np.ndarray:

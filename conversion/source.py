@@ -19,7 +19,7 @@ from conversion.formats import (
 )
 from conversion.models import state_dict
 from conversion.modules import torch_state_dict, unwrapped_module
-from conversion.naming import named
+from conversion.naming import UnknownPrefix, named
 from conversion.readers import Unreadable, flattened, reading
 from conversion.tensors import Tensors
 from lxmert_tf.configuration import CONFIG_NAME, LxmertConfig
@@ -69,6 +69,29 @@ def open_source(
     else:
         checkpoint = _open_memory(source, config, prefix)
     return checkpoint if adapter is None else with_adapter(checkpoint, adapter)
+
+
+def open_pair(a: Any, b: Any, config: Any = None, prefix: str | None = None) -> tuple[Checkpoint, Checkpoint]:
+    """Opens two checkpoints to compare, each as `open_source`; `prefix` is for those of them that have such names.
+
+    Raises:
+        ValueError: as `open_source`; or neither has names that begin with `prefix`.
+    """
+    opened: list[Checkpoint | Unreadable] = []
+    for source in (a, b):
+        try:
+            opened.append(open_source(source, config, prefix))
+        except Unreadable as error:
+            if not isinstance(error.__cause__, UnknownPrefix):
+                raise
+            opened.append(error)
+    first, second = opened
+    if isinstance(first, Unreadable) and isinstance(second, Unreadable):
+        raise first
+    return (
+        open_source(a, config) if isinstance(first, Unreadable) else first,
+        open_source(b, config) if isinstance(second, Unreadable) else second,
+    )
 
 
 def open_detector_source(source: Any, config: Any = None, **hub_options: Any) -> DetectorCheckpoint:

@@ -17,7 +17,7 @@ from conversion.formats import Checkpoint
 from conversion.names import HEAD_NAMES, head_of
 from conversion.report import counted, progress_bar, some
 from conversion.run_models import BEYOND_SHAPES, example_inputs, fields_in_use, frameworks, output_order
-from conversion.source import open_source
+from conversion.source import open_pair
 from lxmert_tf.command_line import option
 from lxmert_tf.configuration import LxmertConfig
 
@@ -188,6 +188,7 @@ def verify(
     max_error: float = 1e-5,
     config: LxmertConfig | str | os.PathLike | None = None,
     progress: bool = False,
+    prefix: str | None = None,
 ) -> Verification:
     """Compares weights tensor by tensor, then runs both checkpoints on the same inputs, masks on, in both frameworks.
 
@@ -200,15 +201,16 @@ def verify(
         max_error: the largest error that passes, relative to the largest magnitude of a tensor.
         config: a config or its JSON file, in place of both checkpoints' own.
         progress: show a bar on stderr, if that is a terminal and it takes longer than a second.
+        prefix: what the names of the model's tensors begin with, in one or both; by default it is found.
 
     Raises:
         FileNotFoundError: there is no such checkpoint.
-        ValueError: a negative `max_error`; or a checkpoint is damaged, or without a config and so incomplete that none
-            can be inferred.
+        ValueError: no name begins with `prefix`; a negative `max_error`; or a checkpoint is damaged, or without a
+            config and so incomplete that none can be inferred.
     """
     if not max_error >= 0:
         raise ValueError(f"{option('max_error')} must be at least 0, got {max_error}.")
-    first, second = open_source(a, config), open_source(b, config)
+    first, second = open_pair(a, b, config, prefix)
     if isinstance(first, DetectorCheckpoint):
         return _verify_detectors(first, second, max_error, progress)
     first, second = _completed_config(first, second), _completed_config(second, first)

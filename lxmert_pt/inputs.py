@@ -7,6 +7,7 @@ import torch
 
 from lxmert_pt.losses import IGNORE_INDEX
 from lxmert_tf.configuration import LxmertConfig
+from lxmert_tf.head_masks import ATTENTIONS, check_head_mask, named_masks
 from lxmert_tf.input_table import IMAGE_INPUTS, INPUTS, TABLE, TEXT_INPUTS
 
 
@@ -48,6 +49,22 @@ def check_inputs(inputs: Mapping[str, torch.Tensor | None], config: LxmertConfig
             _check_ids(name, inputs[name], getattr(config, limit), limit)
     _check_mask("attention_mask", inputs["attention_mask"], "tokens")
     _check_mask("visual_attention_mask", inputs["visual_attention_mask"], "boxes")
+
+
+def head_masks(
+    head_mask: Any, config: LxmertConfig, dtype: torch.dtype, device: torch.device
+) -> dict[str, torch.Tensor]:
+    """The masks of heads as float[layers, A], by attention, of what a call is given: see `LxmertModel.forward`.
+
+    Raises:
+        ValueError: naming the attention, what was expected and what came.
+    """
+    masks = {}
+    for name, mask in named_masks(head_mask).items():
+        mask = torch.as_tensor(mask, dtype=dtype, device=device)
+        check_head_mask(name, tuple(mask.shape), config)
+        masks[name] = mask.expand(getattr(config, ATTENTIONS[name]), config.num_attention_heads)
+    return masks
 
 
 def check_labels(name: str, labels: torch.Tensor, classes: int) -> torch.Tensor:

@@ -8,7 +8,7 @@ from typing import Any
 
 import torch
 
-from lxmert_pt.inputs import check_inputs, check_labels, check_scores, gather_inputs
+from lxmert_pt.inputs import check_inputs, check_labels, check_scores, gather_inputs, head_masks
 from lxmert_pt.layers.attention import attention_bias, score_dtype
 from lxmert_pt.layers.embeddings import LxmertEmbeddings
 from lxmert_pt.layers.heads import (
@@ -60,6 +60,8 @@ class LxmertModel(LxmertPreTrainedModel):
         output_attentions: bool | None = None,
         output_hidden_states: bool | None = None,
         return_dict: bool | None = None,
+        *,
+        head_mask: torch.Tensor | Mapping[str, torch.Tensor] | None = None,
     ) -> LxmertModelOutput | tuple[Any, ...]:
         """Encodes text and image regions together.
 
@@ -73,6 +75,10 @@ class LxmertModel(LxmertPreTrainedModel):
             inputs_embeds: float[B, T, H], word embeddings in place of `input_ids`.
             output_attentions, output_hidden_states: whether to return them. Default: the config's.
             return_dict: False for a plain tuple. Default: the config's.
+            head_mask: float[A] or [l_layers, A], multiplies the attention probabilities of the language layers' heads:
+                1 for heads that stay, 0 for those that are switched off. Those of other attentions are in a dict:
+                "language"; "vision", [A] or [r_layers, A]; "cross", both ways, "cross_language" and "cross_vision", the
+                self-attention in cross layers, [A] or [x_layers, A]. Default: all 1.
 
         Returns:
             `LxmertModelOutput`, or a tuple of its present entries: language_output float[B, T, H],
@@ -102,6 +108,7 @@ class LxmertModel(LxmertPreTrainedModel):
             visual_pos.to(self.dtype),
             attention_bias(attention_mask, scores),
             attention_bias(visual_attention_mask, scores),
+            head_masks(head_mask, self.config, self.dtype, self.device),
         )
         extras: dict[str, Any] = {}
         if self.switch("output_hidden_states", output_hidden_states):
@@ -178,6 +185,7 @@ class LxmertForPreTraining(_TaskModel):
         return_dict: bool | None = None,
         *,
         masked_lm_labels: torch.Tensor | None = None,
+        head_mask: torch.Tensor | Mapping[str, torch.Tensor] | None = None,
     ) -> LxmertForPreTrainingOutput | tuple[Any, ...]:
         """Encodes, predicts, and sums the losses whose labels are given.
 
@@ -188,7 +196,7 @@ class LxmertForPreTraining(_TaskModel):
                 "attr": the same for attributes; "feat": (float[B, N, D], float[B, N]), features and mask.
             matched_label: int[B], 1 if the sentence matches the image, else 0; -100 is ignored.
             ans: int[B], answer ids, -100 for none.
-            output_attentions, output_hidden_states, return_dict: as in `LxmertModel.forward`.
+            output_attentions, output_hidden_states, return_dict, head_mask: as in `LxmertModel.forward`.
             masked_lm_labels: TensorFlow's name for `labels`.
 
         Returns:
@@ -213,6 +221,7 @@ class LxmertForPreTraining(_TaskModel):
             output_attentions,
             output_hidden_states,
             return_dict=True,
+            head_mask=head_mask,
         )
         prediction_logits, cross_relationship_score = self.cls(encoded.language_output, encoded.pooled_output)
         scores = {
@@ -286,6 +295,8 @@ class LxmertForQuestionAnswering(_TaskModel):
         output_attentions: bool | None = None,
         output_hidden_states: bool | None = None,
         return_dict: bool | None = None,
+        *,
+        head_mask: torch.Tensor | Mapping[str, torch.Tensor] | None = None,
     ) -> LxmertForQuestionAnsweringOutput | tuple[Any, ...]:
         """Encodes and answers.
 
@@ -293,7 +304,7 @@ class LxmertForQuestionAnswering(_TaskModel):
             input_ids ... inputs_embeds: as in `LxmertModel.forward`.
             labels: int[B], answer ids, -100 for none (cross entropy); or float[B, num_qa_labels], soft scores in
                 0..1 (binary cross entropy, the paper's fine-tuning loss).
-            output_attentions, output_hidden_states, return_dict: as in `LxmertModel.forward`.
+            output_attentions, output_hidden_states, return_dict, head_mask: as in `LxmertModel.forward`.
 
         Returns:
             `LxmertForQuestionAnsweringOutput`, or a tuple of its present entries: loss (with labels), answer logits
@@ -313,6 +324,7 @@ class LxmertForQuestionAnswering(_TaskModel):
             output_attentions,
             output_hidden_states,
             return_dict=True,
+            head_mask=head_mask,
         )
         score = self.answer_head(encoded.pooled_output)
         losses = self.answer_losses(score, labels)
@@ -354,6 +366,8 @@ class LxmertForVisualReasoning(_TaskModel):
         output_attentions: bool | None = None,
         output_hidden_states: bool | None = None,
         return_dict: bool | None = None,
+        *,
+        head_mask: torch.Tensor | Mapping[str, torch.Tensor] | None = None,
     ) -> LxmertForVisualReasoningOutput | tuple[Any, ...]:
         """Encodes each sentence with both of its images and classifies.
 
@@ -363,7 +377,7 @@ class LxmertForVisualReasoning(_TaskModel):
             visual_pos: float[B, 2, N, 4], their boxes in 0..1.
             visual_attention_mask: int or float[B, 2, N]. Default: all 1.
             labels: int[B], 1 if the sentence is true, else 0; -100 is ignored.
-            output_attentions, output_hidden_states, return_dict: as in `LxmertModel.forward`.
+            output_attentions, output_hidden_states, return_dict, head_mask: as in `LxmertModel.forward`.
 
         Returns:
             `LxmertForVisualReasoningOutput`, or a tuple of its present entries: loss (with labels), logits
@@ -397,6 +411,7 @@ class LxmertForVisualReasoning(_TaskModel):
             output_attentions=output_attentions,
             output_hidden_states=output_hidden_states,
             return_dict=True,
+            head_mask=head_mask,
         )
         pairs = encoded.pooled_output.unflatten(0, (-1, self.num_images)).flatten(1)  # [2B, H] -> [B, 2H]
         logits = self.answer_head(pairs)

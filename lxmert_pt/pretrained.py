@@ -7,7 +7,6 @@ import tempfile
 from collections.abc import Mapping
 from typing import Any, TypeVar
 
-import numpy as np
 import torch
 from torch import nn
 
@@ -17,9 +16,10 @@ from conversion.names import rows
 from conversion.source import open_source
 from conversion.tensors import from_torch, to_torch
 from conversion.writers import checkpoint_format, write_checkpoint
-from lxmert_tf.configuration import CONFIG_NAME, SETTINGS, LxmertConfig, check_size, padded_size
+from lxmert_tf.configuration import CONFIG_NAME, SETTINGS, LxmertConfig, checked_size, padded_size
+from lxmert_tf.head_masks import refuse_pruning
 from lxmert_tf.hub import UPLOAD_OPTIONS, upload
-from lxmert_tf.input_table import REQUIRED_INPUTS, TABLE
+from lxmert_tf.input_table import dummy_inputs
 from lxmert_tf.outputs import ModelOutput
 from lxmert_tf.upstream_arguments import translate
 
@@ -41,7 +41,7 @@ class LxmertPreTrainedModel(nn.Module):
     config_class = LxmertConfig
     base_model_prefix = "lxmert"
     main_input_name = "input_ids"
-    supports_gradient_checkpointing = False
+    supports_gradient_checkpointing = True
     task: str
     answers: str | None = None
     num_images = 1
@@ -85,13 +85,8 @@ class LxmertPreTrainedModel(nn.Module):
     @property
     def dummy_inputs(self) -> dict[str, torch.Tensor]:
         """A small batch of the inputs that a call needs: 2 examples of 3 tokens and 2 boxes each."""
-        sizes: dict[Any, Any] = {"examples": 2, "tokens": 3, "boxes": 2}
-        rng, inputs = np.random.default_rng(0), {}
-        for name in REQUIRED_INPUTS:
-            shape = [sizes.get(size, size) for size in TABLE[name].shape(self.config, self.num_images)]
-            array = rng.random(shape) * (self.config.vocab_size if name == "input_ids" else 1)
-            inputs[name] = torch.tensor(array.astype(TABLE[name].dtype), device=self.device)
-        return inputs
+        arrays = dummy_inputs(self.config, self.num_images)
+        return {name: torch.tensor(array, device=self.device) for name, array in arrays.items()}
 
     def num_parameters(self, only_trainable: bool = False, exclude_embeddings: bool = False) -> int:
         """How many numbers the weights hold.
@@ -108,6 +103,15 @@ class LxmertPreTrainedModel(nn.Module):
             for weight in self.parameters()
             if id(weight) not in left_out and (weight.requires_grad or not only_trainable)
         )
+
+    def get_memory_footprint(self, return_buffers: bool = True) -> int:
+        """Bytes of the weights and, unless `return_buffers` is False, the buffers."""
+        tensors = [*self.parameters(), *(self.buffers() if return_buffers else ())]
+        return sum(tensor.nbytes for tensor in tensors)
+
+    def prune_heads(self, heads_to_prune: Any) -> None:
+        """Refused, as upstream does, with a NotImplementedError: `head_mask` switches heads off."""
+        refuse_pruning()
 
     def get_backbone(self) -> Any:
         """The model of the encoders: this one, or the one that its heads stand on."""
@@ -275,7 +279,33 @@ class LxmertPreTrainedModel(nn.Module):
         with tempfile.TemporaryDirectory() as directory:
             self.save_pretrained(directory, push_to_hub=True, repo_id=repo_id, **kwargs)
 
+    # Memory
+
+    def gradient_checkpointing_enable(self, gradient_checkpointing_kwargs: Mapping[str, Any] | None = None) -> None:
+        """From here on training keeps only what each encoder layer returns, and computes the rest again.
+
+        The numbers stay the same, dropout included. It is a setting of this object: what is saved does not keep it.
+
+        Args:
+            gradient_checkpointing_kwargs: of `torch.utils.checkpoint.checkpoint`; default: `use_reentrant=False`.
+        """
+        options = dict(gradient_checkpointing_kwargs or {"use_reentrant": False})
+        self.get_backbone().encoder.gradient_checkpointing = options
+
+    def gradient_checkpointing_disable(self) -> None:
+        """Training keeps all activations again, as it does by default."""
+        self.get_backbone().encoder.gradient_checkpointing = None
+
+    @property
+    def is_gradient_checkpointing(self) -> bool:
+        """Whether it is on."""
+        return self.get_backbone().encoder.gradient_checkpointing is not None
+
     # Sizes
+
+    def tie_weights(self) -> None:
+        """Ties the decoder of the masked word head to the word embeddings, where other code has put another table."""
+        self.set_input_embeddings(self.get_input_embeddings())
 
     def get_input_embeddings(self) -> nn.Embedding:
         """The word embedding table, weight float[V, H]."""
@@ -309,7 +339,7 @@ class LxmertPreTrainedModel(nn.Module):
             pad_to_multiple_of: round it up to a multiple of this.
 
         Raises:
-            ValueError: `new_num_tokens` is not a positive integer.
+            TypeError, ValueError: `new_num_tokens` is not a positive integer.
         """
         old = self.get_input_embeddings()
         new_num_tokens = padded_size(self.config.vocab_size, new_num_tokens, pad_to_multiple_of)
@@ -333,12 +363,12 @@ class LxmertPreTrainedModel(nn.Module):
         """Gives the answer head `num_labels` answers: old ones stay, new ones are initialised.
 
         Raises:
-            ValueError: the model has no answer head, or `num_labels` is not a positive integer.
+            TypeError, ValueError: the model has no answer head, or `num_labels` is not a positive integer.
         """
         old = self.get_qa_logit_layer()
         if old is None:
             raise ValueError(f"{type(self).__name__} has no answer head to resize.")
-        check_size("num_labels", num_labels)
+        num_labels = checked_size("num_labels", num_labels)
         new = nn.Linear(old.in_features, num_labels, **_place(old.weight))
         self.init_weights(new)
         _copy_rows(old, new)

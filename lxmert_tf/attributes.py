@@ -5,10 +5,10 @@ from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
 import keras
-import numpy as np
 from keras import ops
 
-from lxmert_tf.input_table import INPUTS, REQUIRED_INPUTS, TABLE
+from lxmert_tf.head_masks import refuse_pruning
+from lxmert_tf.input_table import INPUTS, dummy_inputs
 from lxmert_tf.tf_data import batches_of, collator
 
 # To a type checker, a mixin is what it stands before.
@@ -45,13 +45,8 @@ class ModelAttributes(_Model):
     @property
     def dummy_inputs(self) -> dict[str, Any]:
         """A small batch of the inputs that a call needs: 2 examples of 3 tokens and 2 boxes each."""
-        sizes: dict[Any, Any] = {"examples": 2, "tokens": 3, "boxes": 2}
-        rng, inputs = np.random.default_rng(0), {}
-        for name in REQUIRED_INPUTS:
-            shape = [sizes.get(size, size) for size in TABLE[name].shape(self.config, self.num_images)]
-            array = rng.random(shape) * (self.config.vocab_size if name == "input_ids" else 1)
-            inputs[name] = ops.convert_to_tensor(array.astype(TABLE[name].dtype))
-        return inputs
+        arrays = dummy_inputs(self.config, self.num_images)
+        return {name: ops.convert_to_tensor(array) for name, array in arrays.items()}
 
     def num_parameters(self, only_trainable: bool = False) -> int:
         """How many numbers the weights hold, or those of them that are trained."""
@@ -70,6 +65,10 @@ class ModelAttributes(_Model):
         """{"bias": float[V]}, the backend's variable that is added to the scores of words; None without such a head."""
         head = self.get_lm_head()
         return None if head is None else {"bias": head.bias.value}
+
+    def prune_heads(self, heads_to_prune: Any) -> None:
+        """Refused, as upstream does, with a NotImplementedError: `head_mask` switches heads off."""
+        refuse_pruning()
 
     def prepare_tf_dataset(
         self,

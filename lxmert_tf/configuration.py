@@ -3,6 +3,7 @@
 import copy
 import json
 import logging
+import numbers
 import os
 import reprlib
 import sys
@@ -38,6 +39,7 @@ BASE_DEFAULTS: dict[str, Any] = {
     "is_encoder_decoder": False,
     "pad_token_id": None,
     "prefix": None,
+    "pruned_heads": {},
     "sep_token_id": None,
     "task_specific_params": None,
     "tie_word_embeddings": True,
@@ -310,15 +312,22 @@ class LxmertConfig:
         derived = {"model_type": self.model_type, "num_hidden_layers": self.num_hidden_layers}
         return {**self._settings(), **names, **derived}
 
+    def to_diff_dict(self) -> dict[str, Any]:
+        """`to_dict()` without what is as upstream's base class has it for all models."""
+        own = {name: getattr(type(self), name) for name in ("output_attentions", "output_hidden_states", "return_dict")}
+        base = BASE_DEFAULTS | own
+        return {name: value for name, value in self.to_dict().items() if name not in base or value != base[name]}
+
     def to_json_string(self, use_diff: bool = False) -> str:
-        """The text of a config.json that upstream and `from_json_file` read; `use_diff` makes no difference."""
-        return json.dumps(self.to_dict(), indent=2, sort_keys=True) + "\n"
+        """The text of a config.json that upstream and `from_json_file` read: of all values, or of `to_diff_dict()`."""
+        values = self.to_diff_dict() if use_diff else self.to_dict()
+        return json.dumps(values, indent=2, sort_keys=True) + "\n"
 
     def to_json_file(self, json_file_path: str | os.PathLike, use_diff: bool = False) -> None:
         """Writes that text to a file, whole or not at all."""
         from lxmert_tf.files import write_text
 
-        write_text(json_file_path, self.to_json_string())
+        write_text(json_file_path, self.to_json_string(use_diff))
 
     def save_pretrained(self, save_directory: str | os.PathLike, push_to_hub: bool = False, **kwargs: Any) -> None:
         """Writes `save_directory`/config.json, whole or not at all; `push_to_hub` as of a model's `save_pretrained`."""
@@ -341,6 +350,20 @@ class LxmertConfig:
     def update(self, config_dict: Mapping[str, Any]) -> None:
         """Sets values by name, as upstream's does; where one breaks a rule, none is set."""
         self.__dict__.update(self.replace(**config_dict).__dict__)
+
+    def update_from_string(self, update_str: str) -> None:
+        """Sets values from a text such as "l_layers=3,hidden_dropout_prob=0.2,task_qa=false", each of its old type.
+
+        Raises:
+            ValueError: a part is no name=value, the config has no such value, or it is of another type; or as `update`.
+        """
+        changes = {}
+        for part in update_str.split(","):
+            name, separator, text = part.partition("=")
+            if not separator or not hasattr(self, name):
+                raise ValueError(f"update_str must hold values of the config as name=value, got {reprlib.repr(part)}.")
+            changes[name] = _parsed(name, text, getattr(self, name))
+        self.update(changes)
 
     def _settings(self) -> dict[str, Any]:
         """Fields that are not None and extra keys, to make an equal config of."""
@@ -402,6 +425,11 @@ class LxmertConfig:
     def _validate(self) -> None:
         for name, rule in _FIELD_RULES.items():
             _check(name, getattr(self, name), rule)
+        if self.pruned_heads:
+            raise ValueError(
+                f"pruned_heads must be empty, got {reprlib.repr(self.pruned_heads)}: heads are not pruned; a call's "
+                "head_mask switches them off."
+            )
         for name in _SIZES:
             if getattr(self, name) > LARGEST_SIZE:
                 raise ValueError(f"{name} must be at most {LARGEST_SIZE}, got {reprlib.repr(getattr(self, name))}.")
@@ -443,6 +471,20 @@ _FIELD_RULES = {
 }
 
 
+_WORDS = {**dict.fromkeys(("true", "1", "y", "yes"), True), **dict.fromkeys(("false", "0", "n", "no"), False)}
+
+
+def _parsed(name: str, text: str, old: Any) -> bool | int | float | str:
+    """A text as a value of the type of the old one."""
+    kind = type(old)
+    if kind not in (bool, int, float, str):
+        raise ValueError(f"{name} cannot be set from text, since it is of type {kind.__name__}; use update.")
+    try:
+        return _WORDS[text.lower()] if kind is bool else kind(text)
+    except (KeyError, ValueError):
+        raise ValueError(f"{name} must be of type {kind.__name__}, got {reprlib.repr(text)}.") from None
+
+
 def _check(name: str, value: Any, rule: str) -> None:
     description, holds = _RULES[rule]
     if holds(value):
@@ -478,21 +520,27 @@ def _warn_of_near_misses(extra: Mapping[str, Any]) -> None:
             )
 
 
-def check_size(name: str, value: Any) -> None:
-    """Raises a ValueError unless `value` is a positive integer."""
-    if not isinstance(value, int) or isinstance(value, bool) or value < 1:
-        raise ValueError(f"{name} must be an integer of at least 1, got {value!r}.")
+def checked_size(name: str, value: Any, least: int = 1) -> int:
+    """An argument that is a number of something, as Python's int.
+
+    Raises:
+        TypeError: it is no integer, of Python or NumPy.
+        ValueError: it is below `least`.
+    """
+    is_integer = isinstance(value, numbers.Integral) and not isinstance(value, bool)
+    if not is_integer or value < least:
+        error = ValueError if is_integer else TypeError
+        raise error(f"{name} must be an integer of at least {least}, got {reprlib.repr(value)}.")
+    return int(value)
 
 
 def padded_size(size: int, new_size: int | None, multiple: int | None) -> int | None:
     """What a vocabulary of `size` pieces is to have: `new_size`, rounded up to a multiple; None to stay as it is.
 
     Raises:
-        ValueError: one of the numbers is not a positive integer.
+        TypeError, ValueError: as `checked_size`.
     """
-    for name, value in (("new_num_tokens", new_size), ("pad_to_multiple_of", multiple)):
-        if value is not None:
-            check_size(name, value)
-    if multiple is None:
-        return new_size
-    return -(-(size if new_size is None else new_size) // multiple) * multiple
+    multiple = 1 if multiple is None else checked_size("pad_to_multiple_of", multiple)
+    if new_size is not None:
+        size = checked_size("new_num_tokens", new_size)
+    return None if new_size is None and multiple == 1 else -(-size // multiple) * multiple

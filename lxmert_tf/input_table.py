@@ -83,3 +83,21 @@ def image_inputs(inputs: Mapping[str, Any]) -> dict[str, Any]:
 def text_inputs(inputs: Mapping[str, Any]) -> dict[str, Any]:
     """Those of the inputs that belong to the text."""
     return {name: value for name, value in inputs.items() if name in TEXT_INPUTS}
+
+
+def dummy_inputs(config: LxmertConfig, num_images: int = 1) -> dict[str, Any]:
+    """Arrays of the inputs that a call needs: 2 examples of 3 tokens and 2 boxes each.
+
+    Args:
+        config: of the model.
+        num_images: of each example.
+    """
+    import numpy as np
+
+    sizes: dict[Any, Any] = {"examples": 2, "tokens": 3, "boxes": 2}
+    rng, inputs = np.random.default_rng(0), {}
+    for name in REQUIRED_INPUTS:
+        shape = [sizes.get(size, size) for size in TABLE[name].shape(config, num_images)]
+        array = rng.random(shape) * (config.vocab_size if name == "input_ids" else 1)
+        inputs[name] = array.astype(TABLE[name].dtype)
+    return inputs

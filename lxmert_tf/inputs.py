@@ -15,6 +15,7 @@ from keras import ops
 from lxmert_tf.backend import asserted, in_graph
 from lxmert_tf.checks import counted_checks
 from lxmert_tf.configuration import LxmertConfig
+from lxmert_tf.head_masks import ATTENTIONS, check_head_mask, named_masks
 from lxmert_tf.input_table import ENCODED_IMAGE_INPUTS, IMAGE_INPUTS, TABLE, TEXT_INPUTS
 from lxmert_tf.keras_private import is_default_signature, is_symbolic
 from lxmert_tf.losses import IGNORE_INDEX, class_ids
@@ -133,6 +134,21 @@ def check_encoded_inputs(inputs: dict, config: LxmertConfig) -> None:
             f"vision_states has {images} images and {text} has {texts} texts; one number must be a multiple of the "
             "other."
         )
+
+
+def head_masks(head_mask, config: LxmertConfig, dtype: str) -> dict:
+    """The masks of heads as float[layers, A], by attention, of what a call is given: see `TFLxmertModel.call`.
+
+    Raises:
+        ValueError: naming the attention, what was expected and what came.
+    """
+    masks = {}
+    for name, mask in named_masks(head_mask).items():
+        mask = ops.cast(ops.convert_to_tensor(mask), dtype)
+        check_head_mask(name, tuple(mask.shape), config)
+        layers = getattr(config, ATTENTIONS[name])
+        masks[name] = ops.broadcast_to(mask, (layers, config.num_attention_heads))
+    return masks
 
 
 def _one_divides_the_other(one: int, other: int) -> bool:

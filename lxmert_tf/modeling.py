@@ -10,7 +10,7 @@ from keras import ops
 
 from lxmert_tf.configuration import LxmertConfig
 from lxmert_tf.input_table import INPUTS, image_inputs, text_inputs
-from lxmert_tf.inputs import check_inputs, check_labels, check_scores, gather_inputs
+from lxmert_tf.inputs import check_inputs, check_labels, check_scores, gather_inputs, head_masks
 from lxmert_tf.layers.attention import attention_bias, score_dtype
 from lxmert_tf.layers.embeddings import LxmertEmbeddings
 from lxmert_tf.layers.heads import (
@@ -84,6 +84,8 @@ class TFLxmertModel(BackboneShortcuts, TFLxmertPreTrainedModel):
         output_hidden_states: bool | None = None,
         return_dict: bool | None = None,
         training: bool = False,
+        *,
+        head_mask=None,
     ) -> TFLxmertModelOutput | tuple:
         """Encodes text and image regions together.
 
@@ -98,6 +100,10 @@ class TFLxmertModel(BackboneShortcuts, TFLxmertPreTrainedModel):
             output_attentions, output_hidden_states: whether to return them. Default: the config's.
             return_dict: False for a plain tuple. Default: the config's.
             training: whether dropout is on.
+            head_mask: float[A] or [l_layers, A], multiplies the attention probabilities of the language layers' heads:
+                1 for heads that stay, 0 for those that are switched off. Those of other attentions are in a dict:
+                "language"; "vision", [A] or [r_layers, A]; "cross", both ways, "cross_language" and "cross_vision", the
+                self-attention in cross layers, [A] or [x_layers, A]. Default: all 1.
 
         Returns:
             `TFLxmertModelOutput`, or a tuple of its present entries.
@@ -121,6 +127,7 @@ class TFLxmertModel(BackboneShortcuts, TFLxmertPreTrainedModel):
             self.embed(inputs, training),
             *self.regions(inputs),
             *self.biases(inputs),
+            head_masks(head_mask, self.config, self.compute_dtype),
             training=training,
             output_attentions=output_attentions,
         )
@@ -169,7 +176,12 @@ class _TaskModel(TrainsOnOwnLosses, TFLxmertPreTrainedModel):
         return self.lxmert
 
     def encode(
-        self, inputs: dict, output_attentions: bool | None, output_hidden_states: bool | None, training: bool
+        self,
+        inputs: dict,
+        output_attentions: bool | None,
+        output_hidden_states: bool | None,
+        training: bool,
+        head_mask,
     ) -> TFLxmertModelOutput:
         """The backbone's output for gathered inputs."""
         return self.lxmert(
@@ -178,14 +190,20 @@ class _TaskModel(TrainsOnOwnLosses, TFLxmertPreTrainedModel):
             output_hidden_states=output_hidden_states,
             return_dict=True,
             training=training,
+            head_mask=head_mask,
         )
 
     def encode_pooled(
-        self, inputs: dict, output_attentions: bool | None, output_hidden_states: bool | None, training: bool
+        self,
+        inputs: dict,
+        output_attentions: bool | None,
+        output_hidden_states: bool | None,
+        training: bool,
+        head_mask,
     ) -> TFLxmertModelOutput:
         """As `encode`; nothing but the pooled output where nothing else is asked for."""
-        if self.returns_states(output_attentions, output_hidden_states):
-            return self.encode(inputs, output_attentions, output_hidden_states, training)
+        if head_mask is not None or self.returns_states(output_attentions, output_hidden_states):
+            return self.encode(inputs, output_attentions, output_hidden_states, training, head_mask)
         return self.lxmert.pool(inputs, training)
 
     def returns_states(self, output_attentions: bool | None, output_hidden_states: bool | None) -> bool:
@@ -265,6 +283,8 @@ class TFLxmertForPreTraining(MatchShortcuts, _TaskModel):
         return_dict: bool | None = None,
         training: bool = False,
         labels=None,
+        *,
+        head_mask=None,
     ) -> TFLxmertForPreTrainingOutput | tuple:
         """Encodes, predicts, and sums the losses whose labels are given.
 
@@ -275,7 +295,7 @@ class TFLxmertForPreTraining(MatchShortcuts, _TaskModel):
                 "attr": the same for attributes; "feat": (float[B, N, D], float[B, N]), features and mask.
             matched_label: int[B], 1 if the sentence matches the image, else 0; -100 is ignored.
             ans: int[B], answer ids, -100 for none.
-            output_attentions, output_hidden_states, return_dict, training: as in `TFLxmertModel.call`.
+            output_attentions, output_hidden_states, return_dict, training, head_mask: as in `TFLxmertModel.call`.
             labels: PyTorch's name for `masked_lm_labels`.
 
         Returns:
@@ -299,7 +319,7 @@ class TFLxmertForPreTraining(MatchShortcuts, _TaskModel):
             ans,
             labels,
         )
-        encoded = self.encode(inputs, output_attentions, output_hidden_states, training)
+        encoded = self.encode(inputs, output_attentions, output_hidden_states, training, head_mask)
         word_embeddings = self.lxmert.embeddings.word_embeddings.weight
         prediction_logits, cross_relationship_score = self.cls(
             encoded.language_output, encoded.pooled_output, word_embeddings
@@ -405,6 +425,8 @@ class TFLxmertForQuestionAnswering(AnswerShortcuts, _TaskModel):
         output_hidden_states: bool | None = None,
         return_dict: bool | None = None,
         training: bool = False,
+        *,
+        head_mask=None,
     ) -> TFLxmertForQuestionAnsweringOutput | tuple:
         """Encodes and answers.
 
@@ -412,7 +434,7 @@ class TFLxmertForQuestionAnswering(AnswerShortcuts, _TaskModel):
             input_ids ... inputs_embeds: as in `TFLxmertModel.call`.
             labels: int[B], answer ids, -100 for none (cross entropy); or float[B, num_qa_labels], soft scores in
                 0..1 (binary cross entropy, the paper's fine-tuning loss).
-            output_attentions, output_hidden_states, return_dict, training: as in `TFLxmertModel.call`.
+            output_attentions, output_hidden_states, return_dict, training, head_mask: as in `TFLxmertModel.call`.
 
         Returns:
             `TFLxmertForQuestionAnsweringOutput`, or a tuple of its present entries.
@@ -431,7 +453,7 @@ class TFLxmertForQuestionAnswering(AnswerShortcuts, _TaskModel):
             inputs_embeds,
             labels,
         )
-        encoded = self.encode_pooled(inputs, output_attentions, output_hidden_states, training)
+        encoded = self.encode_pooled(inputs, output_attentions, output_hidden_states, training, head_mask)
         return self.format_output(self.answer(encoded, inputs["labels"]), return_dict)
 
     def answer(self, encoded: TFLxmertModelOutput, labels) -> TFLxmertForQuestionAnsweringOutput:
@@ -482,6 +504,8 @@ class TFLxmertForVisualReasoning(_TaskModel):
         output_hidden_states: bool | None = None,
         return_dict: bool | None = None,
         training: bool = False,
+        *,
+        head_mask=None,
     ) -> TFLxmertForVisualReasoningOutput | tuple:
         """Encodes each sentence with both of its images and classifies.
 
@@ -491,7 +515,7 @@ class TFLxmertForVisualReasoning(_TaskModel):
             visual_pos: float[B, 2, N, 4], their boxes in 0..1.
             visual_attention_mask: int or float[B, 2, N]. Default: all 1.
             labels: int[B], 1 if the sentence is true, else 0; -100 is ignored.
-            output_attentions, output_hidden_states, return_dict, training: as in `TFLxmertModel.call`.
+            output_attentions, output_hidden_states, return_dict, training, head_mask: as in `TFLxmertModel.call`.
 
         Returns:
             `TFLxmertForVisualReasoningOutput`, or a tuple of its present entries.
@@ -511,7 +535,7 @@ class TFLxmertForVisualReasoning(_TaskModel):
             labels,
         )
         check_inputs(inputs, self.config, self.compute_dtype, num_images=self.num_images)
-        encoded = self._encode_pairs(inputs, output_attentions, output_hidden_states, training)
+        encoded = self._encode_pairs(inputs, output_attentions, output_hidden_states, training, head_mask)
         pairs = ops.reshape(encoded.pooled_output, (-1, self.num_images * self.config.hidden_size))
         logits = self.answer_head(pairs)
         output = TFLxmertForVisualReasoningOutput(logits=logits)
@@ -519,7 +543,12 @@ class TFLxmertForVisualReasoning(_TaskModel):
         return self.format_output(self.assemble_output(output, encoded, losses), return_dict)
 
     def _encode_pairs(
-        self, inputs: dict, output_attentions: bool | None, output_hidden_states: bool | None, training: bool
+        self,
+        inputs: dict,
+        output_attentions: bool | None,
+        output_hidden_states: bool | None,
+        training: bool,
+        head_mask,
     ) -> TFLxmertModelOutput:
         """The backbone's output for each image, [2B, ...], the images of an example adjacent.
 
@@ -529,14 +558,14 @@ class TFLxmertForVisualReasoning(_TaskModel):
             name: None if value is None else ops.reshape(value, (-1, *ops.shape(value)[2:]))
             for name, value in image_inputs(inputs).items()
         }
-        if not training and not self.returns_states(output_attentions, output_hidden_states):
+        if not (training or head_mask is not None or self.returns_states(output_attentions, output_hidden_states)):
             encoded = self.lxmert.encode_image(**images)
             return self.lxmert.pool_encoded({**text_inputs(inputs), **encoded})
         texts = {  # dropout differs between the copies of a sentence
             name: None if value is None else ops.repeat(value, self.num_images, axis=0)
             for name, value in text_inputs(inputs).items()
         }
-        return self.encode_pooled({**texts, **images}, output_attentions, output_hidden_states, training)
+        return self.encode_pooled({**texts, **images}, output_attentions, output_hidden_states, training, head_mask)
 
     def get_qa_logit_layer(self) -> None:
         """None: true and false are not answers of a table that could change."""

@@ -7,6 +7,7 @@ import os
 import tempfile
 from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any, TypeVar
 
 import keras
@@ -16,12 +17,13 @@ from keras import ops
 from conversion.formats import weight_files
 from conversion.models import assign, loading_info, state_dict, variables_by_path
 from conversion.names import rows
+from conversion.readers import is_quantized
 from conversion.report import some
 from conversion.source import open_source
 from conversion.writers import checkpoint_format, write_checkpoint
 from lxmert_tf.added_layers import build_configs, build_layers
 from lxmert_tf.attributes import ModelAttributes
-from lxmert_tf.configuration import CONFIG_NAME, SETTINGS, LxmertConfig, check_size, padded_size
+from lxmert_tf.configuration import CONFIG_NAME, SETTINGS, LxmertConfig, checked_size, padded_size
 from lxmert_tf.exported import Exported
 from lxmert_tf.hub import UPLOAD_OPTIONS, upload
 from lxmert_tf.input_table import INPUTS, SIGNATURE_INPUTS, TABLE
@@ -37,6 +39,7 @@ from lxmert_tf.keras_private import (
 from lxmert_tf.layers.attention import score_dtype
 from lxmert_tf.layers.primitives import truncated_normal
 from lxmert_tf.layers.quantization import (
+    has_weight,
     is_adapted,
     is_integer,
     merged_weight,
@@ -59,7 +62,7 @@ from lxmert_tf.upstream_arguments import translate
 logger = logging.getLogger("lxmert_tf")
 
 MODEL_OPTIONS = ("name", "trainable")  # what a Keras model is made with, beyond its config and dtype
-SWITCHES = frozenset({"output_attentions", "output_hidden_states", "return_dict", "training"})
+SWITCHES = frozenset({"output_attentions", "output_hidden_states", "return_dict", "training", "head_mask"})
 
 _Model = TypeVar("_Model", bound="TFLxmertPreTrainedModel")
 _Output = TypeVar("_Output", bound=ModelOutput)
@@ -246,6 +249,23 @@ class TFLxmertPreTrainedModel(ModelAttributes, keras.Model):
             factor = getattr(layer, f"lora_{weight_name(layer)}_b")
             factor.assign(ops.zeros_like(factor))
 
+    def load_weights(self, filepath: Any, *args: Any, **kwargs: Any) -> None:
+        """As Keras'.
+
+        Raises:
+            ValueError: as Keras'; or the file or the model is quantized, and the other is not.
+        """
+        modes = [layer.quantization_mode for layer in flat_layers(self) if has_weight(layer) and is_integer(layer)]
+        path = Path(str(filepath))
+        if path.is_file() and is_quantized(path) != bool(modes):
+            raise ValueError(
+                f"{path} has weights of floats, but the model is quantized to {modes[0]}. Load them, then quantize."
+                if modes
+                else f"{path} has the weights of a quantized model, which this one is not. Quantize it in the same way "
+                "first, or have keras.saving.load_model load a model that was saved whole."
+            )
+        super().load_weights(filepath, *args, **kwargs)
+
     @classmethod
     def from_pretrained(
         cls: type[_Model],
@@ -404,6 +424,11 @@ class TFLxmertPreTrainedModel(ModelAttributes, keras.Model):
         """Training keeps all activations again, as it does by default."""
         self._set_gradient_checkpointing(False)
 
+    @property
+    def is_gradient_checkpointing(self) -> bool:
+        """Whether it is on."""
+        return self.get_backbone().encoder.gradient_checkpointing
+
     def _set_gradient_checkpointing(self, value: bool) -> None:
         self.get_backbone().encoder.gradient_checkpointing = value
         self._forget_compiled_functions()
@@ -482,7 +507,7 @@ class TFLxmertPreTrainedModel(ModelAttributes, keras.Model):
         layer = self.get_qa_logit_layer()
         if layer is None:
             raise ValueError(f"{type(self).__name__} has no answers to resize.")
-        check_size("num_labels", num_labels)
+        num_labels = checked_size("num_labels", num_labels)
         _refuse_quantized(layer, "Resize")
         self.config.resize_answers(num_labels)
         layer.units = num_labels

@@ -15,14 +15,20 @@ SOURCE = "a file, a directory or a Hub id; its format is detected from its conte
 def add_source(parser: argparse.ArgumentParser) -> None:
     """Adds the checkpoint to read, and what of it and with it."""
     parser.add_argument("source", metavar="SRC", help=SOURCE)
-    parser.add_argument("--prefix", metavar="NAME", help="the LXMERT's tensors begin with NAME (default: it is found)")
+    add_prefix(parser, "")
     parser.add_argument("--adapter", metavar="DIR", help="merge a LoRA adapter that PEFT saved")
 
 
 def add_sources(parser: argparse.ArgumentParser, *names: str) -> None:
-    """Adds one positional argument for each checkpoint to compare."""
+    """Adds one positional argument for each checkpoint to compare, and what of them."""
     for name in names:
         parser.add_argument(name, metavar=name.upper(), help=SOURCE)
+    add_prefix(parser, f" in {' or '.join(map(str.upper, names))}, or in both")
+
+
+def add_prefix(parser: argparse.ArgumentParser, where: str) -> None:
+    text = f"the LXMERT's tensors begin with NAME{where} (default: it is found)"
+    parser.add_argument("--prefix", metavar="NAME", help=text)
 
 
 def add_json(parser: argparse.ArgumentParser) -> None:

@@ -12,6 +12,7 @@ Needs no framework, except PyTorch for .bin and .pth files.
 examples:
   lxmert-convert diff before.weights.h5 after.weights.h5
   lxmert-convert diff lxmert-base tf_model.h5 --json
+  lxmert-convert diff epoch=3.ckpt lxmert-base --prefix model.encoder
 
 exit codes: 0 the same, 1 different, 2 bad usage or an unreadable file
 """
@@ -25,6 +26,6 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     from conversion.diff import diff
 
-    difference = diff(args.a, args.b, progress=True)
+    difference = diff(args.a, args.b, progress=True, prefix=args.prefix)
     show(difference, args.json)
     return 0 if difference.same else 1

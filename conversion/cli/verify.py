@@ -14,6 +14,7 @@ else are a difference; values that are not finite prove nothing.
 examples:
   lxmert-convert verify model_LXRT.pth keras-lxmert
   lxmert-convert verify lxmert-base half --max-error 1e-2
+  lxmert-convert verify epoch=3.ckpt lxmert-base --prefix model.encoder
   lxmert-convert verify a b --json | jq .first_divergence
 
 exit codes: 0 equal, 1 something differs or is not finite, 2 bad usage or an unreadable file
@@ -31,6 +32,6 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     from conversion.verify import verify
 
-    verification = verify(args.a, args.b, args.max_error, args.config, progress=True)
+    verification = verify(args.a, args.b, args.max_error, args.config, progress=True, prefix=args.prefix)
     show(verification, args.json)
     return 0 if verification.equal else 1

@@ -139,7 +139,7 @@ def open_detector(path: Path, content: Content, config: Any = None, prefix: str 
         Unreadable: it is of another network, or its config can neither be found nor inferred.
     """
     with reading(path):
-        content, outside = _inside(content, prefix)
+        content, start, outside = _inside(content, prefix)
     _refuse_other_networks(path, content.stored)
     file = None
     if config is None and (file := _config_beside(path)) is not None:
@@ -154,7 +154,9 @@ def open_detector(path: Path, content: Content, config: Any = None, prefix: str 
         inferred = "there is no config.json or config.yaml"
     else:
         config = _with_head_sizes(config, shapes)
-    return DetectorCheckpoint(path, format, Tensors(stored), config, TASK, file, inferred, outside=outside)
+    return DetectorCheckpoint(
+        path, format, Tensors(stored), config, TASK, file, inferred, outside=outside, prefix=start
+    )
 
 
 def given_config(path: Path, config: Any) -> tuple[DetectorConfig, Path | None]:
@@ -194,13 +196,13 @@ def _start(names: Collection[str], prefix: str | None) -> str | None:
     return next((start for start in starts if any(name.startswith(marks[start]) for name in plain_names)), None)
 
 
-def _inside(content: Content, prefix: str | None) -> tuple[Content, dict[str, str]]:
-    """The tensors of a detector, without wrappers and prefix; the other names, each with why it is left out."""
+def _inside(content: Content, prefix: str | None) -> tuple[Content, str, dict[str, str]]:
+    """The tensors of a detector, without wrappers and prefix; that prefix; the other names, each with why it is out."""
     start = _start(content.stored, prefix) or ""
     entries = [(unwrapped(name), name, item) for name, item in content.stored.items()]
     stored = merged((plain.removeprefix(start), name, item) for plain, name, item in entries if plain.startswith(start))
     outside = {name: skip_reason(name) or OUTSIDE for plain, name, _ in entries if not plain.startswith(start)}
-    return replace(content, stored=stored), outside
+    return replace(content, stored=stored), start, outside
 
 
 def tensors_of(model: Any) -> dict[str, np.ndarray]:

@@ -1,59 +1,29 @@
 """Readers of the files that only detectors come in: detectron2's pickles of arrays, and Caffe's models."""
 
 import io
-import pickle
-from collections import OrderedDict
 from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 
 from conversion.names import Shape
 from conversion.readers import Content
 from conversion.tensors import Stored
+from lxmert_tf.pickles import parse_pickle
 
 # Pickles of arrays
 
 
-_CLASSES = {
-    ("collections", "OrderedDict"): OrderedDict,
-    ("numpy", "ndarray"): np.ndarray,
-    ("numpy", "dtype"): np.dtype,
-}
-
-
-class _ArraysOnly(pickle.Unpickler):
-    """Makes arrays and plain containers; refuses everything else before it is looked up."""
-
-    def find_class(self, module: str, name: str) -> Any:
-        if (module, name) in _CLASSES:
-            return _CLASSES[module, name]
-        if (module, name) == ("_codecs", "encode"):  # how protocol 2 writes bytes
-            return _latin1
-        if module in ("numpy.core.multiarray", "numpy._core.multiarray") and name == "_reconstruct":
-            return _empty
-        raise pickle.UnpicklingError(f"{module}.{name} is no array")
-
-
-def _latin1(text: str, encoding: str) -> bytes:
-    if encoding != "latin1":
-        raise pickle.UnpicklingError("bytes of an unknown encoding")
-    return text.encode("latin1")
-
-
-def _empty(kind: type, shape: tuple[int, ...], code: bytes) -> np.ndarray:
-    """The array that NumPy begins with when it unpickles one, whose state follows."""
-    if kind is not np.ndarray:
-        raise pickle.UnpicklingError("an array of an unknown kind")
-    return np.empty(0, "int8")
+LARGEST = 1 << 31  # bytes of a detector; the published one has 262 million
 
 
 def read_array_pickle(path: Path) -> Content:
     """A dict from names to arrays, alone or as the "model" of another dict, as detectron2 saves it."""
-    with open(path, "rb") as file:
-        saved = _ArraysOnly(file).load()
+    if (size := path.stat().st_size) > LARGEST:
+        raise ValueError(f"it has {size:,} bytes, but a detector has at most {LARGEST:,}")
+    saved = parse_pickle(path.read_bytes())
     state = saved.get("model", saved) if isinstance(saved, dict) else saved
     if not isinstance(state, dict) or not all(
         isinstance(name, str) and isinstance(value, np.ndarray) and value.dtype.kind in "fiub"

@@ -52,12 +52,17 @@ class LxmertAttention(nn.Module):
         return states.unflatten(-1, (self.num_attention_heads, self.head_size)).transpose(1, 2)
 
     def forward(
-        self, hidden_states: torch.Tensor, context: torch.Tensor, bias: torch.Tensor | None = None
+        self,
+        hidden_states: torch.Tensor,
+        context: torch.Tensor,
+        bias: torch.Tensor | None = None,
+        head_mask: torch.Tensor | None = None,
     ) -> tuple[torch.Tensor, torch.Tensor]:
         """Lets `hidden_states` float[B, Q, H] attend to `context` float[B, K, H].
 
-        `bias` float[B, 1, 1, K] (see `attention_bias`) is added to the scores. Returns the attended values
-        float[B, Q, H] and the probabilities float[B, A, Q, K], after dropout in training.
+        `bias` float[B, 1, 1, K] (see `attention_bias`) is added to the scores, and `head_mask` float[A] multiplies the
+        probabilities of each head. Returns the attended values float[B, Q, H] and the probabilities
+        float[B, A, Q, K], after dropout in training.
         """
         query = self.split_heads(self.query(hidden_states))
         key = self.split_heads(self.key(context))
@@ -67,6 +72,8 @@ class LxmertAttention(nn.Module):
         if bias is not None:
             scores = scores + bias
         probabilities = self.dropout(scores.softmax(dim=-1)).to(value.dtype)
+        if head_mask is not None:
+            probabilities = probabilities * head_mask[:, None, None]
         attended = (probabilities @ value).transpose(1, 2).flatten(-2)
         return attended, probabilities
 
@@ -94,10 +101,10 @@ class LxmertSelfAttentionLayer(nn.Module):
         self.output = LxmertAttentionOutput(config)
 
     def forward(
-        self, hidden_states: torch.Tensor, bias: torch.Tensor | None = None
+        self, hidden_states: torch.Tensor, bias: torch.Tensor | None = None, head_mask: torch.Tensor | None = None
     ) -> tuple[torch.Tensor, torch.Tensor]:
-        """float[B, S, H], float[B, 1, 1, S] -> float[B, S, H] and probabilities float[B, A, S, S]."""
-        attended, probabilities = self.self(hidden_states, hidden_states, bias)
+        """float[B, S, H], float[B, 1, 1, S], float[A] -> float[B, S, H] and probabilities float[B, A, S, S]."""
+        attended, probabilities = self.self(hidden_states, hidden_states, bias, head_mask)
         return self.output(attended, hidden_states), probabilities
 
 
@@ -110,8 +117,12 @@ class LxmertCrossAttentionLayer(nn.Module):
         self.output = LxmertAttentionOutput(config)
 
     def forward(
-        self, hidden_states: torch.Tensor, context: torch.Tensor, bias: torch.Tensor | None = None
+        self,
+        hidden_states: torch.Tensor,
+        context: torch.Tensor,
+        bias: torch.Tensor | None = None,
+        head_mask: torch.Tensor | None = None,
     ) -> tuple[torch.Tensor, torch.Tensor]:
-        """float[B, Q, H], float[B, K, H], float[B, 1, 1, K] -> float[B, Q, H] and float[B, A, Q, K]."""
-        attended, probabilities = self.att(hidden_states, context, bias)
+        """float[B, Q, H], float[B, K, H], float[B, 1, 1, K], float[A] -> float[B, Q, H] and float[B, A, Q, K]."""
+        attended, probabilities = self.att(hidden_states, context, bias, head_mask)
         return self.output(attended, hidden_states), probabilities

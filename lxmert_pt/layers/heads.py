@@ -52,12 +52,14 @@ class LxmertLMPredictionHead(nn.Module):
 
     def resize(self, word_embeddings: nn.Embedding) -> None:
         """Ties the decoder to another table and fits the bias to it; new words start at zero."""
+        self.decoder.weight = word_embeddings.weight
         num_words = word_embeddings.num_embeddings
+        if num_words == len(self.bias):
+            return
         bias = self.bias.new_zeros(num_words)
         kept = min(num_words, len(self.bias))
         bias[:kept] = self.bias.detach()[:kept]
         self.bias = nn.Parameter(bias, requires_grad=self.bias.requires_grad)
-        self.decoder.weight = word_embeddings.weight
         self.decoder.out_features = num_words
 
 

@@ -1,12 +1,17 @@
 """The single-modality layer, the cross-modality layer, and the encoder that stacks them."""
 
+from collections.abc import Mapping
+from typing import Any
+
 import torch
 from torch import nn
+from torch.utils.checkpoint import checkpoint
 
 from lxmert_pt.layers.attention import LxmertCrossAttentionLayer, LxmertSelfAttentionLayer
 from lxmert_pt.layers.embeddings import LxmertVisualFeatureEncoder
 from lxmert_pt.layers.primitives import get_activation
 from lxmert_tf.configuration import LxmertConfig
+from lxmert_tf.head_masks import ATTENTIONS
 
 
 class LxmertIntermediate(nn.Module):
@@ -46,10 +51,10 @@ class LxmertLayer(nn.Module):
         self.output = LxmertOutput(config)
 
     def forward(
-        self, hidden_states: torch.Tensor, bias: torch.Tensor | None = None
+        self, hidden_states: torch.Tensor, bias: torch.Tensor | None = None, head_mask: torch.Tensor | None = None
     ) -> tuple[torch.Tensor, torch.Tensor]:
-        """float[B, S, H], float[B, 1, 1, S] -> float[B, S, H] and probabilities float[B, A, S, S]."""
-        attended, probabilities = self.attention(hidden_states, bias)
+        """float[B, S, H], float[B, 1, 1, S], float[A] -> float[B, S, H] and probabilities float[B, A, S, S]."""
+        attended, probabilities = self.attention(hidden_states, bias, head_mask)
         return self.output(self.intermediate(attended), attended), probabilities
 
 
@@ -76,20 +81,25 @@ class LxmertXLayer(nn.Module):
         vision: torch.Tensor,
         language_bias: torch.Tensor | None = None,
         vision_bias: torch.Tensor | None = None,
+        head_mask: torch.Tensor | None = None,
+        language_head_mask: torch.Tensor | None = None,
+        vision_head_mask: torch.Tensor | None = None,
     ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
         """One layer over both streams.
 
         Args:
             language, vision: float[B, T, H], float[B, N, H].
             language_bias, vision_bias: float[B, 1, 1, T], float[B, 1, 1, N], added to the scores, or None.
+            head_mask, language_head_mask, vision_head_mask: float[A], of the heads of the cross attention and of each
+                stream's self-attention, or None.
 
         Returns:
             language float[B, T, H], vision float[B, N, H], language-to-vision probabilities float[B, A, T, N].
         """
-        language_crossed, probabilities = self.visual_attention(language, vision, vision_bias)
-        vision_crossed, _ = self.visual_attention(vision, language, language_bias)
-        language, _ = self.lang_self_att(language_crossed, language_bias)
-        vision, _ = self.visn_self_att(vision_crossed, vision_bias)
+        language_crossed, probabilities = self.visual_attention(language, vision, vision_bias, head_mask)
+        vision_crossed, _ = self.visual_attention(vision, language, language_bias, head_mask)
+        language, _ = self.lang_self_att(language_crossed, language_bias, language_head_mask)
+        vision, _ = self.visn_self_att(vision_crossed, vision_bias, vision_head_mask)
         language = self.lang_output(self.lang_inter(language), language)
         vision = self.visn_output(self.visn_inter(vision), vision)
         return language, vision, probabilities
@@ -103,6 +113,8 @@ class LxmertEncoder(nn.Module):
 
     def __init__(self, config: LxmertConfig):
         super().__init__()
+        self.config = config
+        self.gradient_checkpointing: dict[str, Any] | None = None  # options of `checkpoint`, where it is on
         self.visn_fc = LxmertVisualFeatureEncoder(config)
         self.layer = nn.ModuleList(LxmertLayer(config) for _ in range(config.l_layers))
         self.x_layers = nn.ModuleList(LxmertXLayer(config) for _ in range(config.x_layers))
@@ -115,6 +127,7 @@ class LxmertEncoder(nn.Module):
         visual_pos: torch.Tensor,
         language_bias: torch.Tensor | None = None,
         vision_bias: torch.Tensor | None = None,
+        head_masks: Mapping[str, torch.Tensor] | None = None,
     ) -> tuple[list[torch.Tensor], ...]:
         """Encodes both streams.
 
@@ -122,6 +135,7 @@ class LxmertEncoder(nn.Module):
             language: text embeddings float[B, T, H].
             visual_feats, visual_pos: float[B, N, D], float[B, N, P].
             language_bias, vision_bias: float[B, 1, 1, T], float[B, 1, 1, N], added to the scores, or None.
+            head_masks: float[layers, A] by names of `lxmert_tf.head_masks.ATTENTIONS`, or None.
 
         Returns:
             Five lists: language states after each of its layers, vision states likewise (each led by the stream's
@@ -130,17 +144,27 @@ class LxmertEncoder(nn.Module):
         """
         language_states, vision_states = [language], [self.visn_fc(visual_feats, visual_pos)]
         language_attentions, vision_attentions, cross_attentions = [], [], []
-        for layer in self.layer:
-            hidden_states, probabilities = layer(language_states[-1], language_bias)
+        masks: dict[str, Any] = {name: [None] * getattr(self.config, depth) for name, depth in ATTENTIONS.items()}
+        masks |= head_masks or {}
+        for layer, head_mask in zip(self.layer, masks["language"], strict=True):
+            hidden_states, probabilities = self.apply_layer(layer, language_states[-1], language_bias, head_mask)
             language_states.append(hidden_states)
             language_attentions.append(probabilities)
-        for layer in self.r_layers:
-            hidden_states, probabilities = layer(vision_states[-1], vision_bias)
+        for layer, head_mask in zip(self.r_layers, masks["vision"], strict=True):
+            hidden_states, probabilities = self.apply_layer(layer, vision_states[-1], vision_bias, head_mask)
             vision_states.append(hidden_states)
             vision_attentions.append(probabilities)
-        for layer in self.x_layers:
-            language, vision, probabilities = layer(language_states[-1], vision_states[-1], language_bias, vision_bias)
+        cross_masks = (masks[name] for name in ("cross", "cross_language", "cross_vision"))
+        for layer, *of_layer in zip(self.x_layers, *cross_masks, strict=True):
+            streams = language_states[-1], vision_states[-1], language_bias, vision_bias
+            language, vision, probabilities = self.apply_layer(layer, *streams, *of_layer)
             language_states.append(language)
             vision_states.append(vision)
             cross_attentions.append(probabilities)
         return language_states, vision_states, language_attentions, vision_attentions, cross_attentions
+
+    def apply_layer(self, layer: nn.Module, *inputs: torch.Tensor | None) -> tuple[torch.Tensor, ...]:
+        """What a layer returns; with gradient checkpointing, of a training step only that is kept."""
+        if self.training and self.gradient_checkpointing is not None:
+            return checkpoint(layer, *inputs, **self.gradient_checkpointing)
+        return layer(*inputs)

@@ -56,6 +56,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     start.add_argument(
         "--init", metavar="CHECKPOINT", help="start from a checkpoint of any format, a BERT, or a Hub id"
     )
+    start.add_argument("--prefix", metavar="NAME", help="the LXMERT's tensors begin with NAME (default: it is found)")
     start.add_argument("--init-answers", metavar="FILE", help="answer table of that checkpoint, such as all_ans.json")
     start.add_argument(
         "--load-answers",

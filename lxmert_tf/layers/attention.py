@@ -61,36 +61,48 @@ class LxmertAttention(Block):
         self.key.build(hidden)
         self.value.build(hidden)
 
-    def call(self, hidden_states, context, bias=None, training: bool = False, output_attentions: bool = True):
+    def call(
+        self, hidden_states, context, bias=None, head_mask=None, training: bool = False, output_attentions: bool = True
+    ):
         """float[B, Q, H] attends to float[B, K, H] -> float[B, Q, H] and probabilities float[B, A, Q, K]
 
-        Where `output_attentions` is False, a fused kernel may give None in the place of the probabilities.
+        The probabilities of each head are multiplied by `head_mask` float[A]. Where `output_attentions` is False, a
+        fused kernel may give None in the place of the probabilities.
         """
         if hidden_states is context:
             [(query, key, value)] = self.project(hidden_states)
         else:
             query = self.split_heads(on_rows(self.query, hidden_states))
             key, value = (self.split_heads(on_rows(layer, context)) for layer in (self.key, self.value))
-        return self.attend(query, key, value, bias, training, output_attentions)
+        return self.attend(query, key, value, bias, head_mask, training, output_attentions)
 
     def both_ways(
-        self, one, other, one_bias=None, other_bias=None, training: bool = False, output_attentions: bool = True
+        self,
+        one,
+        other,
+        one_bias=None,
+        other_bias=None,
+        head_mask=None,
+        training: bool = False,
+        output_attentions: bool = True,
     ):
         """What `call` returns for `one` attending to `other`, and the other way round; projected together."""
         (query, key, value), (other_query, other_key, other_value) = self.project(one, other)
         return (
-            self.attend(query, other_key, other_value, other_bias, training, output_attentions),
-            self.attend(other_query, key, value, one_bias, training, output_attentions),
+            self.attend(query, other_key, other_value, other_bias, head_mask, training, output_attentions),
+            self.attend(other_query, key, value, one_bias, head_mask, training, output_attentions),
         )
 
-    def attend(self, query, key, value, bias, training: bool, output_attentions: bool):
+    def attend(self, query, key, value, bias, head_mask, training: bool, output_attentions: bool):
         """float[B, A, Q, H / A] and float[B, A, K, H / A] twice -> as `call`"""
-        if not output_attentions and self.has_kernel(training):
+        if not output_attentions and head_mask is None and self.has_kernel(training):
             return self.attend_fused(query, key, value, bias), None
         scores = matmul(query, ops.transpose(key, (0, 1, 3, 2))) / self.head_size**0.5  # [B, A, Q, K]
         scores = ops.cast(scores, score_dtype(self.compute_dtype))
         probabilities = softmax(scores if bias is None else scores + bias)
         probabilities = self.dropout(ops.cast(probabilities, self.compute_dtype), training=training)
+        if head_mask is not None:
+            probabilities = probabilities * ops.reshape(head_mask, (-1, 1, 1))
         return self.join_heads(ops.transpose(matmul(probabilities, value), (0, 2, 1, 3))), probabilities
 
     def has_kernel(self, training: bool) -> bool:
@@ -168,10 +180,10 @@ class LxmertSelfAttentionLayer(Block):
         self.self.build()
         self.output_layer.build()
 
-    def call(self, hidden_states, bias=None, training: bool = False, output_attentions: bool = True):
+    def call(self, hidden_states, bias=None, head_mask=None, training: bool = False, output_attentions: bool = True):
         """float[B, L, H] -> float[B, L, H] and probabilities float[B, A, L, L]"""
         attended, probabilities = self.self(
-            hidden_states, hidden_states, bias, training=training, output_attentions=output_attentions
+            hidden_states, hidden_states, bias, head_mask, training=training, output_attentions=output_attentions
         )
         return self.output_layer(attended, hidden_states, training=training), probabilities
 
@@ -195,10 +207,12 @@ class LxmertCrossAttentionLayer(Block):
         self.att.build()
         self.output_layer.build()
 
-    def call(self, hidden_states, context, bias=None, training: bool = False, output_attentions: bool = True):
+    def call(
+        self, hidden_states, context, bias=None, head_mask=None, training: bool = False, output_attentions: bool = True
+    ):
         """float[B, Q, H] attends to float[B, K, H] -> float[B, Q, H] and probabilities float[B, A, Q, K]"""
         attended, probabilities = self.att(
-            hidden_states, context, bias, training=training, output_attentions=output_attentions
+            hidden_states, context, bias, head_mask, training=training, output_attentions=output_attentions
         )
         return self.output_layer(attended, hidden_states, training=training), probabilities
 
@@ -208,6 +222,7 @@ class LxmertCrossAttentionLayer(Block):
         vision,
         language_bias=None,
         vision_bias=None,
+        head_mask=None,
         training: bool = False,
         output_attentions: bool = True,
     ):
@@ -216,7 +231,7 @@ class LxmertCrossAttentionLayer(Block):
         What `call` returns, each way, by products over the rows of both streams.
         """
         (language_attended, probabilities), (vision_attended, _) = self.att.both_ways(
-            language, vision, language_bias, vision_bias, training, output_attentions
+            language, vision, language_bias, vision_bias, head_mask, training, output_attentions
         )
         attended, split = join_rows(language_attended, vision_attended)
         residual, _ = join_rows(language, vision)

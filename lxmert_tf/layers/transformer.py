@@ -5,6 +5,7 @@ from typing import Any
 import keras
 
 from lxmert_tf.configuration import LxmertConfig
+from lxmert_tf.head_masks import ATTENTIONS
 from lxmert_tf.layers.attention import (
     LxmertAttentionOutput,
     LxmertCrossAttentionLayer,
@@ -56,10 +57,10 @@ class LxmertLayer(Block):
         self.intermediate.build()
         self.output_layer.build()
 
-    def call(self, hidden_states, bias=None, training: bool = False, output_attentions: bool = True):
+    def call(self, hidden_states, bias=None, head_mask=None, training: bool = False, output_attentions: bool = True):
         """float[B, L, H] -> float[B, L, H] and probabilities float[B, A, L, L]"""
         attended, probabilities = self.attention(
-            hidden_states, bias, training=training, output_attentions=output_attentions
+            hidden_states, bias, head_mask, training=training, output_attentions=output_attentions
         )
         return self.output_layer(self.intermediate(attended), attended, training=training), probabilities
 
@@ -96,16 +97,22 @@ class LxmertXLayer(Block):
         vision,
         language_bias=None,
         vision_bias=None,
+        head_mask=None,
+        language_head_mask=None,
+        vision_head_mask=None,
         training: bool = False,
         output_attentions: bool = True,
     ):
-        """float[B, T, H] and float[B, N, H] -> the same, and language-to-vision probabilities float[B, A, T, N]"""
+        """float[B, T, H] and float[B, N, H] -> the same, and language-to-vision probabilities float[B, A, T, N]
+
+        The heads' masks, float[A] each, are those of the cross attention and of each stream's self-attention.
+        """
         language_crossed, vision_crossed, probabilities = self.visual_attention.both_ways(
-            language, vision, language_bias, vision_bias, training, output_attentions
+            language, vision, language_bias, vision_bias, head_mask, training, output_attentions
         )
         unseen = {"training": training, "output_attentions": False}
-        language, _ = self.lang_self_att(language_crossed, language_bias, **unseen)
-        vision, _ = self.visn_self_att(vision_crossed, vision_bias, **unseen)
+        language, _ = self.lang_self_att(language_crossed, language_bias, language_head_mask, **unseen)
+        vision, _ = self.visn_self_att(vision_crossed, vision_bias, vision_head_mask, **unseen)
 
         language = self.lang_output(self.lang_inter(language), language, training=training)
         vision = self.visn_output(self.visn_inter(vision), vision, training=training)
@@ -146,10 +153,14 @@ class LxmertEncoder(Block):
         visual_pos,
         language_bias=None,
         vision_bias=None,
+        head_masks=None,
         training: bool = False,
         output_attentions: bool = True,
     ):
         """float[B, T, H], float[B, N, visual_feat_dim], float[B, N, visual_pos_dim] -> states and attentions.
+
+        Args:
+            head_masks: float[layers, A] by names of `lxmert_tf.head_masks.ATTENTIONS`, or None.
 
         Returns:
             Five lists: language states after each of its layers, vision states likewise (each led by the stream's
@@ -158,27 +169,39 @@ class LxmertEncoder(Block):
         """
         vision = self.visn_fc(visual_feats, visual_pos, training=training)
         switches = {"training": training, "output_attentions": output_attentions}
-        language_states, language_attentions = self.encode_stream("layer", language, language_bias, **switches)
-        vision_states, vision_attentions = self.encode_stream("r_layers", vision, vision_bias, **switches)
+        masks = dict.fromkeys(ATTENTIONS) | (head_masks or {})
+        language_states, language_attentions = self.encode_stream(
+            "layer", language, language_bias, head_mask=masks["language"], **switches
+        )
+        vision_states, vision_attentions = self.encode_stream(
+            "r_layers", vision, vision_bias, head_mask=masks["vision"], **switches
+        )
+        cross_masks = [masks[name] for name in ("cross", "cross_language", "cross_vision")]
         cross_attentions = []
-        for layer in self.stack("x_layers"):
-            language, vision, probabilities = self.apply(
-                layer, language_states[-1], vision_states[-1], language_bias, vision_bias, **switches
-            )
+        for i, layer in enumerate(self.stack("x_layers")):
+            streams = language_states[-1], vision_states[-1], language_bias, vision_bias
+            of_layer = [None if mask is None else mask[i] for mask in cross_masks]
+            language, vision, probabilities = self.apply(layer, *streams, *of_layer, **switches)
             language_states.append(language)
             vision_states.append(vision)
             cross_attentions.append(probabilities)
         return language_states, vision_states, language_attentions, vision_attentions, cross_attentions
 
     def encode_stream(
-        self, stack: str, hidden_states, bias=None, training: bool = False, output_attentions: bool = False
+        self,
+        stack: str,
+        hidden_states,
+        bias=None,
+        training: bool = False,
+        output_attentions: bool = False,
+        head_mask=None,
     ):
         """float[B, L, H] through the layers of one stack -> lists of states, led by the input, and of probabilities"""
         states, attentions = [hidden_states], []
-        for layer in self.stack(stack):
-            hidden_states, probabilities = self.apply(
-                layer, hidden_states, bias, training=training, output_attentions=output_attentions
-            )
+        switches = {"training": training, "output_attentions": output_attentions}
+        for i, layer in enumerate(self.stack(stack)):
+            of_layer = None if head_mask is None else head_mask[i]
+            hidden_states, probabilities = self.apply(layer, hidden_states, bias, of_layer, **switches)
             states.append(hidden_states)
             attentions.append(probabilities)
         return states, attentions

@@ -3,8 +3,7 @@
 import re
 from typing import Any, NamedTuple
 
-import numpy as np
-
+from lxmert_tf.configuration import checked_size
 from lxmert_tf.tokenization.vocabulary import brief, one_of
 
 _PADDING: dict[Any, str | None] = {True: "longest", "longest": "longest", "max_length": "max_length"}
@@ -87,8 +86,9 @@ def limits(
     truncate = _TRUNCATION[one_of("truncation", truncation, _TRUNCATION)]
     if truncation is None and max_length is not None and pad is None:
         truncate = "longest_first"
-    _check_size("max_length", max_length, 0)
-    _check_size("pad_to_multiple_of", multiple, 1)
+    for name, value, least in (("max_length", max_length, 0), ("pad_to_multiple_of", multiple, 1)):
+        if value is not None:
+            checked_size(name, value, least)
     if max_length is None and model_max_length is not None and model_max_length < _NO_LIMIT:
         max_length = int(model_max_length)
     if max_length is None and pad == "max_length":
@@ -98,12 +98,3 @@ def limits(
     elif truncate and pad and multiple and max_length % multiple:
         raise ValueError(f"max_length must be a multiple of pad_to_multiple_of={multiple}, got {max_length}.")
     return Limits(truncate, pad, max_length)
-
-
-def _check_size(name: str, value: Any, least: int) -> None:
-    if value is None:
-        return
-    if isinstance(value, bool) or not isinstance(value, (int, np.integer)):
-        raise TypeError(f"{name} must be an integer or None, got {brief(value)}.")
-    if value < least:
-        raise ValueError(f"{name} must be at least {least}, got {value}.")

@@ -35,15 +35,17 @@ def with_answers(config: LxmertConfig, answers: Sequence[str] | None) -> LxmertC
     return LxmertConfig.from_dict({**config.to_dict(), **changes})
 
 
-def open_start(source: str, config: LxmertConfig | None) -> Checkpoint | Bert:
+def open_start(source: str, config: LxmertConfig | None, prefix: str | None = None) -> Checkpoint | Bert:
     """What a run starts from: a checkpoint of any format, or a BERT for the language layers.
 
     Args:
         source: a file, a directory or a Hub id.
         config: in place of the checkpoint's own.
+        prefix: what the names of its LXMERT begin with, in a checkpoint of more; by default it is found.
     """
     path = locate(source)
-    return open_bert(path, config) or open_source(path, config)
+    bert = None if prefix is not None else open_bert(path, config)
+    return bert or open_source(path, config, prefix)
 
 
 def from_bert(

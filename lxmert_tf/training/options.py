@@ -29,6 +29,7 @@ class TrainOptions:
         config: config.json of a model to train from scratch; with `init` in place of the checkpoint's own, such as for
             a .pth file, which has none.
         init: checkpoint of any format, a BERT directory, or Hub id, to start from.
+        prefix: what the names of that checkpoint's LXMERT begin with, in one of more. Default: it is found.
         init_answers: the answer table of the checkpoint's head, where its config does not name them.
         load_answers: whether the answer head starts from the checkpoint's. Default: the recipe's.
         epochs ... max_length: in place of the recipe's values; a clip of 0 is none.
@@ -57,6 +58,7 @@ class TrainOptions:
     vocab: str | None = None
     config: str | None = None
     init: str | None = None
+    prefix: str | None = None
     init_answers: str | None = None
     load_answers: bool | None = None
     epochs: int | None = None
@@ -91,6 +93,8 @@ class TrainOptions:
             raise ValueError(f"task must be one of {', '.join(TASKS)}, got {self.task!r}.")
         if self.config is None and self.init is None:
             raise ValueError("Give a config to train from scratch (--config) or a checkpoint (--init).")
+        if self.prefix is not None and self.init is None:
+            raise ValueError("prefix is where a checkpoint's LXMERT is, but there is none (--init).")
         if self.init_answers is not None and self.init is None:
             raise ValueError("init_answers names the answers of a checkpoint, but there is none (--init).")
         if self.precision not in PRECISIONS:

@@ -221,7 +221,7 @@ class _Run:
         if resumed:
             return LxmertConfig.from_pretrained(self.path), None
         config = LxmertConfig.from_pretrained(options.config) if options.config else None
-        checkpoint = open_start(options.init, config) if options.init else None
+        checkpoint = open_start(options.init, config, options.prefix) if options.init else None
         if config is None:
             assert checkpoint is not None  # the options have one or both
             config = checkpoint.config

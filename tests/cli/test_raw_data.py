@@ -3,6 +3,7 @@
 import base64
 import dataclasses
 import json
+import pickle
 import random
 import re
 
@@ -44,6 +45,15 @@ def write_npy(folder, regions):
         np.save(folder / f"{entry.img_id}_info.npy", info)
 
 
+def write_lmdb(folder, regions):
+    lmdb = pytest.importorskip("lmdb")
+    with lmdb.open(str(folder), map_size=1 << 24) as environment, environment.begin(write=True) as transaction:
+        for entry in regions:
+            sizes = {"image_h": entry.img_h, "image_w": entry.img_w, "num_boxes": len(entry.boxes)}
+            values = {"features": encode(entry.features), "boxes": encode(entry.boxes), **sizes}
+            transaction.put(entry.img_id.encode(), pickle.dumps(values))
+
+
 @pytest.fixture(scope="module")
 def raw(tmp_path_factory):
     """Official files of two splits; an image's features tell its colour; one image has none."""
@@ -66,7 +76,8 @@ def raw(tmp_path_factory):
     regions = [regions[name] for name in names[:-1]]
     write_six_columns(folder / "a.tsv", regions[:60])
     write_npz(folder / "npz", regions[60:100])
-    write_npy(folder / "npy", regions[100:])
+    write_npy(folder / "npy", regions[100:140])
+    write_lmdb(folder / "db", regions[140:])
     (folder / "vocab.txt").write_text("\n".join(WORDS))
     sizes = {"hidden_size": 16, "num_attention_heads": 2, "intermediate_size": 16, "num_qa_labels": 3}
     layers = {"l_layers": 1, "r_layers": 0, "x_layers": 1, "visual_feat_dim": 8, "vocab_size": len(WORDS)}
@@ -79,12 +90,13 @@ def run(*arguments):
 
 
 def test_a_model_learns_from_them(raw, tmp_path, capsys):
+    """From all layouts at once; that each gives the same bits is in tests/data/test_foreign_features.py."""
     files = [
         raw / f"{split}_{what}.json" for split in ("train2014", "val2014") for what in ("annotations", "questions")
     ]
     assert run("annotations", "vqa", *files, "--output", tmp_path) == 0
     assert set(json.loads((tmp_path / "trainval_label2ans.json").read_text())) == set(COLORS)
-    assert run("features", "build", raw / "a.tsv", raw / "npz", raw / "npy", tmp_path / "a.h5") == 0
+    assert run("features", "build", raw / "a.tsv", raw / "npz", raw / "npy", raw / "db", tmp_path / "a.h5") == 0
     sets = [
         "--features",
         tmp_path / "a.h5",

@@ -14,10 +14,13 @@ from torch import nn
 from torch.nn.utils import parametrizations, prune
 
 from conversion import load_into, load_state_dict, open_checkpoint
+from conversion.cli import main
 from conversion.convert import convert
+from conversion.diff import diff
 from conversion.inspect import inspect
 from conversion.names import rows
 from conversion.tensors import to_torch
+from conversion.verify import verify
 from lxmert_pt import LxmertForQuestionAnswering, LxmertModel
 from lxmert_tf import LxmertConfig, TFLxmertForQuestionAnswering
 from lxmert_tf.command_line import sentence
@@ -201,6 +204,28 @@ def test_two_models_are_told_and_one_is_chosen(tmp_path):
     twins = save(tmp_path / "twins.bin", Own(first=LxmertModel(CONFIG), second=LxmertModel(CONFIG)).state_dict())
     with pytest.raises(ValueError, match=r"under first \(\d+ tensors\), under second"):
         open_checkpoint(twins, CONFIG)
+
+
+def test_two_files_are_compared_under_a_prefix_that_one_or_both_have(tmp_path, capsys):
+    larger = save(tmp_path / "x.bin", {"model": torch_tensors(bare()), "ema": torch_tensors(bare(seed=1))})
+    alone = str(tmp_path / "alone")
+    convert(bare(seed=1), alone, config=CONFIG)
+    assert main(["diff", str(larger), alone, "--prefix", "ema"]) == 0
+    assert main(["diff", alone, str(larger), "--prefix", "model"]) == 1
+    assert main(["verify", str(larger), alone, "--prefix", "ema", "--config", f"{alone}/config.json"]) == 0
+    assert diff(larger, larger, prefix="model").same
+    capsys.readouterr()
+    assert main(["diff", str(larger), alone, "--prefix", "emb"]) == 2
+    assert "x.bin cannot be read as an LXMERT checkpoint: no name in it begins with 'emb'" in capsys.readouterr().err
+
+
+def test_what_is_beside_an_lxmert_is_a_difference_but_not_what_is_around_it(tmp_path):
+    path = save(tmp_path / "x.safetensors", {**bare(), "classifier.weight": np.ones(2, "f4")})
+    assert (diff(bare(), path).only_b, diff(path, bare()).only_a) == (["classifier.weight"],) * 2
+    assert diff(path, path).same and not diff(bare(), path).same
+    around = save(tmp_path / "y.safetensors", {**under("vqa.", bare()), "classifier.weight": np.ones(2, "f4")})
+    assert diff(bare(), around).same
+    assert not verify(bare(), path, config=CONFIG).differs
 
 
 def test_a_model_that_is_there_twice_is_one(tmp_path):

@@ -1,6 +1,5 @@
 """Detectors' checkpoints of every format: read by what is in them, written so that they come back bit for bit."""
 
-import os
 import pickle
 import shutil
 from dataclasses import replace
@@ -10,10 +9,12 @@ import pytest
 import torch
 import yaml
 from support.detector import DETECTOR, HF
+from support.pickles import HOSTILE
 
 from conversion import load_into, load_state_dict, open_checkpoint
 from conversion.cli import main
 from conversion.convert import convert
+from conversion.detector import readers
 from conversion.detector.formats import DetectorCheckpoint
 from conversion.detector.names import rows, skip_reason
 from conversion.diff import diff
@@ -264,22 +265,24 @@ def test_misfits_are_named(small, tmp_path):
     assert not inspect(tmp_path / "a.pkl", small.config).complete
 
 
-class Evil:
-    def __reduce__(self):
-        return os.mkdir, ("run-by-a-pickle",)
+@pytest.mark.parametrize("case", [case for case in HOSTILE if HOSTILE[case][0].startswith(b"\x80")])
+def test_hostile_pickles_are_refused(tmp_path, case, capsys):
+    data, complaint = HOSTILE[case]
+    (tmp_path / "a.pkl").write_bytes(data)
+    with pytest.raises(ValueError, match=rf"a\.pkl cannot be read as an LXMERT checkpoint: .*({complaint})"):
+        open_checkpoint(tmp_path / "a.pkl")
+    assert not capsys.readouterr().out
 
 
-def test_pickles_run_nothing(tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
-    for number, content in enumerate([Evil(), {"model": Evil()}, {"model": {"backbone.stem.a": Evil()}}]):
-        path = tmp_path / f"{number}.pkl"
-        path.write_bytes(pickle.dumps(content))
-        with pytest.raises(ValueError, match="holds more than tensors, which is refused"):
+def test_pickles_of_something_else_are_refused(tmp_path, monkeypatch):
+    path = tmp_path / "a.pkl"
+    for values in ({"a": "text"}, {"a": np.array(["text"])}, [np.zeros(3)], {"a": [1]}):
+        path.write_bytes(pickle.dumps({"model": values}))
+        with pytest.raises(ValueError, match=r"a\.pkl .* must hold a dict from names to arrays of numbers"):
             open_checkpoint(path)
-    path.write_bytes(pickle.dumps({"model": {"backbone.stem.a": "text"}}))
-    with pytest.raises(ValueError, match="it must hold a dict from names to arrays of numbers"):
+    monkeypatch.setattr(readers, "LARGEST", 10)
+    with pytest.raises(ValueError, match=r"it has [0-9]+ bytes, but a detector has at most 10"):
         open_checkpoint(path)
-    assert not (tmp_path / "run-by-a-pickle").exists()
 
 
 @pytest.mark.parametrize("source", [D2 / "model.pkl", CAFFE, MILVLG], ids=lambda path: path.suffix)

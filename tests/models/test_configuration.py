@@ -4,6 +4,7 @@ import copy
 import json
 import re
 
+import numpy as np
 import pytest
 from support.golden import GOLDEN
 
@@ -273,6 +274,42 @@ def test_a_key_that_is_nearly_a_field_is_told(caplog):
     assert "of_my_own" not in caplog.text
 
 
+def test_values_from_a_text():
+    config = LxmertConfig(of_my_own="a")
+    config.update_from_string("l_layers=3,hidden_dropout_prob=0,task_qa=No,hidden_act=relu,of_my_own=b=c")
+    assert (config.l_layers, config.hidden_dropout_prob, config.task_qa) == (3, 0.0, False)
+    assert (config.hidden_act, config.of_my_own) == ("relu", "b=c")
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("l_layers", "must hold values of the config as name=value, got 'l_layers'"),
+        ("layers=3", "must hold values of the config as name=value, got 'layers=3'"),
+        ("l_layers=2.5", "l_layers must be of type int, got '2.5'"),
+        ("task_qa=maybe", "task_qa must be of type bool, got 'maybe'"),
+        ("id2label=a", "id2label cannot be set from text, since it is of type NoneType; use update"),
+        ("vocab_size=9,hidden_size=37", "hidden_size must be a multiple of num_attention_heads"),
+    ],
+)
+def test_texts_that_set_nothing(text, message):
+    config = LxmertConfig()
+    with pytest.raises(ValueError, match=message):
+        config.update_from_string(text)
+    assert config == LxmertConfig()
+
+
+def test_a_config_without_upstreams_defaults_reads_as_the_same():
+    config = LxmertConfig(l_layers=2, output_attentions=True, pad_token_id=3, tie_word_embeddings=True)
+    values = json.loads(config.to_json_string(use_diff=True))
+    assert values == config.to_diff_dict()
+    assert values["output_attentions"] and values["pad_token_id"] == 3 and values["hidden_size"] == 768
+    assert not {"output_hidden_states", "return_dict", "tie_word_embeddings"} & set(values)
+    assert "return_dict" in config.to_dict()
+    again = LxmertConfig.from_dict(values)
+    assert all(getattr(again, name) == getattr(config, name) for name in config.to_dict())
+
+
 @pytest.mark.parametrize(
     ("size", "new", "multiple", "expected"),
     [(37, 40, None, 40), (37, None, 8, 40), (37, 41, 8, 48), (37, 40, 8, 40), (37, None, None, None)],
@@ -281,7 +318,15 @@ def test_a_vocabulary_is_padded(size, new, multiple, expected):
     assert padded_size(size, new, multiple) == expected
 
 
-@pytest.mark.parametrize(("new", "multiple"), [(0, None), (4, 0), (True, 8), (4, 2.0)])
-def test_a_vocabulary_of_no_size(new, multiple):
-    with pytest.raises(ValueError, match="must be an integer of at least 1"):
+@pytest.mark.parametrize(
+    ("new", "multiple", "error"),
+    [(0, None, ValueError), (4, 0, ValueError), (True, 8, TypeError), (4, 2.0, TypeError)],
+)
+def test_a_vocabulary_of_no_size(new, multiple, error):
+    with pytest.raises(error, match="must be an integer of at least 1"):
         padded_size(37, new, multiple)
+
+
+def test_sizes_of_numpy_are_pythons():
+    """Which json can write."""
+    assert type(padded_size(37, np.int64(40), np.int64(8))) is int

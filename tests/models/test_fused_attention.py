@@ -24,9 +24,10 @@ def inputs(model):
 @pytest.mark.parametrize(("dtype", "tolerance"), [("float64", 1e-12), ("float32", 2e-6), ("bfloat16", 0.03)])
 def test_it_gives_what_a_call_with_probabilities_gives(dtype, tolerance):
     model = tiny_model(TFLxmertModel, dtype=dtype)
-    wanted = flat(model(**inputs(model), output_attentions=True))
-    for name, value in flat(model(**inputs(model))).items():
-        assert_close(value, wanted[name], tolerance, name)
+    for masks in ({}, {"head_mask": {"language": [1.0, 0.0, 1.0], "cross_vision": [0.0, 1.0, 0.5]}}):
+        wanted = flat(model(**inputs(model), **masks, output_attentions=True))
+        for name, value in flat(model(**inputs(model), **masks)).items():
+            assert_close(value, wanted[name], tolerance, name)
 
 
 @torch_only

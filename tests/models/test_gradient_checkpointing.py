@@ -81,6 +81,6 @@ def test_it_can_be_switched_off_again_and_what_was_compiled_is_forgotten():
     assert model.train_function is not None
     model.gradient_checkpointing_enable()
     assert model.train_function is None
-    assert model.lxmert.encoder.gradient_checkpointing
+    assert model.lxmert.encoder.gradient_checkpointing and model.is_gradient_checkpointing
     model.gradient_checkpointing_disable()
-    assert not model.lxmert.encoder.gradient_checkpointing
+    assert not model.lxmert.encoder.gradient_checkpointing and not model.is_gradient_checkpointing

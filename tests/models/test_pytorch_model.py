@@ -22,6 +22,7 @@ from lxmert_pt import (  # noqa: E402
     LxmertModelOutput,
 )
 from lxmert_pt.layers.heads import LxmertVisualAnswerHead  # noqa: E402
+from lxmert_pt.layers.transformer import LxmertIntermediate  # noqa: E402
 from lxmert_pt.losses import cross_entropy, soft_answer_loss, visual_class_loss  # noqa: E402
 from lxmert_pt.optimizers import BertAdam, linear_warmup_schedule  # noqa: E402
 
@@ -494,7 +495,7 @@ def test_resize_num_qa_labels(model_class, size):
     assert layer.weight[kept:].any(-1).all()
     assert not layer.bias[kept:].any()
     model_class(model.config).load_state_dict(model.state_dict())
-    with pytest.raises(ValueError, match="num_labels must be an integer"):
+    with pytest.raises(TypeError, match="num_labels must be an integer"):
         model.resize_num_qa_labels(2.5)
 
 
@@ -572,3 +573,51 @@ def test_training_with_the_schedule_lowers_the_loss():
         losses.append(loss.item())
     assert losses[1] == losses[0]  # the first step's rate is 0
     assert losses[-1] < 0.7 * losses[0]
+
+
+# Memory
+
+
+def test_gradient_checkpointing_changes_no_number_and_computes_layers_again():
+    model = build(LxmertForPreTraining, hidden_dropout_prob=0.3, attention_probs_dropout_prob=0.2).train()
+    computed = []
+    for module in model.modules():
+        if isinstance(module, LxmertIntermediate):
+            module.register_forward_hook(lambda *_: computed.append(1))
+
+    def step():
+        torch.manual_seed(0)
+        computed.clear()
+        model.zero_grad()
+        loss = model(**inputs(), head_mask=torch.ones(4)).prediction_logits.square().sum()
+        forward = len(computed)
+        loss.backward()
+        return loss, [parameter.grad for parameter in model.parameters() if parameter.grad is not None], forward
+
+    loss, gradients, forward = step()
+    assert len(computed) == forward and not model.is_gradient_checkpointing
+    model.gradient_checkpointing_enable()
+    assert model.supports_gradient_checkpointing and model.is_gradient_checkpointing
+    again, others, forward = step()
+    assert len(computed) > 1.5 * forward  # not the vision stream of the last layer, which no loss has
+    assert loss == again and all(map(torch.equal, gradients, others))
+    model.gradient_checkpointing_disable()
+    step()
+    assert len(computed) == forward
+
+
+def test_a_table_of_other_code_is_tied_again():
+    model = build(LxmertForPreTraining)
+    model.lxmert.embeddings.word_embeddings = copy.deepcopy(model.get_input_embeddings())
+    bias = model.cls.predictions.bias
+    model.tie_weights()
+    assert model.cls.predictions.decoder.weight is model.get_input_embeddings().weight
+    assert model.cls.predictions.bias is bias
+    build(LxmertForQuestionAnswering).tie_weights()
+
+
+def test_how_much_memory_the_weights_take():
+    model = build(LxmertForQuestionAnswering)
+    assert model.get_memory_footprint(return_buffers=False) == sum(p.nbytes for p in model.parameters())
+    model.register_buffer("table", torch.zeros(5))
+    assert model.get_memory_footprint() - model.get_memory_footprint(return_buffers=False) == 20

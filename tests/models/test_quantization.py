@@ -186,6 +186,22 @@ def test_what_would_be_wrong_is_refused(tmp_path):
         open_checkpoint(tmp_path / "model.keras")
 
 
+@pytest.mark.parametrize("name", ["model.weights.h5", "model.keras"])
+def test_weights_of_one_kind_are_not_loaded_into_the_other(tmp_path, name):
+    floats, integers = tiny_model(l_layers=1, r_layers=0), quantized()
+    path = tmp_path / name
+    for source, target, message in (
+        (integers, floats, rf"{name} has the weights of a quantized model, which this one is not\. Quantize it"),
+        (floats, integers, rf"{name} has weights of floats, but the model is quantized to int8\. Load them, then"),
+    ):
+        source.save_weights(path) if name.endswith("h5") else source.save(path)
+        before = target.get_weights()
+        with pytest.raises(ValueError, match=message):
+            target.load_weights(path)
+        assert all(map(np.array_equal, target.get_weights(), before))
+        source.load_weights(path)
+
+
 def test_an_id_outside_the_table_stays_nan_and_row_0_is_a_row():
     layer = quantized().get_input_embeddings()
     rows = np.asarray(layer(np.array([0, 36, 37, -1])))

@@ -766,9 +766,9 @@ def test_methods_for_one_example_refuse_a_batch_and_the_other_way_round(tokenize
         ({"padding": []}, ValueError, "padding must be one of"),
         ({"truncation": "first"}, ValueError, "truncation must be one of True, 'longest_first'"),
         ({"padding_side": "top"}, ValueError, "padding_side must be one of 'right', 'left', got str 'top'"),
-        ({"max_length": -1}, ValueError, "max_length must be at least 0, got -1"),
-        ({"max_length": "4"}, TypeError, "max_length must be an integer or None, got str '4'"),
-        ({"pad_to_multiple_of": 0}, ValueError, "pad_to_multiple_of must be at least 1"),
+        ({"max_length": -1}, ValueError, "max_length must be an integer of at least 0, got -1"),
+        ({"max_length": "4"}, TypeError, "max_length must be an integer of at least 0, got '4'"),
+        ({"pad_to_multiple_of": 0}, ValueError, "pad_to_multiple_of must be an integer of at least 1"),
         (
             {"pad_to_multiple_of": 8, "padding": True, "truncation": True, "max_length": 10},
             ValueError,

@@ -6,6 +6,7 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
+from safetensors.numpy import load_file, save_file
 from support.golden import GOLDEN, golden_state_dict
 from support.models import tiny_config, tiny_model
 
@@ -23,7 +24,7 @@ from lxmert_tf.data.features.build import build_features
 from lxmert_tf.demo.dataset import write_dataset
 from lxmert_tf.training import run as training
 from lxmert_tf.training.evaluation import Evaluator
-from lxmert_tf.training.initialization import HEAD, freeze, from_checkpoint, with_answers
+from lxmert_tf.training.initialization import HEAD, freeze, from_checkpoint, open_start, with_answers
 from lxmert_tf.training.options import TrainOptions
 from lxmert_tf.training.run import train
 
@@ -107,6 +108,21 @@ def test_starts_from_a_fine_tuned_model_of_the_original():
         TFLxmertForQuestionAnswering, GOLDEN / "original" / "vqa_BEST.pth", names, config, init_answers=names
     )
     assert_equal(found, {name: source[name] for name in source})
+
+
+def test_starts_from_the_one_of_several_that_is_named(tmp_path):
+    source = load_file(GOLDEN / "hf_pt_pretraining" / "model.safetensors")
+    both = {
+        f"{prefix}.{name}": array + shift for prefix, shift in (("a", 0), ("b", 1)) for name, array in source.items()
+    }
+    save_file(both, tmp_path / "both.safetensors")
+    config = LxmertConfig.from_pretrained(GOLDEN / "hf_pt_pretraining")
+    start = open_start(str(tmp_path / "both.safetensors"), config, prefix="b")
+    assert_equal(start.tensors, {name: array + 1 for name, array in source.items()})
+    with pytest.raises(ValueError, match="holds 2 LXMERT models"):
+        open_start(str(tmp_path / "both.safetensors"), config)
+    with pytest.raises(ValueError, match="prefix is where a checkpoint's LXMERT is"):
+        TrainOptions("vqa", train=("a",), features="b", output="c", config="d", prefix="b")
 
 
 # The answer head

@@ -10,8 +10,9 @@ from typing import Any
 
 import numpy as np
 
-from lxmert_tf.data.features.pickles import parse_npy, parse_npz, parse_pickle
+from lxmert_tf.data.features.npz import check_bytes, parse_npy, parse_npz
 from lxmert_tf.data.features.regions import LABELS, RegionFeatures, check_regions
+from lxmert_tf.pickles import parse_pickle
 
 NAMES = {
     "features": ("x", "features", "image_features"),
@@ -45,6 +46,7 @@ def parse_image(img_id: str, data: bytes, more: bytes | None = None) -> RegionFe
     elif data.startswith(NPY):
         values = {**({} if more is None else _dict(parse_npy(more))), "features": parse_npy(data)}
     else:
+        check_bytes(len(data))
         values = _dict(parse_pickle(data))
     if isinstance(values.get("info"), dict):
         values = {**values["info"], **values}

@@ -13,7 +13,7 @@ from typing import IO, Protocol
 from lxmert_tf.data.features.arrays import NAMES
 from lxmert_tf.data.features.image import NPY, NPZ, image_name, parse_image
 from lxmert_tf.data.features.lmdb import Lmdb, is_lmdb
-from lxmert_tf.data.features.pickles import LARGEST
+from lxmert_tf.data.features.npz import LARGEST, check_bytes
 from lxmert_tf.data.features.regions import RegionFeatures, Series
 from lxmert_tf.data.features.rows import npy_header
 from lxmert_tf.data.features.tsv import BOTTOM_UP_FIELDS, FIELDS, numbered_lines, parse_line, plain_field
@@ -184,8 +184,7 @@ class ImageFiles:
 
     def _reader(self, file: Path, size: int, data: list[bytes]) -> Callable[[Series], RegionFeatures]:
         def read() -> RegionFeatures:
-            if not data:
-                raise ValueError(f"it holds {size:,} bytes, but one image has at most {LARGEST:,}")
+            check_bytes(size)
             if file.suffix == ".npy" and len(data) == 1:
                 raise ValueError(f"it has features alone; expected {file.stem}{INFO} beside it, with boxes and sizes")
             return parse_image(name, *data)

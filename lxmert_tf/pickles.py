@@ -1,7 +1,8 @@
-"""Arrays out of files that NumPy and pickle have written, without running what else a pickle may ask for.
+"""Arrays out of pickles, without running what else a pickle may ask for.
 
 A pickle is a program. Only its instructions for numbers, text, lists, dicts and NumPy's arrays are followed, and the
-arrays are built here from their bytes, so that neither their sizes nor their types are taken on trust.
+arrays are built here from their bytes, so that neither their sizes nor their types are taken on trust. What is made
+takes about as much memory as the pickle.
 """
 
 import io
@@ -9,52 +10,16 @@ import math
 import pickle
 import pickletools
 import re
-import zipfile
-import zlib
 from collections.abc import Callable
+from functools import cache
 from typing import Any
 
 import numpy as np
 
-from lxmert_tf.data.features.rows import npy_header
-
-LARGEST = 1 << 28  # bytes of one image's arrays: 16,000 boxes of float32[4096]
 STEPS = 100_000  # instructions of one pickle; an array takes about thirty
 DEPTH = 8
 PLAIN_TYPE = re.compile(r"[?]|b1|[iuf][1248]|[SU][0-9]{1,4}")
 ORDERS = ("=", "<", ">", "|")  # of bytes
-DAMAGED = (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError, RuntimeError, OverflowError, MemoryError)
-
-
-def parse_npz(data: bytes) -> dict[str, Any]:
-    """The arrays of an npz file by name.
-
-    Raises:
-        ValueError: it is damaged, unpacks to more than `LARGEST`, or holds something else than arrays.
-    """
-    try:
-        with zipfile.ZipFile(io.BytesIO(data)) as archive:
-            members = archive.infolist()
-            _check_size(sum(member.file_size for member in members))
-            return {each.filename.removesuffix(".npy"): parse_npy(_content(archive, each)) for each in members}
-    except DAMAGED as error:
-        raise ValueError(f"it is no npz file, or damaged: {error}") from error
-
-
-def parse_npy(data: bytes) -> Any:
-    """The array of an npy file; of one that holds Python's objects, what they are.
-
-    Raises:
-        ValueError: as `parse_npz`.
-    """
-    _check_size(len(data))
-    file = io.BytesIO(data)
-    try:
-        shape, fortran, dtype = npy_header(file)
-    except (EOFError, OverflowError, RecursionError, SyntaxError, TypeError) as error:
-        raise ValueError(f"it is no npy file, or damaged: {error}") from error
-    content = data[file.tell() :]
-    return parse_pickle(content) if dtype.hasobject else _array(shape, dtype, fortran, content)
 
 
 def parse_pickle(data: bytes) -> Any:
@@ -63,28 +28,15 @@ def parse_pickle(data: bytes) -> Any:
     Raises:
         ValueError: it holds something else, or is damaged.
     """
-    _check_size(len(data))
     _check_steps(data)
+    encode = cache(_encode)  # each text once: a pickle can name one again and again
     try:
-        value = _Unpickler(io.BytesIO(data), encoding="latin1").load()  # Python 2 wrote bytes as text
+        value = _Unpickler(data, encode).load()
     except ValueError:
         raise
     except Exception as error:  # a damaged pickle calls anything with anything
         raise ValueError(f"its pickle is damaged ({type(error).__name__}: {error})") from error
-    return _finished(value, {}, DEPTH)
-
-
-def _check_size(size: int) -> None:
-    if size > LARGEST:
-        raise ValueError(f"it holds {size:,} bytes, but one image has at most {LARGEST:,}")
-
-
-def _content(archive: zipfile.ZipFile, member: zipfile.ZipInfo) -> bytes:
-    """What a member holds, never more than it says."""
-    if member.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):  # others are unpacked without a limit
-        raise ValueError(f"{member.filename!r} is compressed in a way that NumPy does not write")
-    with archive.open(member) as file:
-        return file.read(member.file_size)
+    return _Builder(encode).finished(value, DEPTH)
 
 
 def _check_steps(data: bytes) -> None:
@@ -142,7 +94,7 @@ class _Array:
         self.shape, self.kind, self.fortran, self.data = state[-4:]
 
 
-def _encode(text: str, encoding: str) -> bytes:
+def _encode(text: str, encoding: str = "latin1") -> bytes:
     if encoding not in ("latin1", "latin-1"):
         raise ValueError(f"its pickle encodes bytes as {str(encoding)[:20]!r}")
     return text.encode("latin1")
@@ -152,9 +104,10 @@ def _no_call(*_: Any) -> None:
     raise ValueError("its pickle makes arrays in a way that NumPy does not write")
 
 
-# What Python and NumPy 1 and 2 write, under any protocol
+ENCODE = "codecs.encode"
+# What Python and NumPy 1 and 2 write, under any protocol, beside that
 CALLS: dict[str, Callable[..., Any]] = {
-    "codecs.encode": _encode,
+    "collections.OrderedDict": dict,
     "builtins.bytes": lambda: b"",
     "multiarray._reconstruct": lambda *_: _Array(),
     "multiarray.scalar": lambda kind, data=b"": _Array((), kind, False, data),
@@ -165,6 +118,7 @@ CALLS: dict[str, Callable[..., Any]] = {
 # The modules that those are in, in one version or another
 PLACES = {
     "_codecs": "codecs.",
+    "collections": "collections.",
     "builtins": "builtins.",
     "__builtin__": "builtins.",
     "numpy": "",
@@ -173,45 +127,59 @@ PLACES = {
 
 
 class _Unpickler(pickle.Unpickler):
+    def __init__(self, data: bytes, encode: Callable[..., bytes]):
+        super().__init__(io.BytesIO(data), encoding="latin1")  # Python 2 wrote bytes as text
+        self.calls = {**CALLS, ENCODE: encode}
+
     def find_class(self, module: str, name: str) -> _Call:
         place = f"{PLACES.get(module, '?')}{name}"
-        if place not in CALLS:
+        if place not in self.calls:
             raise ValueError(f"its pickle runs code ({module}.{name}), which is not followed; expected arrays")
-        return _Call(CALLS[place])
+        return _Call(self.calls[place])
 
 
-def _finished(value: Any, done: dict[int, Any], depth: int) -> Any:
-    """A value with its arrays built, each object once however often it is there."""
-    if not depth:
-        raise ValueError(f"its pickle is nested more than {DEPTH} deep")
-    if id(value) in done:
-        return done[id(value)]
-    result = value
-    if isinstance(value, _Array):
-        result = _built(value, done, depth)
-    elif isinstance(value, dict):
-        result = {key: _finished(each, done, depth - 1) for key, each in value.items() if isinstance(key, str)}
-    elif isinstance(value, list | tuple):
-        result = [_finished(each, done, depth - 1) for each in value]
-    elif not isinstance(value, bool | int | float | str | bytes | None):
-        raise ValueError(f"its pickle holds something else than arrays ({type(value).__name__.strip('_')})")
-    done[id(value)] = result
-    return result
+class _Builder:
+    """Builds the arrays in a value, each object once however often it is there."""
+
+    def __init__(self, encode: Callable[..., bytes]):
+        self.encode = encode
+        self.done: dict[int, Any] = {}
+
+    def finished(self, value: Any, depth: int) -> Any:
+        if not depth:
+            raise ValueError(f"its pickle is nested more than {DEPTH} deep")
+        if id(value) in self.done:
+            return self.done[id(value)]
+        result = value
+        if isinstance(value, _Array):
+            result = self.built(value, depth)
+        elif isinstance(value, dict):
+            result = {key: self.finished(each, depth - 1) for key, each in value.items() if isinstance(key, str)}
+        elif isinstance(value, list | tuple):
+            result = [self.finished(each, depth - 1) for each in value]
+        elif not isinstance(value, bool | int | float | str | bytes | None):
+            raise ValueError(f"its pickle holds something else than arrays ({type(value).__name__.strip('_')})")
+        self.done[id(value)] = result
+        return result
+
+    def built(self, array: _Array, depth: int) -> Any:
+        if not isinstance(array.kind, _Type):
+            raise ValueError("its pickle has an array without a type")
+        if array.kind.name in ("O", "O8") and isinstance(array.data, list):
+            values = self.finished(array.data, depth)
+            return values[0] if array.shape == () and len(values) == 1 else values
+        data = self.encode(array.data) if isinstance(array.data, str) else array.data
+        if not isinstance(data, bytes | bytearray):
+            raise ValueError("its pickle has an array without bytes")
+        return make_array(array.shape, array.kind.dtype(), bool(array.fortran), data)
 
 
-def _built(array: _Array, done: dict[int, Any], depth: int) -> Any:
-    if not isinstance(array.kind, _Type):
-        raise ValueError("its pickle has an array without a type")
-    if array.kind.name in ("O", "O8") and isinstance(array.data, list):
-        values = [_finished(each, done, depth - 1) for each in array.data]
-        return values[0] if array.shape == () and len(values) == 1 else values
-    data = array.data.encode("latin1") if isinstance(array.data, str) else array.data
-    if not isinstance(data, bytes | bytearray):
-        raise ValueError("its pickle has an array without bytes")
-    return _array(array.shape, array.kind.dtype(), bool(array.fortran), bytes(data))
+def make_array(shape: Any, dtype: np.dtype, fortran: bool, data: bytes | bytearray) -> np.ndarray:
+    """The array of these bytes, which it shares.
 
-
-def _array(shape: Any, dtype: np.dtype, fortran: bool, data: bytes) -> np.ndarray:
+    Raises:
+        ValueError: it would hold something else than numbers or text, or have another size.
+    """
     if dtype.kind not in "biufSU":
         raise ValueError(f"its arrays must hold numbers or text, got {dtype}")
     if not isinstance(shape, tuple) or not all(isinstance(side, int) and side >= 0 for side in shape):
