@@ -163,8 +163,11 @@ def read_image(image: Any, max_pixels: int = MAX_PIXELS) -> np.ndarray:
             raise FileNotFoundError(f"There is no file {os.fspath(image)!r}.")
         if not os.path.isfile(image):
             raise BadImage(f"{name} is not a file.")
-        with open(image, "rb") as file:
-            return _of_file(file, name, max_pixels)
+        try:
+            with open(image, "rb") as file:
+                return _of_file(file, name, max_pixels)
+        except OSError as error:
+            raise BadImage(f"{name} cannot be read ({error.strerror or error}).") from error
     if hasattr(image, "convert") and hasattr(image, "getexif"):
         return _of_pillow(image, name, max_pixels)
     raise TypeError(
@@ -214,6 +217,8 @@ def _of_file(file: Any, name: str, max_pixels: int) -> np.ndarray:
         except Exception as error:  # of whatever type: decoders raise nearly all there are
             raise BadImage(f"{name} is cut short or damaged ({_first_line(error)}).") from error
         with image:
+            if image.format == "EPS":  # a program, which Ghostscript would run
+                raise BadImage(f"{name} is not a picture of a known kind, such as JPEG or PNG.")
             return _of_pillow(image, name, max_pixels)
 
 
