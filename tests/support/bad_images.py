@@ -31,6 +31,11 @@ class Picture(NamedTuple):
         return not isinstance(self.verdict, str)
 
     @property
+    def has_boxes(self) -> bool:
+        """Whether it has place for a box: the detector's are 16 pixels wide and high, or more."""
+        return not isinstance(self.verdict, str) and min(self.verdict.shape[:2]) >= 16
+
+    @property
     def tolerance(self) -> int:
         """By how much its colours may differ: JPEG is lossy."""
         return 4 if self.name.endswith(("jpg", "JPEG")) else 0

@@ -1,4 +1,4 @@
-"""The pictures that features are extracted of: files, patterns, directories and lists of them; and boxes given for them.
+"""The pictures to extract features of: files, patterns, directories and lists of them; and boxes given for them.
 
 An image is called as its file, without the suffix.
 """

@@ -16,7 +16,8 @@ from lxmert_tf.data.features.lmdb import Lmdb, is_lmdb
 from lxmert_tf.data.features.pickles import LARGEST
 from lxmert_tf.data.features.regions import RegionFeatures, Series
 from lxmert_tf.data.features.rows import npy_header
-from lxmert_tf.data.features.tsv import BOTTOM_UP_FIELDS, FIELDS, numbered_lines, parse_line, plain_field
+from lxmert_tf.data.features.tsv import BOTTOM_UP_FIELDS, FIELDS, PROVENANCE, numbered_lines, parse_line, plain_field
+from lxmert_tf.files import read_json_as
 
 INFO = "_info.npy"  # beside NAME.npy: what else is known of the image
 SAMPLES = 100  # images of which one must be readable to tell what a source has
@@ -163,7 +164,9 @@ class TsvFile:
                 yield Record(number, len(line), self._reader(line, number))
 
     def provenance(self, digest: str) -> dict[str, Any]:
-        return _of_files(self, digest)
+        beside = self.path.with_name(self.path.name + PROVENANCE)
+        made = read_json_as(beside, dict, "a TSV file's provenance") if beside.is_file() else {}
+        return _of_files(self, digest) | {name: made[name] for name in ("extraction",) if name in made}
 
     def _reader(self, line: bytes, number: int) -> Callable[[Series], RegionFeatures]:
         return lambda series: parse_line(line, os.fspath(self.path), number, series)

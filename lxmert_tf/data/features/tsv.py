@@ -30,6 +30,7 @@ FIELDS = (
     "features",
 )
 BOTTOM_UP_FIELDS = ("img_id", "img_w", "img_h", "num_boxes", "boxes", "features")
+PROVENANCE = ".json"  # what is added to the name of a TSV file for that of its provenance
 
 
 def read_tsv(path: str | os.PathLike) -> Iterator[RegionFeatures]:

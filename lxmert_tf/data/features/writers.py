@@ -9,14 +9,13 @@ import numpy as np
 
 from lxmert_tf.data.features.regions import LABELS, RegionFeatures
 from lxmert_tf.data.features.rows import BINARY, FileRows, hdf5_rows
-from lxmert_tf.data.features.tsv import format_line
+from lxmert_tf.data.features.tsv import PROVENANCE, format_line
 from lxmert_tf.files import write_text
 
 if TYPE_CHECKING:
     import h5py
 
 BLOCK = 512  # boxes that lie together in the file: 4 MB of float32[2048]
-PROVENANCE = ".json"  # what the name of a TSV file's provenance, beside it, ends with
 Image = tuple[str, int, int, int]  # img_id, img_h, img_w, boxes
 
 
