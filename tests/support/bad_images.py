@@ -135,7 +135,6 @@ _FILES: list[tuple[str, bytes, str | np.ndarray]] = [
     ("16_bit_tiff.tif", encoded(Image.fromarray(np.asarray(GREY).astype("uint16") * 257), "TIFF"), AS_GREY),
     ("cmyk.jpg", encoded(PICTURE.convert("CMYK"), "JPEG", **SHARP), SCENE),
     ("cmyk_tiff.tif", encoded(PICTURE.convert("CMYK"), "TIFF"), SCENE),
-    ("ycbcr.tif", encoded(PICTURE.convert("YCbCr"), "TIFF"), np.asarray(PICTURE.convert("YCbCr").convert("RGB"))),
     ("animated.gif", encoded(PALETTE, "GIF", save_all=True, append_images=[NEXT]), np.asarray(PALETTE.convert("RGB"))),
     ("animated_png.png", encoded(PICTURE, "PNG", save_all=True, append_images=[NEXT]), SCENE),
     ("animated_webp.webp", encoded(PICTURE, "WEBP", save_all=True, append_images=[NEXT], lossless=True), SCENE),
