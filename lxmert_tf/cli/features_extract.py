@@ -2,6 +2,7 @@
 
 import argparse
 import json
+import logging
 import sys
 from typing import Any
 
@@ -87,6 +88,7 @@ def run(args: argparse.Namespace) -> int:
         raise ValueError("--boxes-from says which boxes there are; leave out --boxes, --min-boxes and --max-boxes.")
     with quiet_start():
         from lxmert_tf.data.features.extract import extract_features
+    logging.getLogger("tensorflow").setLevel(logging.ERROR)  # it warns of the first few sizes of pictures
     with exit_on_sigterm():
         report = extract_features(
             args.images,

@@ -1,4 +1,4 @@
-"""Extraction by Apache Beam gives the rows of the command line, whatever the workers, and bad pictures do not end it."""
+"""Extraction by Apache Beam gives the rows of the command line, and bad pictures do not end it."""
 
 import os
 import re

@@ -4,6 +4,8 @@ import itertools
 import json
 import os
 import signal
+import subprocess
+import sys
 from dataclasses import asdict
 
 import h5py
@@ -12,6 +14,7 @@ import pytest
 from PIL import Image
 from support.bad_images import BAD_IMAGES, write_bad_images
 from support.detector import TINY, write_tiny_detector
+from support.golden import ROOT
 
 from lxmert_tf.cli import main
 from lxmert_tf.data import build_features, extract_features, open_features, read_tsv
@@ -208,6 +211,46 @@ def test_few_pictures_are_decoded_ahead(folder, monkeypatch):
         assert len(begun) <= record.number - 1 + extract.AHEAD
         record.read(Series())
     assert len(begun) == 20
+
+
+# A process of its own, that has imported everything and computed nothing, forks the ones that are killed.
+KILLS = """
+import os, pathlib, random, signal, sys, time
+from lxmert_tf.data.features.extract import extract_features
+
+pictures, out, detector, options = *sys.argv[1:4], eval(sys.argv[4])
+journal = pathlib.Path(out + ".partial.journal")
+size = lambda: journal.stat().st_size if journal.exists() else 0
+for attempt in range(11):
+    before = size()
+    child = os.fork()
+    if not child:
+        extract_features(pictures, out, detector, **options)
+        os._exit(0)
+    if attempt == 10:
+        os.waitpid(child, 0)
+    else:  # while it starts, or a while after it has recorded something
+        while attempt % 2 and size() <= before:
+            time.sleep(0.02)
+        time.sleep(random.uniform(0, 1))
+        os.kill(child, signal.SIGKILL)
+        assert os.waitpid(child, 0)[1] == signal.SIGKILL, "it was done already"
+"""
+
+
+@pytest.mark.slow
+def test_extractions_killed_at_random_moments_end_in_the_same_file(folder, loaded, tmp_path):
+    (tmp_path / "pictures").mkdir()
+    rng = np.random.default_rng(0)
+    for number in range(1000):
+        Image.fromarray(rng.integers(0, 256, (32, 40, 3), "uint8")).save(tmp_path / "pictures" / f"{number}.png")
+    arguments = tmp_path / "pictures", tmp_path / "out.h5", folder / "tiny"
+    command = [sys.executable, "-c", KILLS, *map(str, arguments), repr(TINY)]
+    subprocess.run(command, check=True, env={**os.environ, "PYTHONPATH": str(ROOT)})
+    assert not list(tmp_path.glob("*.partial*"))
+    extract_features(arguments[0], tmp_path / "whole.h5", arguments[2], **TINY)
+    assert contents(tmp_path / "out.h5") == contents(tmp_path / "whole.h5")
+    assert len(open_features(tmp_path / "out.h5")) == 1000
 
 
 # Which pictures
