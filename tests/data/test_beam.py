@@ -31,11 +31,11 @@ def test_patterns_that_match_nothing_are_left_out(pictures):
     assert sorted(match.process(f"{pictures}/a*.png")) == [f"{pictures}/alpha.png", f"{pictures}/animated_png.png"]
     for pattern, reason in [
         (f"{pictures}/b*.xyz", f"There is no file '{pictures}/b*.xyz'."),
-        ("unknown://pictures/*", ".*unknown"),
+        ("unknown://pictures/*", "unknown"),
     ]:
         (left_out,) = match.process(pattern)
         assert (left_out.tag, left_out.value[0]) == (beam.BAD, pattern)
-        assert re.match(reason, left_out.value[1])
+        assert reason in left_out.value[1]
 
 
 def test_pictures_of_one_name_are_left_out():

@@ -245,10 +245,11 @@ def test_extractions_killed_at_random_moments_end_in_the_same_file(folder, loade
     for number in range(1000):
         Image.fromarray(rng.integers(0, 256, (32, 40, 3), "uint8")).save(tmp_path / "pictures" / f"{number}.png")
     arguments = tmp_path / "pictures", tmp_path / "out.h5", folder / "tiny"
-    command = [sys.executable, "-c", KILLS, *map(str, arguments), repr(TINY)]
+    options = TINY | {"pre_nms": 20, "post_nms": 4}
+    command = [sys.executable, "-c", KILLS, *map(str, arguments), repr(options)]
     subprocess.run(command, check=True, env={**os.environ, "PYTHONPATH": str(ROOT)})
     assert not list(tmp_path.glob("*.partial*"))
-    extract_features(arguments[0], tmp_path / "whole.h5", arguments[2], **TINY)
+    extract_features(arguments[0], tmp_path / "whole.h5", arguments[2], **options)
     assert contents(tmp_path / "out.h5") == contents(tmp_path / "whole.h5")
     assert len(open_features(tmp_path / "out.h5")) == 1000
 
@@ -303,6 +304,7 @@ def test_two_pictures_of_one_name(folder, tmp_path, capsys):
         (["a.png", "--boxes-from=b.json"], "a.h5", "b.json has no boxes of the image 'a'"),
         (["a.png", "--boxes-from=c.json"], "a.h5", "c.json, image 'a': the boxes must be a list of [x1, y1, x2, y2]"),
         (["a.png", "--boxes-from=d.json"], "a.h5", "The boxes of a.png must be x1, y1, x2, y2 in pixels"),
+        (["a.png", "--shard=1/2"], "a.h5", "The shard 1/2 is empty: there are only 1 pictures."),
         (["a.png", "--set=conf=0"], "a.h5", "conf must be a number above 0 to 1, got 0"),
         (["a.png", "--boxes=0"], "a.h5", "max_boxes must be at least 1"),
     ],

@@ -22,6 +22,7 @@ from lxmert_tf.data.features import rows as stored_rows
 from lxmert_tf.data.features.check import check_features
 from lxmert_tf.data.features.regions import normalize_boxes
 from lxmert_tf.data.features.tsv import read_tsv, write_tsv
+from lxmert_tf.data.features.writers import Hdf5Writer
 
 
 @pytest.fixture(scope="module")
@@ -214,6 +215,17 @@ def test_other_programs_can_read_the_file(folder, regions):
         np.testing.assert_array_equal(file["image_features"][start:end], regions[10].features)
         np.testing.assert_array_equal(file["image_bb"][start:end], regions[10].boxes)
         assert len(file["image_features"]) == sum(len(entry.boxes) for entry in regions)
+
+
+def test_space_that_is_not_needed_is_given_back(tmp_path):
+    """A file of 10 to 100 boxes has space for 100 of each image at first."""
+    regions = make_regions("a", feat_dim=256)
+    writer = Hdf5Writer.create(tmp_path / "a.h5", 5000, 256, "float32", labels=True)
+    writer.write(regions)
+    assert (tmp_path / "a.h5").stat().st_size > 5_000_000
+    writer.finish(tmp_path / "a.h5", [("a", 480, 640, 3)], {})
+    assert (tmp_path / "a.h5").stat().st_size < 1_000_000
+    np.testing.assert_array_equal(open_features(tmp_path / "a.h5").read(["a"])["visual_feats"][0], regions.features)
 
 
 def test_a_killed_build_goes_on_and_gives_the_same_file(folder, regions, tmp_path, monkeypatch):

@@ -116,10 +116,7 @@ class Pictures:
 
     def __init__(self, paths: Mapping[str, Path], extractor: Extractor, boxes: Mapping[str, np.ndarray] | None):
         self.paths, self.extractor, self.boxes = paths, extractor, boxes
-        folders = {path.parent for path in paths.values()}
-        self.path = (
-            folders.pop() if len(folders) == 1 else Path(os.path.commonpath([each.absolute() for each in folders]))
-        )
+        self.path = next(iter(paths.values())).absolute().parent
         self.kind, self.size = "pictures", len(paths)
         listed = "\n".join(map(os.fspath, paths.values()))
         self.fingerprint = [len(paths), hashlib.sha256(os.fsencode(listed)).hexdigest()]

@@ -85,12 +85,19 @@ class Extractor:
             ValueError: the boxes are not in the picture, or there are none.
         """
         regions = self.detector.detect_processed(image, self.pipeline, boxes, name=name)
-        if not len(regions):
-            raise ValueError(f"{name} has no boxes; ask for some (--min-boxes).")
-        labels = (regions.object_ids, regions.object_scores, regions.attribute_ids, regions.attribute_scores)
         height, width = image.size
+        if not len(regions):
+            raise ValueError(f"{name}, {width}x{height} pixels, has no boxes: the detector proposes none in it.")
         found = RegionFeatures(
-            img_id, height, width, *(labels if self.has_labels else (None,) * 4), regions.boxes, regions.features
+            img_id=img_id,
+            img_h=height,
+            img_w=width,
+            objects_id=regions.object_ids if self.has_labels else None,
+            objects_conf=regions.object_scores if self.has_labels else None,
+            attrs_id=regions.attribute_ids,
+            attrs_conf=regions.attribute_scores,
+            boxes=regions.boxes,
+            features=regions.features,
         )
         try:
             check_regions(found)

@@ -43,6 +43,8 @@ def find_pictures(
     if not found:
         raise ValueError("There are no pictures; give files, patterns, directories or lists of pictures.")
     index, count = shard or (0, 1)
+    if index >= len(found):
+        raise ValueError(f"The shard {index}/{count} is empty: there are only {len(found)} pictures.")
     return {img_id: found[img_id] for img_id in sorted(found)[index::count]}
 
 

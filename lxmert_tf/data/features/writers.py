@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     import h5py
 
 BLOCK = 512  # boxes that lie together in the file: 4 MB of float32[2048]
+METADATA = 2**15  # bytes at the beginning of the file, and one more for each box, for where its blocks are
 Image = tuple[str, int, int, int]  # img_id, img_h, img_w, boxes
 
 
@@ -53,7 +54,8 @@ class TsvWriter:
     """A TSV file of the original's ten columns; its provenance is another file beside it."""
 
     def __init__(self, path: Path, written: int = 0):
-        self.written, self.feat_dim = written, None
+        self.written = written
+        self.feat_dim: int | None = None
         self.file = open(path, "r+b" if written else "wb")  # noqa: SIM115 (closed by `close`)
         self.file.truncate(written)
         self.file.seek(written)
@@ -103,8 +105,8 @@ class Hdf5Writer:
 
         shapes = {"image_features": (boxes, feat_dim), "image_bb": (boxes, 4)}
         dtypes = {"image_features": dtype, "image_bb": "float32", **LABELS}
-        with h5py.File(path, "w") as file:
-            # The features last: what they do not need is at the end of the file, which then becomes shorter.
+        with h5py.File(path, "w", meta_block_size=METADATA + boxes) as file:
+            # The features last: what they turn out not to need is at the end of the file, which becomes shorter.
             for name in reversed(_box_arrays(labels)):
                 _allocate(file, name, shapes.get(name, (boxes,)), dtypes[name])
         return cls(path, labels)
