@@ -103,7 +103,7 @@ def same_order(proposals: np.ndarray, expected: np.ndarray) -> np.ndarray:
 TINY = {"min_size": 32, "max_size": 64, "min_boxes": 2, "max_boxes": 4}  # numbers of a pipeline, to be quick
 
 
-def write_tiny_detector(folder: Path) -> Path:
+def write_tiny_detector(folder: Path, num_attributes: int = 3) -> Path:
     """A detector as small as can be, with random weights; returns its folder."""
     import keras
 
@@ -117,7 +117,7 @@ def write_tiny_detector(folder: Path) -> Path:
         rpn_hidden_channels=4,
         anchor_sizes=(16, 32),
         num_classes=5,
-        num_attributes=3,
+        num_attributes=num_attributes,
         pooler_resolution=2,
         pre_nms=50,
         post_nms=8,
