@@ -344,8 +344,6 @@ def test_a_detector_without_attributes_has_no_tsv_file(folder, tmp_path):
     write_tiny_detector(tmp_path / "tiny", num_attributes=0)
     with pytest.raises(ValueError, match=r"without attributes has no lines for a TSV file; write .*out\.h5\.$"):
         extract_features(folder / "pictures", tmp_path / "out.tsv", tmp_path / "tiny", **TINY)
-    extract_features(folder / "pictures", tmp_path / "out.h5", tmp_path / "tiny", shard=(0, 10), **TINY)
-    assert not open_features(tmp_path / "out.h5").has_labels
 
 
 # Boxes that are given
