@@ -3,15 +3,21 @@
 import argparse
 import json
 import sys
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from conversion.report import counted
+from lxmert_tf.cli import features_extract
 from lxmert_tf.configuration import LxmertConfig
 
+if TYPE_CHECKING:
+    from lxmert_tf.data.features.build import BuildReport
+
 NAME = "features"
-HELP = "build, show and check files of region features"
+HELP = "extract region features of pictures; build, show and check files of them"
 EPILOG = """\
 examples:
+  lxmert-tf features extract val2014/ coco.h5 --detector frcnn     36 boxes of each picture
+  lxmert-tf features extract 'val2014/*.jpg' coco.h5 --detector frcnn --min-boxes 10 --max-boxes 100
   lxmert-tf features build train2014_obj36.tsv val2014_obj36.tsv coco.h5
   lxmert-tf features build vg_gqa_obj36.tsv coco.h5 --append       add images to a file
   lxmert-tf features build extracted.tsv mine.h5 --dtype float16   half the space
@@ -19,14 +25,19 @@ examples:
   lxmert-tf features info coco.h5
   lxmert-tf features check coco.h5                                 also checks what is to be built
 
-The same command resumes a build that was interrupted. docs/data.md describes what is read, and the layout of the file;
-HDF5 and npz files of that layout made by other programs can be used as they are.
+The same command resumes what was interrupted. docs/data.md describes what is read, and the layout of the file, and
+docs/images.md the detector; HDF5 and npz files of that layout made by other programs can be used as they are.
 """
 SHOWN = 20  # bad lines that are printed
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     actions = parser.add_subparsers(dest="action", metavar="ACTION", required=True)
+    extract = actions.add_parser(
+        "extract", help="extract features of pictures into OUT", description=features_extract.DESCRIPTION
+    )
+    features_extract.add_arguments(extract)
+    extract.set_defaults(perform=features_extract.run)
     build = actions.add_parser("build", help="build OUT from SOURCEs", description="Build OUT from SOURCEs.")
     build.add_argument(
         "sources",
@@ -85,16 +96,20 @@ def run_build(args: argparse.Namespace) -> int:
         extractor=args.extractor,
         progress=sys.stderr.isatty(),
     )
+    print_report(report, args.output, args.skip_bad, args.append)
+    return 0
+
+
+def print_report(report: "BuildReport", output: str, skip_bad: bool, append: bool = False) -> None:
     for line in report.skipped[:SHOWN]:
         print(f"skipped: {line}", file=sys.stderr)
     if len(report.skipped) > SHOWN:
         print(f"skipped: {len(report.skipped) - SHOWN:,} more", file=sys.stderr)
     if report.resumed:
         print(f"resumed after {counted(report.resumed, 'image')}")
-    added = f", {report.added:,} of them new" if args.append else ""
-    skipped = f"; {counted(len(report.skipped), 'bad image')} skipped" if args.skip_bad else ""
-    print(f"{args.output}: {counted(report.images, 'image')}{added}, {counted(report.boxes, 'box', 'boxes')}{skipped}")
-    return 0
+    added = f", {report.added:,} of them new" if append else ""
+    skipped = f"; {counted(len(report.skipped), 'bad image')} skipped" if skip_bad else ""
+    print(f"{output}: {counted(report.images, 'image')}{added}, {counted(report.boxes, 'box', 'boxes')}{skipped}")
 
 
 def run_info(args: argparse.Namespace) -> int:
@@ -120,11 +135,19 @@ def run_info(args: argparse.Namespace) -> int:
     for name, value in (facts | facts.pop("provenance")).items():
         if name == "sources":
             for source in value:
-                print(f"{'source':<24}{source['name']}, {source['bytes']:,} bytes, sha256 {source['sha256']}")
+                print(f"{'source':<24}{_source_text(source)}")
+        elif isinstance(value, dict):
+            print(f"{name.replace('_', ' '):<24}{json.dumps(value)}")
         elif value is not None:
             text = f"{value:,}" if isinstance(value, int) and not isinstance(value, bool) else value
             print(f"{name.replace('_', ' '):<24}{text}")
     return 0
+
+
+def _source_text(source: dict[str, Any]) -> str:
+    if "images" in source:
+        return f"{source['name']}, {counted(source['images'], 'picture')}"
+    return f"{source['name']}, {source['bytes']:,} bytes, sha256 {source['sha256']}"
 
 
 def run_check(args: argparse.Namespace) -> int:

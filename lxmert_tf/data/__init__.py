@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from lxmert_tf.data.features.build import BuildReport as BuildReport
     from lxmert_tf.data.features.build import build_features as build_features
     from lxmert_tf.data.features.check import check_features as check_features
+    from lxmert_tf.data.features.extract import extract_features as extract_features
     from lxmert_tf.data.features.regions import RegionFeatures as RegionFeatures
     from lxmert_tf.data.features.regions import normalize_boxes as normalize_boxes
     from lxmert_tf.data.features.store import FeatureStore as FeatureStore
@@ -60,6 +61,7 @@ else:
             "lxmert_tf.data.datasets": ("vqa_dataset", "gqa_dataset", "nlvr2_dataset", "pretraining_dataset"),
             "lxmert_tf.data.features.build": ("BuildReport", "build_features"),
             "lxmert_tf.data.features.check": ("check_features",),
+            "lxmert_tf.data.features.extract": ("extract_features",),
             "lxmert_tf.data.features.regions": ("RegionFeatures", "normalize_boxes"),
             "lxmert_tf.data.features.store": ("FeatureStore", "UnknownImageError", "open_features"),
             "lxmert_tf.data.features.tsv": ("read_tsv", "write_tsv"),

@@ -60,24 +60,26 @@ class ImageProcessor:
         self.pipeline = pipeline if isinstance(pipeline, Pipeline) else make_pipeline(pipeline, self.config)
         self.max_pixels = max_pixels
 
-    def __call__(self, image: Any) -> ProcessedImage:
+    def __call__(self, image: Any, name: str | None = None) -> ProcessedImage:
         """A picture as the network takes it.
 
         Args:
             image: a path, the bytes of a file, a PIL image, or an array: uint8 or uint16, [h, w], [h, w, 1], or red,
                 green, blue and perhaps alpha [h, w, 3 or 4].
+            name: what messages call it. Default: its path, or what it is.
 
         Raises:
             FileNotFoundError: there is no such file.
             BadImage: it is no picture, is damaged, has too many pixels, or too few in one direction.
             TypeError: it is none of these.
         """
-        colours = read_image(image, self.max_pixels)
+        name = name or name_of(image)
+        colours = read_image(image, self.max_pixels, name)
         height, width = colours.shape[:2]
         new_height, new_width, scales = resized_size(height, width, self.pipeline)
         if min(new_height, new_width) < SMALLEST:
             raise BadImage(
-                f"{name_of(image)} is {width}x{height} pixels, too narrow: resized to {new_width}x{new_height} it is "
+                f"{name} is {width}x{height} pixels, too narrow: resized to {new_width}x{new_height} it is "
                 f"less than {SMALLEST} pixels in one direction; crop it."
             )
         return ProcessedImage(self._resize(colours[:, :, ::-1], new_height, new_width, scales), (height, width), scales)
@@ -147,15 +149,15 @@ def resize_antialiased(image: np.ndarray, height: int, width: int) -> np.ndarray
 # Reading
 
 
-def read_image(image: Any, max_pixels: int = MAX_PIXELS) -> np.ndarray:
-    """uint8[h, w, 3], red, green and blue, of what `ImageProcessor` takes.
+def read_image(image: Any, max_pixels: int = MAX_PIXELS, name: str | None = None) -> np.ndarray:
+    """uint8[h, w, 3], red, green and blue, of what `ImageProcessor` takes; arguments as there.
 
     Raises:
         FileNotFoundError, BadImage, TypeError: as `ImageProcessor`.
     """
     if isinstance(image, np.ndarray):
         return _of_array(image, max_pixels)
-    name = name_of(image)
+    name = name or name_of(image)
     if isinstance(image, bytes | bytearray | memoryview):
         return _of_file(io.BytesIO(image), name, max_pixels)
     if isinstance(image, str | os.PathLike):
@@ -163,8 +165,11 @@ def read_image(image: Any, max_pixels: int = MAX_PIXELS) -> np.ndarray:
             raise FileNotFoundError(f"There is no file {os.fspath(image)!r}.")
         if not os.path.isfile(image):
             raise BadImage(f"{name} is not a file.")
-        with open(image, "rb") as file:
-            return _of_file(file, name, max_pixels)
+        try:
+            with open(image, "rb") as file:
+                return _of_file(file, name, max_pixels)
+        except OSError as error:
+            raise BadImage(f"{name} cannot be read ({error.strerror or error}).") from error
     if hasattr(image, "convert") and hasattr(image, "getexif"):
         return _of_pillow(image, name, max_pixels)
     raise TypeError(
@@ -214,6 +219,8 @@ def _of_file(file: Any, name: str, max_pixels: int) -> np.ndarray:
         except Exception as error:  # of whatever type: decoders raise nearly all there are
             raise BadImage(f"{name} is cut short or damaged ({_first_line(error)}).") from error
         with image:
+            if image.format == "EPS":  # a program, which Ghostscript would run
+                raise BadImage(f"{name} is not a picture of a known kind, such as JPEG or PNG.")
             return _of_pillow(image, name, max_pixels)
 
 

@@ -171,7 +171,7 @@ def test_a_place_that_cannot_be_written_is_named_as_it_was_given(tsv, tmp_path, 
 
 
 def test_a_bug_leaves_nothing_behind(tsv, tmp_path, monkeypatch):
-    monkeypatch.setattr("lxmert_tf.data.features.build._write_index", lambda *_: 1 / 0)
+    monkeypatch.setattr("lxmert_tf.data.features.writers.write_index", lambda *_: 1 / 0)
     with pytest.raises(ZeroDivisionError):
         run("build", tsv, tmp_path / "a.h5")
     assert [path.name for path in tmp_path.iterdir()] == ["a.tsv"]

@@ -22,6 +22,7 @@ from lxmert_tf.data.features import rows as stored_rows
 from lxmert_tf.data.features.check import check_features
 from lxmert_tf.data.features.regions import normalize_boxes
 from lxmert_tf.data.features.tsv import read_tsv, write_tsv
+from lxmert_tf.data.features.writers import Hdf5Writer
 
 
 @pytest.fixture(scope="module")
@@ -216,10 +217,21 @@ def test_other_programs_can_read_the_file(folder, regions):
         assert len(file["image_features"]) == sum(len(entry.boxes) for entry in regions)
 
 
+def test_space_that_is_not_needed_is_given_back(tmp_path):
+    """A file of 10 to 100 boxes has space for 100 of each image at first."""
+    regions = make_regions("a", feat_dim=256)
+    writer = Hdf5Writer.create(tmp_path / "a.h5", 5000, 256, "float32", labels=True)
+    writer.write(regions)
+    assert (tmp_path / "a.h5").stat().st_size > 5_000_000
+    writer.finish(tmp_path / "a.h5", [("a", 480, 640, 3)], {})
+    assert (tmp_path / "a.h5").stat().st_size < 1_000_000
+    np.testing.assert_array_equal(open_features(tmp_path / "a.h5").read(["a"])["visual_feats"][0], regions.features)
+
+
 def test_a_killed_build_goes_on_and_gives_the_same_file(folder, regions, tmp_path, monkeypatch):
     tsv, out = folder / "features.tsv", tmp_path / "out.h5"
     monkeypatch.setattr(feature_build, "CHECKPOINT", 10_000)
-    take, begun = feature_build._Build._add, []
+    take, begun = feature_build.Build._add, []
 
     class Killed(BaseException):
         pass
@@ -231,14 +243,14 @@ def test_a_killed_build_goes_on_and_gives_the_same_file(folder, regions, tmp_pat
             raise Killed
         take(self, record)
 
-    monkeypatch.setattr(feature_build._Build, "keep_progress", lambda self: None)  # a kill runs no code
-    monkeypatch.setattr(feature_build._Build, "_add", take_some)
+    monkeypatch.setattr(feature_build.Build, "keep_progress", lambda self: None)  # a kill runs no code
+    monkeypatch.setattr(feature_build.Build, "_add", take_some)
     for _ in range(3):
         with pytest.raises(Killed):
             build_features(tsv, out)
         with (tmp_path / "out.h5.partial.journal").open("a") as journal:
             journal.write('{"images": [["torn')
-        with pytest.raises(FileNotFoundError, match="is not finished: run the same lxmert-tf features build again"):
+        with pytest.raises(FileNotFoundError, match="is not finished: run the same lxmert-tf features command again"):
             open_features(out)
     monkeypatch.undo()
     report = build_features(tsv, out)
@@ -271,7 +283,7 @@ def test_what_another_source_or_a_torn_file_left_is_not_gone_on_from(folder, reg
 
 def test_two_builds_of_one_file_do_not_meet(folder, tmp_path):
     with (
-        feature_build._locked(tmp_path / "out.h5"),
+        feature_build.locked_journal(tmp_path / "out.h5"),
         pytest.raises(BlockingIOError, match=r"another process is building out\.h5"),
     ):
         build_features(folder / "features.tsv", tmp_path / "out.h5")

@@ -259,7 +259,7 @@ def test_a_killed_build_resumes(layout, regions, tmp_path, monkeypatch):
     source = layout(tmp_path / "in", regions)
     build_features(source, tmp_path / "whole.h5")
     monkeypatch.setattr(feature_build, "CHECKPOINT", 1)
-    add = feature_build._Build._add
+    add = feature_build.Build._add
 
     def interrupted(self, record):
         if record.number == 6:
@@ -267,7 +267,7 @@ def test_a_killed_build_resumes(layout, regions, tmp_path, monkeypatch):
         add(self, record)
 
     with monkeypatch.context() as context:
-        context.setattr(feature_build._Build, "_add", interrupted)
+        context.setattr(feature_build.Build, "_add", interrupted)
         with pytest.raises(KeyboardInterrupt):
             build_features(source, tmp_path / "out.h5")
     assert build_features(source, tmp_path / "out.h5").resumed == 5
@@ -297,10 +297,10 @@ def test_a_build_killed_while_the_file_grew_begins_anew(tmp_path, monkeypatch):
         arrays = milvlg(make_regions(f"image_{n}", 30, 4, seed=n)) | {"x": np.full((30, 512), n, np.float32)}
         np.savez_compressed(tmp_path / f"image_{n}.npz", **arrays)
     monkeypatch.setattr(feature_build, "CHECKPOINT", 1)
-    monkeypatch.setattr(feature_build._Build, "keep_progress", lambda self: None)  # a kill runs no code
+    monkeypatch.setattr(feature_build.Build, "keep_progress", lambda self: None)  # a kill runs no code
     with monkeypatch.context() as context:
-        context.setattr(feature_build._FeatureFile, "resize", lambda *_: 1 / 0)
-        context.setattr(feature_build._Build, "discard", lambda self: None)
+        context.setattr(feature_build.Hdf5Writer, "grow", lambda *_: 1 / 0)
+        context.setattr(feature_build.Build, "discard", lambda self: None)
         with pytest.raises(ZeroDivisionError):
             build_features(tmp_path, tmp_path / "out.h5")
     assert (tmp_path / "out.h5.partial").exists()

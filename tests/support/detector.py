@@ -1,6 +1,7 @@
 """Golden files of the detector, and the comparison with them. Imports no framework."""
 
 from functools import cache
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -97,3 +98,30 @@ def same_order(proposals: np.ndarray, expected: np.ndarray) -> np.ndarray:
     nearest = np.abs(proposals[None] - expected[:, None]).max(axis=2).argmin(axis=1)
     assert np.abs(nearest - np.arange(len(expected))).max() <= 1
     return nearest
+
+
+TINY = {"min_size": 32, "max_size": 64, "min_boxes": 2, "max_boxes": 4}  # numbers of a pipeline, to be quick
+
+
+def write_tiny_detector(folder: Path, num_attributes: int = 3) -> Path:
+    """A detector as small as can be, with random weights; returns its folder."""
+    import keras
+
+    from lxmert_tf.detector import FasterRCNN
+
+    config = DetectorConfig(
+        depth=50,
+        stem_out_channels=4,
+        res2_out_channels=8,
+        width_per_group=2,
+        rpn_hidden_channels=4,
+        anchor_sizes=(16, 32),
+        num_classes=5,
+        num_attributes=num_attributes,
+        pooler_resolution=2,
+        pre_nms=50,
+        post_nms=8,
+    )
+    keras.utils.set_random_seed(0)
+    FasterRCNN(config).save_pretrained(folder)
+    return folder

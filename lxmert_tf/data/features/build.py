@@ -1,6 +1,6 @@
-"""Building a file of region features for random access out of TSV files and those of other extractors.
+"""Building a file of region features out of sources: TSV files, those of other extractors, or pictures (extract.py).
 
-The space of the whole file is allocated first, by the HDF5 library, and more where compressed files turn out larger.
+The space of the whole HDF5 file is allocated first, by its library, and more where compressed files turn out larger.
 The rows are written directly to their offsets, and a journal beside the file records the progress, so that a build that
 was killed can be resumed. At the end the library writes again: the images' names and rows.
 """
@@ -12,32 +12,29 @@ import logging
 import os
 import shutil
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import IO, TYPE_CHECKING, Any
+from typing import IO, Any
 
-import numpy as np
 from tqdm import tqdm
 
 from lxmert_tf.configuration import LxmertConfig
 from lxmert_tf.data.features.layout import PIXELS, read_layout
 from lxmert_tf.data.features.regions import LABELS, RegionFeatures, Series, class_counts
-from lxmert_tf.data.features.rows import BINARY, FileRows, hdf5_rows
+from lxmert_tf.data.features.rows import BINARY
 from lxmert_tf.data.features.sources import Record, Source, open_sources, sample
+from lxmert_tf.data.features.writers import Hdf5Writer, Image, TsvWriter, Writer
 from lxmert_tf.files import check_apart, flush
 from lxmert_tf.locks import locked
-
-if TYPE_CHECKING:
-    import h5py
 
 logger = logging.getLogger("lxmert_tf")
 
 FORMAT = "lxmert-tf region features 1"
-BLOCK = 512  # boxes that lie together in the file: 4 MB of float32[2048]
 CHECKPOINT = 256_000_000  # bytes of sources between entries of the journal: about a second of work
 GROWTH = 1.25  # what a file grows by where its sources hold more than it has space for
+TSV = "tsv"  # the "layout" of a plan to write this instead of HDF5
 RESIZING = {"resizing": True}  # in the journal while the library writes: nothing can be resumed from then
 DTYPES = ("float32", "float16")
 
@@ -121,23 +118,15 @@ def build_features(
         "dtype": dtype,
         "classes": [count for count, _ in class_counts(config).values()],
     }
-    with _locked(out) as journal:
-        build = _Build(out, journal, plan, opened, config, skip_bad)
-        try:
-            build.run(extractor, progress)
-        except BaseException as error:
-            if isinstance(error, Exception) and not isinstance(error, EXPECTED):
-                build.discard()
-            else:
-                build.keep_progress()
-            raise
-        finally:
-            build.close()
-    return build.report
+    size = sum(source.size for source in opened)
+    record = {"extractor": extractor} if extractor else {}
+    with locked_journal(out) as journal:
+        build = Build(out, journal, plan, opened, config, lambda width: _boxes(size, width), skip_bad, overwrite)
+        return build.run(record, progress)
 
 
 @contextmanager
-def _locked(out: Path) -> Iterator[IO[bytes]]:
+def locked_journal(out: Path) -> Iterator[IO[bytes]]:
     """Yields the journal beside `out`, which no other process writes to meanwhile."""
     path = out.with_name(out.name + ".partial.journal")
     if out.exists() and not out.is_file():
@@ -188,20 +177,43 @@ class _Position:
     done: int = 0
 
 
-class _Build:
-    """One build, new or resumed from its journal."""
+class Build:
+    """One build, new or resumed from its journal.
+
+    Args:
+        out: the file to write.
+        journal: of `locked_journal`.
+        plan: all that decides what is written, as JSON: only a build of the same plan is resumed. One with
+            "extraction" takes hours: it is kept after any error, and replaced only with `overwrite`.
+        sources, config, skip_bad, overwrite: as of `build_features`.
+        space: from the feature dimension to the number of boxes that there will probably be.
+        checkpoint: how much of the sources' sizes there is between entries of the journal. Default: `CHECKPOINT`.
+
+    Raises:
+        ValueError: another extraction of the same file is not finished.
+    """
 
     def __init__(
-        self, out: Path, journal: IO[bytes], plan: dict, sources: list[Source], config: LxmertConfig, skip_bad: bool
+        self,
+        out: Path,
+        journal: IO[bytes],
+        plan: dict,
+        sources: Sequence[Source],
+        config: LxmertConfig,
+        space: Callable[[int], int],
+        skip_bad: bool,
+        overwrite: bool,
+        checkpoint: int | None = None,
     ):
         self.out, self.journal, self.plan, self.sources, self.skip_bad = out, journal, plan, sources, skip_bad
+        self.space, self.overwrite, self.checkpoint = space, overwrite, checkpoint or CHECKPOINT
         self.partial = out.with_name(out.name + ".partial")
         self.report = BuildReport()
         self.position = _Position()
-        self.images: list[tuple[str, int, int, int]] = []  # img_id, img_h, img_w, boxes
+        self.images: list[Image] = []
         self.series = Series(config)
         self.recorded = 0, 0  # images and skipped lines in the journal
-        self.file: _FeatureFile | None = None
+        self.file: Writer | None = None
         self.base_provenance: dict[str, Any] = {}
         self.bounds = [source.size for source in sources]
         if plan["base"]:
@@ -211,13 +223,33 @@ class _Build:
         if not self._resume():
             self._start()
 
-    def run(self, extractor: str | None, progress: bool) -> None:
+    def run(self, record: Mapping[str, Any], progress: bool) -> BuildReport:
+        """Writes all that is missing; after an error keeps what is done, or nothing.
+
+        Args:
+            record: what made the features, for the provenance.
+            progress: show a bar.
+        """
+        try:
+            self._run(record, progress)
+        except BaseException as error:
+            if isinstance(error, EXPECTED) or not isinstance(error, Exception) or "extraction" in self.plan:
+                self.keep_progress()
+            else:
+                self.discard()
+            raise
+        finally:
+            self.close()
+        return self.report
+
+    def _run(self, record: Mapping[str, Any], progress: bool) -> None:
+        unit = self.sources[0].unit
         bar = tqdm(
             total=sum(self.bounds),
             initial=sum(self.bounds[: self.position.source]) + self.position.offset,
             desc=self.out.name,
-            unit="B",
-            unit_scale=True,
+            unit=unit,
+            unit_scale=unit == "B",
             disable=not progress,
         )
         digests = []
@@ -227,18 +259,18 @@ class _Build:
         if not self.images:
             raise ValueError(f"no images in {', '.join(str(source.path) for source in self.sources)}")
         self._checkpoint()
-        self._finish(digests, extractor)
+        self._finish(digests, record)
 
     def close(self) -> None:
         """Closes the file that is being built."""
         if self.file:
-            os.close(self.file.descriptor)
+            self.file.close()
             self.file = None
 
     def keep_progress(self) -> None:
         """After an error: keeps what was written if resuming from it saves work, and removes it otherwise."""
         try:
-            if self.file and self.position.offset + sum(self.bounds[: self.position.source]) >= CHECKPOINT:
+            if self.file and self.position.offset + sum(self.bounds[: self.position.source]) >= self.checkpoint:
                 self._checkpoint()
                 return
         except OSError:  # a full disk: the last checkpoint stays
@@ -271,12 +303,20 @@ class _Build:
         self.report.boxes = sum(counts)
 
     def _resume(self) -> bool:
-        """Resumes an interrupted build of the same plan; False if there is none."""
+        """Resumes an interrupted build of the same plan; False if there is none.
+
+        Raises:
+            ValueError: there is one of another plan, which took hours.
+        """
         entries = self._journal_entries()
-        if not entries or entries[0] != self.plan or entries[-1] == RESIZING or not self.partial.exists():
+        if not entries or not self.partial.exists():
+            return False
+        if entries[0] != self.plan and "extraction" in entries[0] and not self.overwrite:
+            raise ValueError(_other_plan(self.partial, entries[0], self.plan))
+        if entries[0] != self.plan or entries[-1] == RESIZING:
             return False
         try:
-            self.file = _FeatureFile.open(self.partial, self.plan["labels"])
+            self.file = self._open(entries[-1].get("written", self.report.boxes))
         except (OSError, KeyError):  # killed while the library was writing
             return False
         for entry in entries[1:]:
@@ -287,7 +327,7 @@ class _Build:
             self.report.skipped += entry["skipped"]
         added = self.images[self.base_images :]
         self.series.img_ids.update(image[0] for image in added)
-        self.series.feat_dim = self.file.features.width
+        self.series.feat_dim = self.file.feat_dim
         self.report.boxes += sum(image[3] for image in added)
         self.report.resumed = len(added)
         self.recorded = len(self.images), len(self.report.skipped)
@@ -316,7 +356,7 @@ class _Build:
             try:
                 with h5py.File(self.partial) as file:
                     boxes = self.report.boxes + _boxes(sum(self.bounds), file["image_features"].shape[1])
-                self.file = _FeatureFile.resize(self.partial, boxes, self.plan["labels"])
+                self.file = Hdf5Writer.extend(self.partial, boxes, self.plan["labels"], self.report.boxes)
             except (TypeError, ValueError) as error:
                 self.partial.unlink()
                 raise ValueError(
@@ -339,7 +379,7 @@ class _Build:
             self.position.done = record.number
             self.position.offset += record.size
             bar.update(record.size)
-            if self.position.offset - last >= CHECKPOINT:
+            if self.position.offset - last >= self.checkpoint:
                 self._checkpoint()
                 last = self.position.offset
         return digest.hexdigest()
@@ -347,7 +387,7 @@ class _Build:
     def _add(self, record: Record) -> None:
         try:
             regions = record.read(self.series)
-            self._file_with_space(regions).write(self.report.boxes, regions)
+            self._file_with_space(regions).write(regions)
         except ValueError as error:
             if not self.skip_bad:
                 raise
@@ -357,26 +397,35 @@ class _Build:
         self.series.add(regions)
         self.report.boxes += len(regions.boxes)
 
-    def _file_with_space(self, regions: RegionFeatures) -> "_FeatureFile":
+    def _file_with_space(self, regions: RegionFeatures) -> Writer:
         """The file: created for the first image, and enlarged for one that has no space any more."""
-        needed, labels = self.report.boxes + len(regions.boxes), self.plan["labels"]
+        needed = self.report.boxes + len(regions.boxes)
         if self.file is None:
-            boxes = max(_boxes(sum(self.bounds), regions.features.shape[1]), needed)
-            self.file = _FeatureFile.create(self.partial, boxes, regions.features.shape[1], self.plan["dtype"], labels)
-        elif needed > self.file.features.count:
+            self.file = self._create(needed, regions.features.shape[1])
+        elif not self.file.has_space(regions):
             self._record(RESIZING)
-            self.close()
-            self.file = _FeatureFile.resize(self.partial, int(needed * GROWTH), labels)
+            self.file = self.file.grow(int(needed * GROWTH))
             self._checkpoint()
         return self.file
+
+    def _create(self, needed: int, feat_dim: int) -> Writer:
+        if self.plan.get("layout") == TSV:
+            return TsvWriter(self.partial)
+        boxes = max(self.space(feat_dim), needed)
+        return Hdf5Writer.create(self.partial, boxes, feat_dim, self.plan["dtype"], self.plan["labels"])
+
+    def _open(self, written: int) -> Writer:
+        if self.plan.get("layout") == TSV:
+            return TsvWriter(self.partial, written)
+        return Hdf5Writer(self.partial, self.plan["labels"], written)
 
     def _checkpoint(self) -> None:
         """Flushes what is written so far, and records it in the journal."""
         if self.file:
-            os.fsync(self.file.descriptor)
+            self.file.flush()
         images, skipped = self.recorded
         entry = {"images": self.images[images:], "skipped": self.report.skipped[skipped:], "place": vars(self.position)}
-        self._record(entry)
+        self._record(entry | {"written": self.file.written if self.file else 0})
         self.recorded = len(self.images), len(self.report.skipped)
 
     def _record(self, entry: dict) -> None:
@@ -384,20 +433,19 @@ class _Build:
         self.journal.flush()
         os.fsync(self.journal.fileno())
 
-    def _finish(self, digests: list[str], extractor: str | None) -> None:
-        sources = [
-            {"name": source.path.name, "bytes": source.size, "sha256": digest, "kind": source.kind}
-            for source, digest in zip(self.sources, digests, strict=True)
-        ]
+    def _finish(self, digests: list[str], record: Mapping[str, Any]) -> None:
+        sources = [source.provenance(digest) for source, digest in zip(self.sources, digests, strict=True)]
         provenance = {
             "format": FORMAT,
-            "extractor": extractor or self.base_provenance.get("extractor"),
+            "extractor": self.base_provenance.get("extractor"),
             "box_format": PIXELS,
             "sources": [*self.base_provenance.get("sources", []), *sources],
             "skipped": self.base_provenance.get("skipped", 0) + len(self.report.skipped),
+            **record,
         }
-        self.close()
-        _write_index(self.partial, self.images, provenance)
+        assert self.file is not None  # there are images
+        self.file.finish(self.out, self.images, provenance)
+        self.file = None
         flush(self.partial)
         os.replace(self.partial, self.out)
         self.report.images = len(self.images)
@@ -412,94 +460,19 @@ class _Build:
         Path(self.journal.name).unlink(missing_ok=True)
 
 
-class _FeatureFile:
-    """An HDF5 file with space for more boxes than it will have, written at the offsets of its rows."""
-
-    def __init__(self, path: Path, rows: dict[str, FileRows], descriptor: int):
-        self.path, self.descriptor = path, descriptor
-        self.features, self.boxes = rows.pop("image_features"), rows.pop("image_bb")
-        self.labels = rows
-
-    @classmethod
-    def create(cls, path: Path, boxes: int, feat_dim: int, dtype: str, labels: bool) -> "_FeatureFile":
-        import h5py
-
-        with h5py.File(path, "w") as file:
-            _allocate(file, "image_features", (boxes, feat_dim), dtype)
-            _allocate(file, "image_bb", (boxes, 4), "float32")
-            for name in LABELS if labels else ():
-                _allocate(file, name, (boxes,), LABELS[name])
-        return cls.open(path, labels)
-
-    @classmethod
-    def resize(cls, path: Path, boxes: int, labels: bool) -> "_FeatureFile":
-        import h5py
-
-        with h5py.File(path, "r+") as file:
-            for name in _box_arrays(labels):
-                file[name].resize(boxes, axis=0)
-        return cls.open(path, labels)
-
-    @classmethod
-    def open(cls, path: Path, labels: bool) -> "_FeatureFile":
-        import h5py
-
-        descriptor = os.open(path, os.O_RDWR | BINARY)
-        with h5py.File(path, "r") as file:
-            rows = {name: hdf5_rows(file[name], descriptor) for name in _box_arrays(labels)}
-        plain = {name: each for name, each in rows.items() if isinstance(each, FileRows)}
-        if len(plain) < len(rows):
-            os.close(descriptor)
-            raise ValueError(f"the arrays of {path} are not plain rows")
-        return cls(path, plain, descriptor)
-
-    def write(self, start: int, regions: RegionFeatures) -> None:
-        """Writes the boxes of one image from row `start` on."""
-        with np.errstate(over="ignore"):
-            features = regions.features.astype(self.features.dtype, copy=False)
-        if features is not regions.features and not np.isfinite(features).all():
-            raise ValueError(f"image {regions.img_id!r}: features are too large for float16; use float32")
-        self.features.write(start, features)
-        self.boxes.write(start, regions.boxes)
-        for name, rows in self.labels.items():
-            rows.write(start, getattr(regions, name))
-
-
-def _box_arrays(labels: bool) -> tuple[str, ...]:
-    """The names of the arrays that have a row for each box."""
-    return ("image_features", "image_bb", *(LABELS if labels else ()))
-
-
 def _boxes(size: int, feat_dim: int) -> int:
     """How many boxes sources of so many bytes have: at most that many in a TSV, whose base64 writes 3 bytes as 4."""
     return size * 3 // (4 * 4 * feat_dim) + 1
 
 
-def _allocate(file: "h5py.File", name: str, shape: tuple[int, ...], dtype: str) -> None:
-    """Creates a dataset whose blocks are all allocated, without writing them."""
-    import h5py
-
-    plist = h5py.h5p.create(h5py.h5p.DATASET_CREATE)
-    plist.set_chunk((BLOCK, *shape[1:]))
-    plist.set_alloc_time(h5py.h5d.ALLOC_TIME_EARLY)
-    plist.set_fill_time(h5py.h5d.FILL_TIME_NEVER)
-    space = h5py.h5s.create_simple(shape, (h5py.h5s.UNLIMITED, *shape[1:]))
-    h5py.h5d.create(file.id, name.encode(), h5py.h5t.py_create(np.dtype(dtype)), space, plist)
-
-
-def _write_index(path: Path, images: list[tuple[str, int, int, int]], provenance: dict) -> None:
-    """Frees the space that is left over, and writes the images' names, sizes and rows."""
-    import h5py
-
-    img_ids, heights, widths, counts = zip(*images, strict=True)
-    ends = np.cumsum(counts, dtype=np.int64)
-    with h5py.File(path, "r+") as file:
-        for name in _box_arrays("objects_id" in file):
-            file[name].resize(int(ends[-1]), axis=0)
-        for name in {"image_ids", "img_h", "img_w", "pos_boxes"} & set(file):
-            del file[name]
-        file.create_dataset("image_ids", data=list(img_ids), dtype=h5py.string_dtype())
-        file.create_dataset("img_h", data=np.array(heights, np.int32))
-        file.create_dataset("img_w", data=np.array(widths, np.int32))
-        file.create_dataset("pos_boxes", data=np.stack([ends - counts, ends], axis=1))
-        file.attrs["provenance"] = json.dumps(provenance)
+def _other_plan(partial: Path, begun: dict, plan: dict) -> str:
+    """The message that an unfinished file is of another plan."""
+    before, now = (each.get("extraction", {}) | {"layout": each.get("layout")} for each in (begun, plan))
+    difference = "other pictures"
+    for name in before:
+        if before[name] != now.get(name):
+            difference = f"{name} {json.dumps(before[name])} instead of {json.dumps(now.get(name))}"
+            break
+    return (
+        f"{partial} was begun with {difference}: finish it with the command that began it, or begin anew (--overwrite)."
+    )

@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, Protocol
+from typing import IO, Any, Protocol
 
 from lxmert_tf.data.features.arrays import NAMES
 from lxmert_tf.data.features.image import NPY, NPZ, image_name, parse_image
@@ -16,7 +16,8 @@ from lxmert_tf.data.features.lmdb import Lmdb, is_lmdb
 from lxmert_tf.data.features.npz import LARGEST, check_bytes
 from lxmert_tf.data.features.regions import RegionFeatures, Series
 from lxmert_tf.data.features.rows import npy_header
-from lxmert_tf.data.features.tsv import BOTTOM_UP_FIELDS, FIELDS, numbered_lines, parse_line, plain_field
+from lxmert_tf.data.features.tsv import BOTTOM_UP_FIELDS, FIELDS, PROVENANCE, numbered_lines, parse_line, plain_field
+from lxmert_tf.files import read_json_as
 
 INFO = "_info.npy"  # beside NAME.npy: what else is known of the image
 SAMPLES = 100  # images of which one must be readable to tell what a source has
@@ -50,13 +51,15 @@ class Source(Protocol):
     Attributes:
         path: of the file, or of the directory of all.
         kind: what it is, in words.
-        size: bytes, of all files.
+        size: bytes, of all files; or images, where `unit` says so.
+        unit: of the size: "B" or " images".
         fingerprint: what changes when a file changes, as JSON.
     """
 
     path: Path
     kind: str
     size: int
+    unit: str
     fingerprint: list
 
     def records(self, done: int = 0, offset: int = 0, update: Update = _ignore) -> Iterator[Record]:
@@ -64,6 +67,9 @@ class Source(Protocol):
 
         Everything read, that of the images left out too, goes into `update`.
         """
+
+    def provenance(self, digest: str) -> dict[str, Any]:
+        """What is recorded of it, as JSON, once its records have had this SHA-256."""
 
 
 def open_sources(paths: Sequence[Path]) -> list[Source]:
@@ -138,6 +144,8 @@ def _open(path: Path) -> Source:
 class TsvFile:
     """A TSV file of ten or six columns."""
 
+    unit = "B"
+
     def __init__(self, path: Path):
         self.path = path
         status = path.stat()
@@ -155,12 +163,19 @@ class TsvFile:
             for number, line in numbered_lines(_told(file, update), done + 1):
                 yield Record(number, len(line), self._reader(line, number))
 
+    def provenance(self, digest: str) -> dict[str, Any]:
+        beside = self.path.with_name(self.path.name + PROVENANCE)
+        made = read_json_as(beside, dict, "a TSV file's provenance") if beside.is_file() else {}
+        return _of_files(self, digest) | {name: made[name] for name in ("extraction",) if name in made}
+
     def _reader(self, line: bytes, number: int) -> Callable[[Series], RegionFeatures]:
         return lambda series: parse_line(line, os.fspath(self.path), number, series)
 
 
 class ImageFiles:
     """Files of one image each: NAME.npz, or NAME.npy with NAME_info.npy beside it."""
+
+    unit = "B"
 
     def __init__(self, files: Sequence[Path], folder: Path | None = None):
         self.files = [file for file in files if not file.name.endswith(INFO)]
@@ -182,6 +197,9 @@ class ImageFiles:
             if number > done:
                 yield Record(number, size, self._reader(file, size, data))
 
+    def provenance(self, digest: str) -> dict[str, Any]:
+        return _of_files(self, digest)
+
     def _reader(self, file: Path, size: int, data: list[bytes]) -> Callable[[Series], RegionFeatures]:
         def read() -> RegionFeatures:
             check_bytes(size)
@@ -201,6 +219,8 @@ def _parts(file: Path) -> list[Path]:
 class Database:
     """An LMDB file of one image for each key: a pickle, or the content of an npz or npy file."""
 
+    unit = "B"
+
     def __init__(self, path: Path):
         self.path = path
         status = path.stat()
@@ -216,9 +236,16 @@ class Database:
             if number > done:
                 yield Record(number, len(value), self._reader(key, value))
 
+    def provenance(self, digest: str) -> dict[str, Any]:
+        return _of_files(self, digest)
+
     def _reader(self, key: bytes, value: bytes) -> Callable[[Series], RegionFeatures]:
         name = image_name(key.decode("utf-8", "replace"))
         return lambda series: _checked(lambda: parse_image(name, value), os.fspath(self.path), name, series)
+
+
+def _of_files(source: Source, digest: str) -> dict[str, Any]:
+    return {"name": source.path.name, "bytes": source.size, "sha256": digest, "kind": source.kind}
 
 
 def _checked(read: Callable[[], RegionFeatures], where: str, name: str, series: Series) -> RegionFeatures:

@@ -54,7 +54,7 @@ class FeatureStore:
         self.path = os.fspath(path)
         if not os.path.exists(self.path) and os.path.exists(self.path + ".partial"):
             raise FileNotFoundError(
-                f"{self.path} is not finished: run the same lxmert-tf features build again, which resumes from "
+                f"{self.path} is not finished: run the same lxmert-tf features command again, which resumes from "
                 f"{self.path}.partial"
             )
         if os.path.isdir(self.path):
@@ -146,6 +146,19 @@ class FeatureStore:
             values = arrays[name][..., 0]
             arrays[name] = self._classes(name, values, rows) if name.endswith("_id") else values
         return arrays
+
+    def boxes_in_pixels(self, row: int) -> np.ndarray:
+        """float32[N, 4], x1 y1 x2 y2 of the boxes of one image, as stored.
+
+        Raises:
+            ValueError: they are in 0..1.
+        """
+        if self._layout.sizes is None:
+            raise ValueError(f"{self.path} has boxes in 0..1, not in pixels, and not the sizes of the images.")
+        start, end = self._layout.starts[row], self._layout.ends[row]
+        boxes = np.empty((end - start, self._layout.boxes.width), np.float32)
+        self._layout.boxes.read(start, boxes)
+        return boxes[:, :4]
 
     def read_boxes(self, rows: np.ndarray, boxes: np.ndarray) -> np.ndarray:
         """The features of single boxes.

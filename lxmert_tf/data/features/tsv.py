@@ -30,6 +30,7 @@ FIELDS = (
     "features",
 )
 BOTTOM_UP_FIELDS = ("img_id", "img_w", "img_h", "num_boxes", "boxes", "features")
+PROVENANCE = ".json"  # what is added to the name of a TSV file for that of its provenance
 
 
 def read_tsv(path: str | os.PathLike) -> Iterator[RegionFeatures]:
@@ -90,6 +91,23 @@ def parse_line(line: bytes, path: str, number: int, series: Series) -> RegionFea
     return regions
 
 
+def format_line(regions: RegionFeatures) -> bytes:
+    """The line of one valid image, with its line end."""
+    fields = (
+        regions.img_id.encode(),
+        str(int(regions.img_h)).encode(),
+        str(int(regions.img_w)).encode(),
+        _encode(regions.objects_id, "<i8"),
+        _encode(regions.objects_conf, "<f4"),
+        _encode(regions.attrs_id, "<i8"),
+        _encode(regions.attrs_conf, "<f4"),
+        str(len(regions.features)).encode(),
+        _encode(regions.boxes, "<f4"),
+        _encode(regions.features, "<f4"),
+    )
+    return b"\t".join(fields) + b"\n"
+
+
 def write_tsv(path: str | os.PathLike, regions: Iterable[RegionFeatures]) -> None:
     """Writes region features one image at a time, beside `path`, and renames at the end.
 
@@ -112,7 +130,7 @@ def write_tsv(path: str | os.PathLike, regions: Iterable[RegionFeatures]) -> Non
             except ValueError as error:
                 raise ValueError(f"{os.fspath(path)}, line {number}, image {entry.img_id!r}: {error}") from error
             series.add(entry)
-            file.write(_format(entry))
+            file.write(format_line(entry))
 
 
 def _parse(fields: list[bytes]) -> RegionFeatures:
@@ -175,22 +193,6 @@ def _features(raw: dict[str, bytes], num_boxes: int) -> np.ndarray:
     if not data or len(data) % (4 * num_boxes):
         raise ValueError(f"features must hold float32[{num_boxes}, D], got {len(data)} bytes")
     return np.frombuffer(data, "<f4").reshape(num_boxes, -1).copy()
-
-
-def _format(regions: RegionFeatures) -> bytes:
-    fields = (
-        regions.img_id.encode(),
-        str(int(regions.img_h)).encode(),
-        str(int(regions.img_w)).encode(),
-        _encode(regions.objects_id, "<i8"),
-        _encode(regions.objects_conf, "<f4"),
-        _encode(regions.attrs_id, "<i8"),
-        _encode(regions.attrs_conf, "<f4"),
-        str(len(regions.features)).encode(),
-        _encode(regions.boxes, "<f4"),
-        _encode(regions.features, "<f4"),
-    )
-    return b"\t".join(fields) + b"\n"
 
 
 def _encode(array: np.ndarray | None, dtype: str) -> bytes:
