@@ -7,11 +7,12 @@ import abc
 import math
 import time
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, NamedTuple, TypeVar
+from typing import Any, TypeVar
 
 import numpy as np
 from numpy.typing import ArrayLike
 
+from lxmert_tf.answers import Answer
 from lxmert_tf.input_table import SIGNATURE_INPUTS, TABLE
 from lxmert_tf.serving.client.padding import check_integers, pad_boxes, pad_text, server_proof
 from lxmert_tf.serving.version_folders import check_name
@@ -43,14 +44,6 @@ class Unavailable(ServingError, ConnectionError):
 
 class DeadlineExceeded(ServingError, TimeoutError):
     """The answer took longer than `timeout`."""
-
-
-class Answer(NamedTuple):
-    """One of the best answers: its text (None for models exported without answers), score in 0..1, and id."""
-
-    text: str | None
-    score: float
-    id: int
 
 
 _AnyClient = TypeVar("_AnyClient", bound="Client")
