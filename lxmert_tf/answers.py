@@ -23,6 +23,7 @@ logger = logging.getLogger("lxmert_tf")
 
 PLAIN = re.compile(r"0|[1-9][0-9]{0,9}")  # a row as a JSON key, in the one way that it is written
 ANSWER_FILES = ("label2ans.json", "trainval_label2ans.json")  # in a model directory
+TRUTHS = ("False", "True")  # the answers of visual reasoning, by row
 
 
 class Answer(NamedTuple):

@@ -6,6 +6,7 @@ from typing import Any
 from lxmert_tf.detector.pipelines import DEFAULT, PIPELINES, SETTINGS
 
 INTEGERS = ("min_size", "max_size", "pre_nms", "post_nms")
+NO_CHANGES = {"pipeline": DEFAULT, "min_boxes": None, "max_boxes": None}  # what no options are
 
 
 def add_detector_arguments(parser: argparse.ArgumentParser, required: bool = True) -> None:

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from keras import ops
 
-from lxmert_tf.answers import Answer, AnswerTable, config_answers
+from lxmert_tf.answers import TRUTHS, Answer, AnswerTable, config_answers
 from lxmert_tf.configuration import SINGLE_LABEL
 from lxmert_tf.detector.image_processor import MAX_PIXELS, BadImage, name_of
 from lxmert_tf.detector.modeling import FasterRCNN
@@ -16,7 +16,6 @@ from lxmert_tf.detector.pipelines import DEFAULT, make_pipeline
 from lxmert_tf.detector.regions import Regions
 
 CHUNK = 64  # questions that are answered at once
-TRUTHS = AnswerTable(["False", "True"])  # of visual reasoning
 
 
 @dataclass(frozen=True)

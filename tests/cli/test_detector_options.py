@@ -4,7 +4,7 @@ import argparse
 
 import pytest
 
-from lxmert_tf.cli.detector_options import add_detector_arguments, detector_settings
+from lxmert_tf.cli.detector_options import NO_CHANGES, add_detector_arguments, detector_settings
 
 
 def settings(*arguments: str) -> dict:
@@ -14,7 +14,7 @@ def settings(*arguments: str) -> dict:
 
 
 def test_settings():
-    assert settings() == {"pipeline": "caffe", "min_boxes": None, "max_boxes": None}
+    assert settings() == NO_CHANGES == {"pipeline": "caffe", "min_boxes": None, "max_boxes": None}
     assert settings("--pipeline", "huggingface", "--boxes", "8") == {
         "pipeline": "huggingface",
         "min_boxes": 8,
