@@ -81,6 +81,8 @@ class VisualQuestionAnsweringPipeline:
             )
         if len(tokenizer) > config.vocab_size:
             raise ValueError(f"The tokenizer has {len(tokenizer)} tokens, but the model only {config.vocab_size}.")
+        if answers is not None and model.task == "qa" and len(answers) != config.num_qa_labels:
+            raise ValueError(f"There must be {config.num_qa_labels} answers, one for each row, got {len(answers)}.")
         self.model, self.detector, self.tokenizer = model, detector, tokenizer
         self.is_pairwise = model.task == "visual-reasoning"
         self.answers = TRUTHS if self.is_pairwise else answers or config_answers(config)

@@ -97,7 +97,7 @@ def fold_normalizations(detector: "FasterRCNN") -> list[tf.Variable]:
     layers = [*convolutions(detector.backbone), *convolutions(detector.roi_heads)]
     folded = [FoldedConvolution(layer) for layer in layers]
     for layer, convolution in zip(layers, folded, strict=True):
-        layer.fold = convolution
+        layer.fold = convolution  # type: ignore[method-assign]
     replaced = {id(weight) for convolution in folded for weight in convolution.replaced}
     weights = [weight.value for weight in detector.weights if id(weight) not in replaced]
     return weights + [weight for convolution in folded for weight in (convolution.kernel, convolution.bias)]

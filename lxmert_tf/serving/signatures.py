@@ -107,11 +107,8 @@ class Servable:
             if hasattr(model, "answer_encoded"):
                 respond = self._from_questions(self._tokenizer, self._respond_encoded)
                 self._add("answer_text_encoded", ("questions", *ENCODED_IMAGE_INPUTS), respond)
-        if options.detection is not None:
-            self.root.detector_weights = options.detection.weights
-            self._specs["images"] = options.detection.spec
-            self._add("detect", ("images",), lambda inputs: self._detected(inputs["images"]))
-            self._add("answer_image", ("images", "questions"), self._from_images)
+            if options.detection is not None:
+                self._add_pictures(options.detection, self._tokenizer)
 
     # Signatures
 
@@ -139,25 +136,31 @@ class Servable:
 
         return answer
 
-    def _detected(self, images: tf.Tensor) -> dict[str, tf.Tensor]:
-        """The visual inputs that pictures are."""
+    def _add_pictures(self, detection: Detection, tokenizer: QuestionTokenizer) -> None:
+        """The signatures that take pictures."""
+        self.root.detector_weights = detection.weights
+        self._specs["images"] = detection.spec
         axes = "batch" if self._model.num_images == 1 else f"batch, {self._model.num_images}"
-        images = of_rank(images, "images", axes)
-        images = asserted(images, tf.size(images) > 0, "images must not be empty, got shape", tf.shape(images))
-        return self._options.detection.find(images)
 
-    def _from_images(self, inputs: Mapping[str, tf.Tensor]) -> dict[str, tf.Tensor]:
-        """Answers to questions about pictures; each picture is detected, and encoded where that can be, once."""
-        images, questions = inputs["images"], inputs["questions"]
-        rows, texts = tf.shape(images)[0], tf.size(questions)
-        message = "questions must be as many as images, or a multiple of it, got"
-        images = asserted(images, texts % tf.maximum(rows, 1) == 0, message, texts, rows)
-        image = self._detected(images)
-        if hasattr(self._model, "answer_encoded"):
-            image, respond = self._encode(image), self._respond_encoded
-        else:
-            image, respond = {name: tf.repeat(value, texts // rows, 0) for name, value in image.items()}, self._respond
-        return self._from_questions(self._tokenizer, respond)({"questions": questions, **image})
+        def detect(inputs: Mapping[str, tf.Tensor]) -> dict[str, tf.Tensor]:
+            images = of_rank(inputs["images"], "images", axes)
+            images = asserted(images, tf.size(images) > 0, "images must not be empty, got shape", tf.shape(images))
+            return detection.find(images)
+
+        def answer(inputs: Mapping[str, tf.Tensor]) -> dict[str, tf.Tensor]:
+            images, questions = inputs["images"], inputs["questions"]
+            rows, texts = tf.shape(images)[0], tf.size(questions)
+            message = "questions must be as many as images, or a multiple of it, got"
+            image = detect({"images": asserted(images, texts % tf.maximum(rows, 1) == 0, message, texts, rows)})
+            if hasattr(self._model, "answer_encoded"):
+                image, respond = self._encode(image), self._respond_encoded
+            else:
+                image = {name: tf.repeat(value, texts // rows, axis=0) for name, value in image.items()}
+                respond = self._respond
+            return self._from_questions(tokenizer, respond)({"questions": questions, **image})
+
+        self._add("detect", ("images",), detect)
+        self._add("answer_image", ("images", "questions"), answer)
 
     # What they compute
 

@@ -166,6 +166,8 @@ def test_parts_that_do_not_fit(ask, tmp_path):
     write_checkpoint("qa", tmp_path)
     with pytest.raises(ValueError, match="features are 64 wide, but visual_feat_dim of the model is 9"):
         make(tmp_path)
+    with pytest.raises(ValueError, match="There must be 5 answers, one for each row, got 2"):
+        VisualQuestionAnsweringPipeline(ask.model, detector, ask.tokenizer, answers=["yes", "no"])
     with pytest.raises(ValueError, match="pipeline must be one of"):
         VisualQuestionAnsweringPipeline(ask.model, detector, ask.tokenizer, pipeline="fast")
     for pictures, questions, message in (
