@@ -12,7 +12,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from numbers import Integral
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 from lxmert_tf.files import read_json_as, write_text
 
@@ -23,6 +23,16 @@ logger = logging.getLogger("lxmert_tf")
 
 PLAIN = re.compile(r"0|[1-9][0-9]{0,9}")  # a row as a JSON key, in the one way that it is written
 ANSWER_FILES = ("label2ans.json", "trainval_label2ans.json")  # in a model directory
+TRUTHS = ("False", "True")  # the answers of visual reasoning, by row
+
+
+class Answer(NamedTuple):
+    """An answer of a model: its text (None where the model does not name its answers), score in 0..1, and row."""
+
+    text: str | None
+    score: float
+    id: int
+
 
 ARTICLES = ("a ", "an ", "the ")
 # Only whole answers, and only these: the pretraining list is normalised already, yet holds "zero" beside "0",

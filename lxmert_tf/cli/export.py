@@ -5,6 +5,7 @@ import logging
 import sys
 from pathlib import Path
 
+from lxmert_tf.cli.detector_options import NO_CHANGES, add_detector_arguments, detector_settings
 from lxmert_tf.command_line import exit_on_sigterm, quiet_start
 
 NAME = "export"
@@ -16,11 +17,13 @@ next free integer; it appears whole or not at all.
 
 The signatures are serving_default, and for models that answer questions encode_image and answer_encoded (an image once,
 any number of questions); --text adds answer_text, which takes questions as strings. Each exists a second time without
-masks, as NAME_unmasked. More in docs/serving.md.
+masks, as NAME_unmasked. --detector adds detect and answer_image, which take the bytes of JPEG and PNG files, and brings
+--text. More in docs/serving.md.
 
 examples:
   lxmert-tf export checkpoint models --name vqa --text --check
   lxmert-tf export unc-nlp/lxmert-vqa-uncased models --name vqa --text --labels trainval_label2ans.json
+  lxmert-tf export checkpoint models --name vqa --detector frcnn --check
   lxmert-tf export checkpoint models --name vqa --precision bfloat16 --label canary
   lxmert-tf export checkpoint vqa.tflite --format litert --sizes 1,20,36
 """
@@ -31,6 +34,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("base", metavar="BASE", help="the server's folder of models; with --format, the file")
     parser.add_argument("--name", help="the model's name on the server")
     parser.add_argument("--text", action="store_true", help="add signatures that take questions as strings")
+    add_detector_arguments(parser, required=False)
     parser.add_argument("--check", action="store_true", help="then check every version: replay warm-up, compare")
     parser.add_argument("--check-only", action="store_true", help="check existing versions, export nothing")
     parser.add_argument(
@@ -62,7 +66,9 @@ def run(args: argparse.Namespace) -> int:
     if args.format != "saved_model":
         _reject_other_options(args, f"--format {args.format}", ("format", "sizes", "config"))
     elif args.check_only:
-        _reject_other_options(args, "--check-only", ("name", "check", "check_only", "config"))
+        _reject_other_options(args, "--check-only", ("name", "check", "check_only", "config", "detector"))
+    elif args.detector is None and detector_settings(args) != NO_CHANGES:
+        raise ValueError("The pipeline and its numbers have no effect without --detector: give the detector, too.")
     _start_tensorflow()
     with exit_on_sigterm():
         return _run(args)
@@ -112,6 +118,8 @@ def _run(args: argparse.Namespace) -> int:
             version=args.version,
             label=args.label,
             config=args.config,
+            detector=args.detector,
+            pipeline=detector_settings(args),
         )
         print(written)
         _print_notes(written, args.top_k)
@@ -119,7 +127,8 @@ def _run(args: argparse.Namespace) -> int:
         return 0
     from lxmert_tf.serving.check import check_model
 
-    return 0 if check_model(args.base, args.name, args.model, report=print, config=args.config) else 1
+    sound = check_model(args.base, args.name, args.model, report=print, config=args.config, detector=args.detector)
+    return 0 if sound else 1
 
 
 def _print_notes(version: Path, top_k: int) -> None:

@@ -15,6 +15,10 @@ if TYPE_CHECKING:
     from lxmert_tf.detector.pipelines import PIPELINES as PIPELINES
     from lxmert_tf.detector.pipelines import Pipeline as Pipeline
     from lxmert_tf.detector.pipelines import make_pipeline as make_pipeline
+    from lxmert_tf.detector.question_answering import PictureAnswers as PictureAnswers
+    from lxmert_tf.detector.question_answering import (
+        VisualQuestionAnsweringPipeline as VisualQuestionAnsweringPipeline,
+    )
     from lxmert_tf.detector.regions import Regions as Regions
 else:
     __all__, __getattr__, __dir__ = face(
@@ -24,6 +28,7 @@ else:
             "lxmert_tf.detector.image_processor": ("BadImage", "ImageProcessor"),
             "lxmert_tf.detector.pipelines": ("PIPELINES", "Pipeline", "make_pipeline"),
             "lxmert_tf.detector.regions": ("Regions",),
+            "lxmert_tf.detector.question_answering": ("PictureAnswers", "VisualQuestionAnsweringPipeline"),
             "lxmert_tf.detector.modeling": ("FasterRCNN",),
         },
     )

@@ -141,7 +141,7 @@ def _sources(new: int, old: int, scale: np.floating) -> tuple[tuple[np.ndarray, 
 
 def resize_antialiased(image: np.ndarray, height: int, width: int) -> np.ndarray:
     """uint8[height, width, 3] of uint8[h, w, 3], as Pillow does it."""
-    pillow = _pillow()
+    pillow = import_pillow()
     resized = pillow.fromarray(np.ascontiguousarray(image)).resize((width, height), pillow.Resampling.BILINEAR)
     return np.asarray(resized)
 
@@ -203,7 +203,7 @@ def _of_array(array: np.ndarray, max_pixels: int) -> np.ndarray:
 def _of_file(file: Any, name: str, max_pixels: int) -> np.ndarray:
     import warnings
 
-    pillow = _pillow()
+    pillow = import_pillow()
     if not file.read(1):
         raise BadImage(f"{name} is empty.")
     file.seek(0)
@@ -282,7 +282,8 @@ def _first_line(error: Exception) -> str:
     return (str(error).splitlines() or [type(error).__name__])[0][:200].removesuffix(".")
 
 
-def _pillow() -> Any:
+def import_pillow() -> Any:
+    """The module `PIL.Image`; ImportError with advice if Pillow is not installed."""
     try:
         from PIL import Image
     except ImportError as error:

@@ -10,7 +10,13 @@ import numpy as np
 import tensorflow as tf
 
 from conversion.compare import error_between
+from conversion.formats import weight_files
+from conversion.source import open_detector_source
 from lxmert_tf.configuration import LxmertConfig
+from lxmert_tf.detector.modeling import FasterRCNN
+from lxmert_tf.detector.pipelines import Pipeline
+from lxmert_tf.detector.question_answering import model_inputs
+from lxmert_tf.files import sha256
 from lxmert_tf.input_table import SIGNATURE_INPUTS, TABLE
 from lxmert_tf.serving import server_files
 from lxmert_tf.serving.checkpoint import Source, load
@@ -20,6 +26,7 @@ from lxmert_tf.serving.warmup import reason, replay
 
 # Largest difference of an output, relative to its largest magnitude: the same operations in another order
 TOLERANCES = {"float32": 1e-5, "bfloat16": 2e-2, "float16": 4e-3}
+TOLERANCE_OF_REGIONS = 1e-4  # the network is a hundred layers deep
 
 
 def check_model(
@@ -28,6 +35,7 @@ def check_model(
     source: str | os.PathLike,
     report: Callable[[str], None],
     config: str | os.PathLike | None = None,
+    detector: str | os.PathLike | None = None,
 ) -> bool:
     """Checks every version of a model; returns whether all are sound.
 
@@ -36,6 +44,7 @@ def check_model(
         source: the checkpoint; versions exported from it must compute what it computes.
         report: takes a line for each version and each problem.
         config: config.json in place of the checkpoint's own.
+        detector: checkpoint of the detector; versions exported with it must find what it finds.
 
     Raises:
         FileNotFoundError: there is no version.
@@ -51,14 +60,19 @@ def check_model(
         report(str(error))
         sound, served = False, numbers
     for number in numbers:
-        problems, summary = _check_version(folder / str(number), source, loaded)
+        problems, summary = _check_version(folder / str(number), source, loaded, detector)
         note = "" if number in served else f" ({server_files.CONFIG_FILE} does not serve it)"
         report(f"{folder / str(number)}: {'; '.join(problems) if problems else summary}{note}")
         sound &= not problems
     return sound
 
 
-def _check_version(folder: Path, source: str | os.PathLike, loaded: Callable[[str], Source]) -> tuple[list[str], str]:
+def _check_version(
+    folder: Path,
+    source: str | os.PathLike,
+    loaded: Callable[[str], Source],
+    detector: str | os.PathLike | None = None,
+) -> tuple[list[str], str]:
     """Problems of a version, and a line about it where there are none."""
     try:
         problems, metadata = changed_files(folder), read_metadata(folder)
@@ -70,6 +84,7 @@ def _check_version(folder: Path, source: str | os.PathLike, loaded: Callable[[st
         if missing:
             problems.append(f"no warm-up request for {', '.join(missing)}")
         difference = None if problems else _compare(signatures, metadata, loaded)
+        found = None if problems or detector is None else _compare_detector(signatures, metadata, detector)
     except Exception as error:  # damaged files make TensorFlow raise anything
         return [reason(error)], ""
     if difference == np.inf:
@@ -79,6 +94,11 @@ def _check_version(folder: Path, source: str | os.PathLike, loaded: Callable[[st
     compared = (
         "made from another checkpoint" if difference is None else f"equal to the checkpoint within {difference:.1e}"
     )
+    if found is not None and found > TOLERANCE_OF_REGIONS:
+        problems.append(f"finds other regions than {detector}: they differ by {found:.1e} of the largest value")
+    if detector is not None:
+        equal = "from another detector, or none" if found is None else f"equal to the detector within {found:.1e}"
+        compared = f"{compared}, {equal}"
     requests = sum(map(len, seen.values()))
     return problems, f"sound: {len(signatures)} signatures, {requests} warm-up requests, {compared}"
 
@@ -109,6 +129,27 @@ def _compare(signatures: Mapping[str, Any], metadata: dict, loaded: Callable[[st
         got = served["logits" if name == "question_answering_score" and "logits" in served else name]
         error = error_between(got, wanted)
         largest = max(largest, np.inf if error.nonfinite else error.max)
+    return largest
+
+
+def _compare_detector(signatures: Mapping[str, Any], metadata: dict, source: str | os.PathLike) -> float | None:
+    """The largest relative difference between detect and the detector, of a picture; None if made with another one."""
+    made = metadata.get("detector")
+    checkpoint = open_detector_source(source)
+    if made is None or made["sha256"] != sha256(*weight_files(checkpoint.path)):
+        return None
+    numbers: dict[str, Any] = {
+        name: tuple(value) if isinstance(value, list) else value for name, value in made["pipeline"].items()
+    }
+    picture = np.random.default_rng(0).integers(0, 256, (48, 64, 3), "uint8")
+    file = np.full(signatures["detect"].structured_input_signature[1]["images"].shape[1:], tf.io.encode_png(picture))
+    served = run(signatures["detect"], {"images": file[None]})
+    (regions,) = FasterRCNN.from_pretrained(checkpoint).detect([picture], Pipeline(**numbers))
+    largest = 0.0
+    for name, value in model_inputs([regions]).items():
+        got = served[name].reshape(-1, *served[name].shape[-value.ndim + 1 :])[0]
+        wanted = np.pad(value[0], [(0, len(got) - value.shape[1]), *[(0, 0)] * (value.ndim - 2)])
+        largest = max(largest, error_between(got, wanted).max)
     return largest
 
 

@@ -1,16 +1,24 @@
 """From a checkpoint to BASE/NAME/<version>: the SavedModel and everything a server needs beside it."""
 
+import dataclasses
 import os
 import shutil
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import tensorflow as tf
 
+from conversion.formats import weight_files
+from conversion.source import open_detector_source
 from lxmert_tf.answers import model_answers
 from lxmert_tf.configuration import SINGLE_LABEL
+from lxmert_tf.detector.modeling import FasterRCNN
+from lxmert_tf.detector.pipelines import DEFAULT, make_pipeline
+from lxmert_tf.files import sha256
 from lxmert_tf.serving import server_files
 from lxmert_tf.serving.checkpoint import Source, load
+from lxmert_tf.serving.detection import Detection
 from lxmert_tf.serving.graph_inputs import SpecialIds
 from lxmert_tf.serving.metadata import describe, write_metadata
 from lxmert_tf.serving.signatures import EXTRAS, Options, Servable
@@ -39,6 +47,8 @@ def export(
     version: int | None = None,
     label: str = "stable",
     config: str | os.PathLike | None = None,
+    detector: str | os.PathLike | None = None,
+    pipeline: Mapping[str, Any] | None = None,
 ) -> Path:
     """Exports a checkpoint for TensorFlow Serving.
 
@@ -57,6 +67,8 @@ def export(
         version: the version folder; by default the next free one.
         label: the version label that models.config puts on it.
         config: config.json in place of the checkpoint's own.
+        detector: checkpoint of a detector, for signatures that take pictures; `text` follows.
+        pipeline: its pipeline and the numbers of that, as of `FasterRCNN.detect`.
 
     Returns:
         The version folder. It appears whole or not at all.
@@ -73,13 +85,14 @@ def export(
     server_files.read_config(base)
     next_version(Path(base) / name, version)
     loaded = load(source, precision, config)
-    options = make_options(loaded, text, outputs, labels, top_k, probabilities)
+    detection, seen = (None, None) if detector is None else load_detection(detector, loaded.model, **pipeline or {})
+    options = make_options(loaded, text or detector is not None, outputs, labels, top_k, probabilities, detection)
     servable = Servable(loaded.model, options)
     with staged(Path(base) / name) as folder:
         tf.saved_model.save(servable.root, os.fspath(folder), signatures=servable.signatures)
         write_warmup(folder, name, servable.signatures, sorted(batch_sizes), loaded.model.config)
         server_files.write_batching(folder, list(batch_sizes))
-        write_metadata(folder, _metadata(source, name, precision, loaded, options, servable))
+        write_metadata(folder, {**_metadata(source, name, precision, loaded, options, servable), "detector": seen})
         with server_files.locked_base(base):
             written = publish(folder, version)
             try:
@@ -98,6 +111,7 @@ def make_options(
     labels: str | os.PathLike | None,
     top_k: int,
     probabilities: str | None,
+    detection: Detection | None = None,
 ) -> Options:
     """The options of the signatures, with the checkpoint's tokenizer and answers."""
     from lxmert_tf import LxmertTokenizer
@@ -134,7 +148,35 @@ def make_options(
         top_k=top_k,
         probabilities=probabilities,
         special=special,
+        detection=detection,
     )
+
+
+def load_detection(
+    source: str | os.PathLike, model: Any, pipeline: str = DEFAULT, **numbers: Any
+) -> tuple[Detection, dict[str, Any]]:
+    """A detector as a model's signatures use it, and what the metadata say of it.
+
+    Raises:
+        FileNotFoundError, ValueError: there is none, it is damaged, or its features are not the model's.
+    """
+    if not model.answers:
+        raise ValueError(f"--detector is for models that answer; {type(model).__name__} does not.")
+    checkpoint = open_detector_source(source)
+    detector = FasterRCNN.from_pretrained(checkpoint)
+    width, wanted = detector.config.feature_size, model.config.visual_feat_dim
+    if width != wanted:
+        raise ValueError(
+            f"The features of {source} are {width} wide, but visual_feat_dim of the model is {wanted}: give the "
+            "detector that it was trained with."
+        )
+    made = make_pipeline(pipeline, detector.config, **numbers)
+    seen = {
+        "checkpoint": os.path.basename(os.path.abspath(source)),
+        "sha256": sha256(*weight_files(checkpoint.path)),
+        "pipeline": dataclasses.asdict(made),
+    }
+    return Detection(detector, made, model.num_images), seen
 
 
 def _check_choices(

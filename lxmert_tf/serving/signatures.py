@@ -7,8 +7,11 @@
 | encode_image | visual inputs | vision_states, visual_attention_mask |
 | answer_encoded | text inputs, and what encode_image gives | answers |
 | answer_text_encoded | questions, and what encode_image gives | answers; needs a tokenizer |
+| detect | images (bytes of JPEG or PNG files) | the visual inputs; needs a detector |
+| answer_image | images and questions | answers; needs a detector and a tokenizer |
 
-Each exists a second time as NAME_unmasked, without masks and token types: TF Serving knows no optional inputs.
+Each with masks exists a second time as NAME_unmasked, without masks and token types: TF Serving knows no optional
+inputs.
 Shapes: B examples, T tokens, N boxes, A answers, k answers shown, L layers.
 """
 
@@ -20,15 +23,17 @@ import keras
 import tensorflow as tf
 
 from lxmert_tf.answers import AnswerTable
-from lxmert_tf.backend import require
+from lxmert_tf.backend import asserted, require
 from lxmert_tf.exported import stack_layers
 from lxmert_tf.input_table import ENCODED_IMAGE_INPUTS, IMAGE_INPUTS, OPTIONAL_INPUTS
+from lxmert_tf.serving.detection import Detection
 from lxmert_tf.serving.fused_projection import fuse_projections
 from lxmert_tf.serving.graph_inputs import (
     TEXT,
     SpecialIds,
     checked,
     completed,
+    of_rank,
     real_rows,
     real_tokens,
     specs,
@@ -56,6 +61,7 @@ class Options:
         top_k: answers given per question.
         probabilities: "sigmoid" for heads trained on soft scores, "softmax" for those trained on one answer.
         special: the ids of [CLS], [SEP] and [PAD], if they are known.
+        detection: for signatures that take pictures; needs a tokenizer.
     """
 
     tokenizer: LxmertTokenizer | None = None
@@ -64,6 +70,7 @@ class Options:
     top_k: int = 5
     probabilities: str = "sigmoid"
     special: SpecialIds | None = None
+    detection: Detection | None = None
 
 
 class Servable:
@@ -92,18 +99,22 @@ class Servable:
         self._add("serving_default", TEXT + IMAGE_INPUTS, self._respond)
         if hasattr(model, "answer_encoded"):
             self._respond_encoded = self._function(self._encoded_outputs, TEXT + ENCODED_IMAGE_INPUTS)
-            self._add("encode_image", IMAGE_INPUTS, self._function(self._image_outputs, IMAGE_INPUTS))
+            self._encode = self._function(self._image_outputs, IMAGE_INPUTS)
+            self._add("encode_image", IMAGE_INPUTS, self._encode)
             self._add("answer_encoded", TEXT + ENCODED_IMAGE_INPUTS, self._respond_encoded)
         if self._tokenizer is not None:
             self._add("answer_text", ("questions", *IMAGE_INPUTS), self._from_questions(self._tokenizer, self._respond))
             if hasattr(model, "answer_encoded"):
                 respond = self._from_questions(self._tokenizer, self._respond_encoded)
                 self._add("answer_text_encoded", ("questions", *ENCODED_IMAGE_INPUTS), respond)
+            if options.detection is not None:
+                self._add_pictures(options.detection, self._tokenizer)
 
     # Signatures
 
     def _add(self, signature: str, names: tuple[str, ...], respond: Callable) -> None:
-        for suffix, given in (("", names), (UNMASKED, tuple(name for name in names if name not in OPTIONAL_INPUTS))):
+        fewer = tuple(name for name in names if name not in OPTIONAL_INPUTS)
+        for suffix, given in (("", names), *([(UNMASKED, fewer)] if fewer != names else [])):
 
             def serve(**inputs: Any) -> dict[str, tf.Tensor]:
                 return respond(completed(inputs, names))
@@ -124,6 +135,32 @@ class Servable:
             return {name: value for name, value in respond({**text, **rest}).items() if name not in _extra_names()}
 
         return answer
+
+    def _add_pictures(self, detection: Detection, tokenizer: QuestionTokenizer) -> None:
+        """The signatures that take pictures."""
+        self.root.detector_weights = detection.weights
+        self._specs["images"] = detection.spec
+        axes = "batch" if self._model.num_images == 1 else f"batch, {self._model.num_images}"
+
+        def detect(inputs: Mapping[str, tf.Tensor]) -> dict[str, tf.Tensor]:
+            images = of_rank(inputs["images"], "images", axes)
+            images = asserted(images, tf.size(images) > 0, "images must not be empty, got shape", tf.shape(images))
+            return detection.find(images)
+
+        def answer(inputs: Mapping[str, tf.Tensor]) -> dict[str, tf.Tensor]:
+            images, questions = inputs["images"], inputs["questions"]
+            rows, texts = tf.shape(images)[0], tf.size(questions)
+            message = "questions must be as many as images, or a multiple of it, got"
+            image = detect({"images": asserted(images, texts % tf.maximum(rows, 1) == 0, message, texts, rows)})
+            if hasattr(self._model, "answer_encoded"):
+                image, respond = self._encode(image), self._respond_encoded
+            else:
+                image = {name: tf.repeat(value, texts // rows, axis=0) for name, value in image.items()}
+                respond = self._respond
+            return self._from_questions(tokenizer, respond)({"questions": questions, **image})
+
+        self._add("detect", ("images",), detect)
+        self._add("answer_image", ("images", "questions"), answer)
 
     # What they compute
 

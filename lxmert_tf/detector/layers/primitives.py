@@ -96,11 +96,16 @@ class NormalizedConvolution(Weights):
         self.add("kernel", self.kernel_shape, "he_normal")
         self.norm.build()
 
-    def call(self, x):
+    def fold(self) -> tuple[Any, Any]:
+        """The kernel and the bias of both together, in the dtype of the weights."""
         scale, shift = self.norm.scale_and_shift()
-        kernel, padding = ops.cast(self.kernel * scale, x.dtype), "same" if self.strides == 1 else "valid"
+        return self.kernel * scale, shift
+
+    def call(self, x):
+        kernel, bias = (ops.cast(each, x.dtype) for each in self.fold())
+        padding = "same" if self.strides == 1 else "valid"
         x = ops.conv(x, kernel, self.strides, padding, data_format="channels_last", dilation_rate=self.dilation)
-        return ops.add(x, ops.cast(shift, x.dtype))
+        return ops.add(x, bias)
 
 
 class Convolution(Weights):

@@ -12,8 +12,8 @@ Example:
 import http.client
 from typing import Any
 
+from lxmert_tf.answers import Answer
 from lxmert_tf.serving.client.base import (
-    Answer,
     Client,
     DeadlineExceeded,
     InvalidRequestError,

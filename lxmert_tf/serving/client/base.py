@@ -7,11 +7,13 @@ import abc
 import math
 import time
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, NamedTuple, TypeVar
+from pathlib import Path
+from typing import Any, TypeVar
 
 import numpy as np
 from numpy.typing import ArrayLike
 
+from lxmert_tf.answers import TRUTHS, Answer
 from lxmert_tf.input_table import SIGNATURE_INPUTS, TABLE
 from lxmert_tf.serving.client.padding import check_integers, pad_boxes, pad_text, server_proof
 from lxmert_tf.serving.version_folders import check_name
@@ -43,14 +45,6 @@ class Unavailable(ServingError, ConnectionError):
 
 class DeadlineExceeded(ServingError, TimeoutError):
     """The answer took longer than `timeout`."""
-
-
-class Answer(NamedTuple):
-    """One of the best answers: its text (None for models exported without answers), score in 0..1, and id."""
-
-    text: str | None
-    score: float
-    id: int
 
 
 _AnyClient = TypeVar("_AnyClient", bound="Client")
@@ -177,6 +171,34 @@ class Client(abc.ABC):
         if missing:
             raise ValueError(f"encoded must be the output of encode_image, but lacks {', '.join(sorted(missing))}.")
         images: dict[str, Any] = {**encoded, "visual_attention_mask": server_proof(encoded["visual_attention_mask"])}
+        return self._answer_shared(text, images, count, signature)
+
+    def answer_image(self, images: Any, questions: Sequence[str]) -> list[list[Answer]]:
+        """The best answers about pictures, through `answer_image` of a model exported with --detector.
+
+        Args:
+            images: JPEG or PNG files, paths or bytes: one, or a list with one for each question, or of pictures with k
+                questions each, those of a picture adjacent. For visual reasoning a list of pairs.
+            questions: strings.
+        """
+        files, questions = _files(images), _questions(questions)
+        if len(questions) % len(files):
+            raise ValueError(f"Got {len(questions)} questions about {len(files)} images: it must be a multiple of it.")
+        return self._answer_shared({"questions": questions}, {"images": files}, len(questions), "answer_image")
+
+    def detect(self, images: Any) -> dict[str, np.ndarray]:
+        """The regions of pictures, as `answer`, `answer_ids` and `encode_image` take them.
+
+        Args:
+            images: as of `answer_image`.
+
+        Returns:
+            visual_feats float[B, N, D], visual_pos float[B, N, 4], visual_attention_mask int[B, N]
+        """
+        return self.predict({"images": _files(images)}, "detect")
+
+    def _answer_shared(self, text: dict, images: dict, count: int, signature: str) -> list[list[Answer]]:
+        """The answers to `count` questions, whose images are repeated for servers that batch."""
         try:
             return _answers(self.predict({**text, **images}, signature))
         except InvalidRequestError as error:
@@ -240,6 +262,24 @@ def _questions(questions: Sequence[str]) -> list[str]:
     return questions
 
 
+def _files(images: Any) -> np.ndarray:
+    """bytes[B] or bytes[B, 2], the content of files.
+
+    Raises:
+        FileNotFoundError: there is no such file.
+        ValueError: there is no image, or the pairs are none.
+    """
+    images = list(images) if isinstance(images, list | tuple) else [images]
+    pairs = [list(each) if isinstance(each, list | tuple) else [each] for each in images]
+    sizes = sorted({len(pair) for pair in pairs})
+    if sizes not in ([1], [2]):
+        raise ValueError(f"images must be a list of files or of pairs of them, got {sizes or 'none'} in its rows.")
+    files = np.empty((len(pairs), *sizes), object)
+    for place, each in np.ndenumerate(np.array(pairs, object)):
+        files[place] = bytes(each) if isinstance(each, bytes | bytearray) else Path(each).read_bytes()
+    return files if sizes == [2] else files[:, 0]
+
+
 def _array(name: str, value: Any) -> np.ndarray:
     array = np.asarray(value)
     if array.dtype.kind in "OUS":
@@ -257,6 +297,9 @@ def _array(name: str, value: Any) -> np.ndarray:
 
 
 def _answers(outputs: Mapping[str, np.ndarray]) -> list[list[Answer]]:
+    if "top_ids" not in outputs and "probabilities" in outputs:  # of visual reasoning
+        rows = ([Answer(TRUTHS[i], float(row[i]), i) for i in (1, 0)] for row in outputs["probabilities"])
+        return [sorted(row, key=lambda answer: -answer.score) for row in rows]
     if "top_ids" not in outputs:
         raise ServingError(f"The model returns {', '.join(sorted(outputs))} but no answers: use predict.")
     ids, scores = outputs["top_ids"], outputs["top_scores"]

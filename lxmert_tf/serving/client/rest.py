@@ -74,7 +74,7 @@ class RestClient(Client):
 def _to_json(array: np.ndarray) -> list:
     if array.dtype != object:
         return array.tolist()
-    return [{"b64": base64.b64encode(item).decode()} for item in array.ravel()]
+    return np.vectorize(lambda item: {"b64": base64.b64encode(item).decode()}, otypes=[object])(array).tolist()
 
 
 def _from_json(value: Any) -> np.ndarray:
