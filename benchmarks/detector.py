@@ -52,7 +52,9 @@ def write_detector(directory: Path, proposals: int) -> None:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--research", metavar="DIR", help="the folder of Hugging Face's research code")
-    parser.add_argument("--size", type=int, nargs=2, default=[600, 1000], help="height and width (default: %(default)s)")
+    parser.add_argument(
+        "--size", type=int, nargs=2, default=[600, 1000], help="height and width (default: %(default)s)"
+    )
     parser.add_argument("--proposals", type=int, default=300, help="default: %(default)s")
     parser.add_argument("--rounds", type=int, default=5, help="default: %(default)s")
     arguments = parser.parse_args()

@@ -1,13 +1,12 @@
 """`lxmert-tf features extract`: the region features of pictures."""
 
 import argparse
-import json
 import logging
 import sys
 from typing import Any
 
+from lxmert_tf.cli.detector_options import add_detector_arguments, detector_settings
 from lxmert_tf.command_line import exit_on_sigterm, quiet_start
-from lxmert_tf.detector.pipelines import DEFAULT, PIPELINES, SETTINGS
 
 DESCRIPTION = "Extract the region features of pictures into OUT, each called as its file without the suffix."
 
@@ -29,47 +28,17 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def add_options(parser: argparse.ArgumentParser) -> None:
     """Adds what an `Extractor` takes."""
-    parser.add_argument("--detector", required=True, metavar="DIR", help="checkpoint of any format, or Hub id")
-    parser.add_argument("--pipeline", choices=PIPELINES, default=DEFAULT, help="default: %(default)s")
-    parser.add_argument("--boxes", type=int, metavar="N", help="boxes of each picture (default: 36)")
-    parser.add_argument("--min-boxes", type=int, metavar="N", help="boxes of a picture at least")
-    parser.add_argument("--max-boxes", type=int, metavar="N", help="boxes of a picture at most")
+    add_detector_arguments(parser)
     parser.add_argument("--precision", choices=["float32", "bfloat16"], default="float32", help="default: %(default)s")
-    parser.add_argument(
-        "--set",
-        type=setting,
-        action="append",
-        default=[],
-        metavar="NAME=VALUE",
-        help=f"number of the pipeline: {', '.join(SETTINGS)}",
-    )
 
 
 def options(args: argparse.Namespace) -> dict[str, Any]:
     """The arguments of `Extractor`, but for the detector.
 
     Raises:
-        ValueError: --boxes contradicts --min-boxes or --max-boxes.
+        ValueError: as `detector_settings`.
     """
-    low, high = args.min_boxes, args.max_boxes
-    if args.boxes is not None:
-        if low is not None or high is not None:
-            raise ValueError("--boxes N stands for --min-boxes N --max-boxes N; give it, or these.")
-        low = high = args.boxes
-    chosen = {"pipeline": args.pipeline, "min_boxes": low, "max_boxes": high, "precision": args.precision}
-    return chosen | dict(args.set)
-
-
-def setting(text: str) -> tuple[str, Any]:
-    """A name and a number, or several with commas between them, of "NAME=VALUE"."""
-    name, _, value = text.partition("=")
-    try:
-        numbers = json.loads(f"[{value}]")
-    except ValueError:
-        numbers = []
-    if name not in SETTINGS or not numbers:
-        raise argparse.ArgumentTypeError(f"must be NAME=NUMBER with a name of {', '.join(SETTINGS)}, got {text!r}")
-    return name, numbers[0] if len(numbers) == 1 else numbers
+    return {**detector_settings(args), "precision": args.precision}
 
 
 def shard(text: str) -> tuple[int, int]:

@@ -62,7 +62,7 @@ def test_files_elsewhere(tmp_path, monkeypatch):
 def test_options(capsys):
     with pytest.raises(SystemExit, match="2"):
         command.main(["--images=a", "--output=b", "--detector=c", "--boxes=3", "--min-boxes=2"])
-    assert "--boxes N stands for --min-boxes N --max-boxes N" in capsys.readouterr().err
+    assert "--boxes is --min-boxes and --max-boxes in one" in capsys.readouterr().err
 
 
 @pytest.mark.slow

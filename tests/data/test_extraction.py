@@ -299,7 +299,7 @@ def test_two_pictures_of_one_name(folder, tmp_path, capsys):
         (["empty"], "a.h5", "empty has no pictures, files whose names end with .jpg"),
         (["a.png"], "a.npz", "must end with .h5, .hdf5, .tsv, got 'a.npz'"),
         (["a.png"], "there.h5", "there.h5 already exists; overwrite it (--overwrite)"),
-        (["a.png", "--boxes=3", "--min-boxes=2"], "a.h5", "--boxes N stands for --min-boxes N --max-boxes N"),
+        (["a.png", "--boxes=3", "--min-boxes=2"], "a.h5", "--boxes is --min-boxes and --max-boxes in one"),
         (["a.png", "--boxes-from=b.json", "--boxes=2"], "a.h5", "--boxes-from says which boxes there are"),
         (["a.png", "--boxes-from=b.json"], "a.h5", "b.json has no boxes of the image 'a'"),
         (["a.png", "--boxes-from=c.json"], "a.h5", "c.json, image 'a': the boxes must be a list of [x1, y1, x2, y2]"),
@@ -328,7 +328,7 @@ def test_refusals_are_one_sentence(folder, tmp_path, monkeypatch, capsys, argume
 @pytest.mark.parametrize(
     ("argument", "complaint"),
     [
-        ("--set=threshold=1", "must be NAME=NUMBER with a name of min_size"),
+        ("--set=threshold=1", "must be NAME=VALUE with a NAME of min_size"),
         ("--set=conf=high", "got 'conf=high'"),
         ("--shard=3/3", "must be I/N with I from 0 to N-1, got '3/3'"),
         ("--shard=1", "got '1'"),
