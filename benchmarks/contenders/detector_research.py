@@ -6,14 +6,15 @@ The layouts are contiguous, as it is shipped, and channels_last. Weights in $DET
 import os
 import sys
 
+import numpy as np
+import torch
+from worker import serve
+
 sys.path.insert(0, os.environ["RESEARCH"])
 sys.modules.setdefault("wget", type(sys)("wget"))  # of downloads, and cannot be installed any more
 
-import numpy as np
-import torch
-from modeling_frcnn import GeneralizedRCNN
-from utils import Config
-from worker import serve
+from modeling_frcnn import GeneralizedRCNN  # noqa: E402
+from utils import Config  # noqa: E402
 
 layout, height, width = sys.argv[2], int(sys.argv[3]), int(sys.argv[4])
 config = Config.from_pretrained(os.environ["DETECTOR"])

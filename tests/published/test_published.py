@@ -1,6 +1,6 @@
 """`make published`: everything that upstream's authors published of the real weights, on this code.
 
-Needs the network, or LXMERT_WEIGHTS=DIR with what README.md beside this file lists; what is missing is skipped, by name.
+Needs the network, or LXMERT_WEIGHTS=DIR with what README.md here lists; what is missing is skipped, by name.
 """
 
 import os
