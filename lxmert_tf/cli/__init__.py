@@ -5,7 +5,18 @@ from collections.abc import Sequence
 
 from lxmert_tf import command_line
 
-SUBCOMMANDS = ["demo", "demo_data", "features", "annotations", "train", "evaluate", "predict", "export", "ask"]
+SUBCOMMANDS = [
+    "demo",
+    "demo_data",
+    "features",
+    "annotations",
+    "train",
+    "evaluate",
+    "predict",
+    "explain",
+    "export",
+    "ask",
+]
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

@@ -65,7 +65,7 @@ def test_whole_matrices(golden, maps, gradients, method):
             assert_close(getattr(found, pair)[row, :queries, :keys], wanted, ROUNDING, f"{row} {pair}", scale=1.0)
 
 
-@pytest.mark.parametrize(("method", "which"), zip(METHODS, itertools.cycle(WHICH), strict=False))
+@pytest.mark.parametrize(("method", "which"), [*zip(METHODS, itertools.cycle(WHICH), strict=False)])
 def test_relevance_of_a_padded_batch(golden, method, which):
     model, wanted = golden
     ids = wanted.maps[f"answer_{which}"]
