@@ -80,9 +80,10 @@ def evaluate(args: argparse.Namespace) -> int:
     """Runs the perturbation test on a set."""
     _refuse(args, f'goes with a question, not with "{EVALUATE}"', "photo", "detector", "image", "answer")
     _require(args, "data", "features")
-    if args.save is not None and not args.save.endswith(".png"):
-        raise ValueError(f"--save of {EVALUATE} must end in .png, got {args.save}.")
-    check_apart(args.save, [*args.data, args.features, args.answers, args.vocab])
+    if args.save is not None:
+        if not args.save.endswith(".png"):
+            raise ValueError(f"--save of {EVALUATE} must end in .png, got {args.save}.")
+        check_apart(args.save, [*args.data, args.features, args.answers, args.vocab])
 
     from lxmert_tf.explain.evaluation import evaluate
 

@@ -109,7 +109,7 @@ class Explainer:
             [question], truncation=True, max_length=config.max_position_embeddings, return_tensors="np"
         )
         inputs = {**text, "visual_feats": scene.features[None], "visual_pos": scene.boxes[None]}
-        why = relevance(self.model, inputs, self._row(answer), method)
+        why = relevance(self.model, inputs, row_of(answer, self.names), method)
         row, scores = int(why.answers[0]), why.scores[0].astype("float64")
         best = [int(each) for each in np.argsort(-scores, kind="stable")[:SHOWN]]
         chances = (_softmax if config.problem_type == SINGLE_LABEL else _sigmoid)(scores)
@@ -125,12 +125,18 @@ class Explainer:
             {name: each[0] for name, each in attention_maps(self.model, inputs).items()},
         )
 
-    def _row(self, answer: str | int | None) -> int | None:
-        if isinstance(answer, str) and answer in self.names:
-            return self.names.index(answer)
-        if isinstance(answer, str) and not answer.isdecimal():
-            raise ValueError(f"{answer!r} is none of the model's {len(self.names)} answers.")
-        return None if answer is None else int(answer)
+
+def row_of(answer: str | int | None, names: Sequence[str]) -> int | None:
+    """The id of an answer that is given by name, or else by its id, also in digits; None for None.
+
+    Raises:
+        ValueError: it is none of the names.
+    """
+    if isinstance(answer, str) and answer in names:
+        return names.index(answer)
+    if isinstance(answer, str) and not answer.isdecimal():
+        raise ValueError(f"{answer!r} is none of the model's {len(names)} answers.")
+    return None if answer is None else int(answer)
 
 
 def _softmax(scores: np.ndarray) -> np.ndarray:
