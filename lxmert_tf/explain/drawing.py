@@ -32,11 +32,12 @@ def draw(explanation: "Explanation") -> "Image":
     width = picture.width + SIDE + 3 * MARGIN
     words = _word_rows(explanation.tokens, width - 2 * MARGIN)
     top = MARGIN + 2 * LINE + len(words) * 2 * LINE + MARGIN
-    names = ranked(weights)[:NUMBERED]
+    names, shares = ranked(weights)[:NUMBERED], percents(explanation.box_relevance)
     column = (len(names) + len(explanation.answers) + 4) * LINE
     canvas, pen = _canvas(width, top + max(picture.height, column) + MARGIN)
 
-    title = f"{explanation.answer}   (by {explanation.method.replace('_', ' ')})"
+    method = explanation.method.replace("_", " ")
+    title = f"{explanation.answer}   (relevance by {method}, of the largest)"
     pen.text((MARGIN, MARGIN), _shortened(explanation.question, width - 2 * MARGIN, 20), INK, _font(20))
     pen.text((MARGIN, MARGIN + LINE), title, INK, _font(16))
     _draw_words(pen, words, explanation.tokens, explanation.token_relevance, MARGIN + 2 * LINE + 8)
@@ -46,7 +47,7 @@ def draw(explanation: "Explanation") -> "Image":
     for number, index in enumerate(names, 1):
         y += LINE
         label = f"{number}  {scene.names[index]}"
-        _draw_bar(pen, x, y, label, weights[index], f"{explanation.box_relevance[index]:.3g}")
+        _draw_bar(pen, x, y, label, weights[index], shares[index])
     y += 2 * LINE
     pen.text((x, y), "answers", INK, _font(16))
     for name, chance in explanation.answers:
@@ -59,6 +60,8 @@ def draw(explanation: "Explanation") -> "Image":
 def draw_boxes(pixels: Any, boxes: np.ndarray, weights: np.ndarray, names: Sequence[str] | None = None) -> "Image":
     """A picture with its boxes: the weightier, the wider and lighter the line; the first `NUMBERED` have their rank.
 
+    The others are faint.
+
     Args:
         pixels: uint8[h, w, 3], red, green and blue; small ones are enlarged.
         boxes: float[N, 4], x1, y1, x2, y2 in 0..1.
@@ -69,7 +72,11 @@ def draw_boxes(pixels: Any, boxes: np.ndarray, weights: np.ndarray, names: Seque
     pen = _pen(picture)
     corners = np.asarray(boxes, float) * np.tile([picture.width - 1, picture.height - 1], 2)
     order = ranked(weights)
-    for index in order[::-1]:  # the weightiest on top
+    plain = picture.copy()
+    for index in order[NUMBERED:]:
+        pen.rectangle(tuple(corners[index]), outline=INK)
+    picture.paste(pillow().blend(plain, picture, 0.4))
+    for index in order[:NUMBERED][::-1]:  # the weightiest on top
         weight = float(weights[index])
         line = 1 + round(6 * weight)
         pen.rectangle(tuple(corners[index] + [-1, -1, 1, 1]), outline=INK, width=line + 2)
@@ -85,6 +92,12 @@ def strengths(relevance: np.ndarray) -> np.ndarray:
     """Relevance as weights in 0..1, of the largest; what speaks against the answer has 0."""
     positive = np.maximum(relevance, 0)
     return positive / (positive.max(initial=0) or 1)
+
+
+def percents(relevance: np.ndarray) -> list[str]:
+    """Relevance in percent of the largest magnitude, as text."""
+    largest = np.abs(relevance).max(initial=0) or 1
+    return [f"{share:.0f}%" for share in 100 * relevance / largest + 0.0]
 
 
 def ranked(weights: np.ndarray) -> list[int]:
@@ -146,7 +159,7 @@ def _draw_words(
     pen: "ImageDraw", rows: list[list[tuple[int, int, int]]], tokens: Sequence[str], relevance: np.ndarray, top: int
 ) -> None:
     """Words on paper that is the darker the more they count, and their numbers below."""
-    weights = strengths(relevance)
+    weights, shares = strengths(relevance), percents(relevance)
     for number, row in enumerate(rows):
         y = top + number * 2 * LINE
         for index, left, right in row:
@@ -154,8 +167,7 @@ def _draw_words(
             pen.rectangle((MARGIN + left, y, MARGIN + right, y + LINE), fill=shade, outline=FAINT)
             ink = PAPER if weights[index] > 0.45 else INK
             pen.text((MARGIN + (left + right) / 2, y + LINE / 2), tokens[index], ink, _font(17), anchor="mm")
-            below = f"{relevance[index]:.2g}" if relevance[index] else "0"
-            pen.text((MARGIN + (left + right) / 2, y + LINE + 10), below, INK, _font(12), anchor="mm")
+            pen.text((MARGIN + (left + right) / 2, y + LINE + 10), shares[index], INK, _font(12), anchor="mm")
 
 
 def _scaled(picture: "Image") -> "Image":

@@ -83,7 +83,7 @@ def relevance(
         of_tokens, of_boxes = getattr(attributions, method)(model, inputs, objective, **more)
     else:
         gradients = attention_gradients(model, inputs, objective) if method in ("chefer", "gradcam") else None
-        matrices = relevance_matrices(method, maps, gradients, tokens, boxes)
+        matrices = rules.relevance_matrices(method, maps, gradients, tokens, boxes)
         of_tokens, of_boxes = matrices.tt[:, 0], matrices.ti[:, 0]  # the answer is read off the first token
     shape = np.shape(inputs["visual_feats"])[:-1]
     # A sentence is encoded with each of several images: it counts in all of them.
@@ -91,31 +91,6 @@ def relevance(
     real = tokens.reshape(len(scores), -1, tokens.shape[1])[:, 0]
     of_tokens, of_boxes = np.where(real, of_tokens, 0), np.where(boxes.reshape(shape), of_boxes.reshape(shape), 0)
     return Relevance(of_tokens, of_boxes, ids, scores, method)
-
-
-def relevance_matrices(
-    method: str, maps: rules.Maps, gradients: rules.Maps | None, tokens: np.ndarray, boxes: np.ndarray
-) -> rules.Matrices:
-    """How relevant each position is to each other, by one of the methods on attention maps.
-
-    Args:
-        method: "chefer", "rollout", "raw_attention" or "gradcam".
-        maps: of `attention_maps`.
-        gradients: of `attention_gradients`, for "chefer" and "gradcam".
-        tokens, boxes: bool[B, T] and bool[B, N], False for padding.
-    """
-    dtype = np.result_type(*maps.values()) if maps else np.dtype("float32")
-    start = rules.identity(tokens, boxes, dtype)
-    maps = rules.crop(maps, tokens, boxes)
-    if method == "rollout":
-        return rules.rollout(maps, start)
-    if method == "raw_attention":
-        return rules.raw_attention(maps, start)
-    assert gradients is not None
-    gradients = rules.crop(gradients, tokens, boxes)
-    if method == "chefer":
-        return rules.chefer(maps, gradients, start)
-    return rules.gradcam(maps, gradients, start, tokens.sum(axis=1), boxes.sum(axis=1))
 
 
 def answers_of(model: keras.Model) -> str:

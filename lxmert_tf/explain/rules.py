@@ -29,6 +29,30 @@ class Matrices(NamedTuple):
     ii: np.ndarray
 
 
+def relevance_matrices(
+    method: str, maps: Maps, gradients: Maps | None, tokens: np.ndarray, boxes: np.ndarray
+) -> Matrices:
+    """How relevant each position is to each other, by one of the methods on attention maps.
+
+    Args:
+        method: "chefer", "rollout", "raw_attention" or "gradcam".
+        maps: by name.
+        gradients: of the answer's score with respect to them, for "chefer" and "gradcam".
+        tokens, boxes: bool[B, T] and bool[B, N], False for padding.
+    """
+    maps = crop(maps, tokens, boxes)
+    start = identity(tokens, boxes, np.result_type(*maps.values()))
+    if method == "rollout":
+        return rollout(maps, start)
+    if method == "raw_attention":
+        return raw_attention(maps, start)
+    assert gradients is not None
+    gradients = crop(gradients, tokens, boxes)
+    if method == "chefer":
+        return chefer(maps, gradients, start)
+    return gradcam(maps, gradients, start, tokens.sum(axis=1), boxes.sum(axis=1))
+
+
 def crop(maps: Maps, tokens: np.ndarray, boxes: np.ndarray) -> dict[str, np.ndarray]:
     """The maps, or their gradients, with 0 at padded queries and keys.
 
@@ -67,16 +91,14 @@ def chefer(maps: Maps, gradients: Maps, start: Matrices) -> Matrices:
         tt, ti = tt + cam @ tt, ti + cam @ ti
     for cam in layers(cams, "vision"):
         ii, it = ii + cam @ ii, it + cam @ it
-    crossings = list(zip(*(layers(cams, "cross", f"/{kind}") for kind in CROSSINGS), strict=True))
-    for number, (to_vision, to_language, language, vision) in enumerate(crossings, 1):
+    crossings = (layers(cams, "cross", f"/{kind}") for kind in CROSSINGS)
+    for to_vision, to_language, language, vision in zip(*crossings, strict=True):
         tokens, boxes = _normalized(tt), _normalized(ii)
         more_ti, more_tt = _transposed(tokens) @ to_vision @ boxes, to_vision @ it
         more_it, more_ii = _transposed(boxes) @ to_language @ tokens, to_language @ ti
-        tt, ti = tt + more_tt, ti + more_ti
+        tt, ti, it, ii = tt + more_tt, ti + more_ti, it + more_it, ii + more_ii
         tt, ti = tt + language @ tt, ti + language @ ti
-        if number < len(crossings):  # of the last layer the answer sees the first token, and no vision stream
-            ii, it = ii + more_ii, it + more_it
-            ii, it = ii + vision @ ii, it + vision @ it
+        ii, it = ii + vision @ ii, it + vision @ it  # of the last layer nothing: the answer does not see it
     return _without_first(Matrices(tt, ti, it, ii))
 
 
