@@ -64,9 +64,11 @@ def relevance(
     boxes = inputs["visual_feats"].shape[1]
     found = Relevance(torch.zeros(rows, tokens, dtype=model.dtype), torch.zeros(rows, boxes, dtype=model.dtype))
     for row in range(rows):
-        words = inputs["attention_mask"][row] > 0 if "attention_mask" in inputs else torch.ones(tokens, dtype=bool)
+        words = (
+            inputs["attention_mask"][row] > 0 if "attention_mask" in inputs else torch.ones(tokens, dtype=torch.bool)
+        )
         regions = inputs.get("visual_attention_mask")
-        regions = torch.ones(boxes, dtype=bool) if regions is None else regions[row] > 0
+        regions = torch.ones(boxes, dtype=torch.bool) if regions is None else regions[row] > 0
         kept = {"input_ids": words, "token_type_ids": words, "visual_feats": regions, "visual_pos": regions}
         alone = {name: inputs[name][row, keep][None] for name, keep in kept.items() if name in inputs}
         chosen = answer if answer is None or isinstance(answer, int) else int(answer[row])
@@ -174,7 +176,8 @@ def _gradcam(maps: Maps, gradients: Maps, config: Any) -> tuple[torch.Tensor, to
 
 
 def _lengths(maps: Maps) -> tuple[int, int]:
-    return tuple(maps["cross/0/language_to_vision"].shape[1:])
+    _, tokens, boxes = maps["cross/0/language_to_vision"].shape
+    return tokens, boxes
 
 
 # Attribution to what is read

@@ -123,7 +123,7 @@ class TFLxmertModel(BackboneShortcuts, TFLxmertPreTrainedModel):
         output_attentions = self.switch("output_attentions", output_attentions)
         if output_attentions not in (True, False, "all"):
             raise ValueError(f'output_attentions must be True, False or "all", got {output_attentions!r}.')
-        with recorded_attention() if output_attentions == "all" else nullcontext() as maps:
+        with recorded_attention() if output_attentions == "all" else nullcontext([]) as maps:
             language_states, vision_states, *attentions = self.encoder(
                 self.embed(inputs, training),
                 *self.regions(inputs),

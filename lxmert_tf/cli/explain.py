@@ -4,6 +4,7 @@ import argparse
 import json
 from typing import Any
 
+from lxmert_tf.explain.names import METHODS
 from lxmert_tf.files import check_apart
 
 NAME = "explain"
@@ -21,7 +22,9 @@ examples:
   lxmert-tf explain evaluate --model RUN/best --features FILE.h5 --data valid.json --limit 100 --save curves.png
 """
 EVALUATE = "evaluate"
-METHODS = ("chefer", "rollout", "raw_attention", "gradcam", "gradient_times_input", "integrated_gradients")
+# By option: what is done without it. None there, so that options that would do nothing are seen.
+QUESTION = {"pipeline": "caffe", "boxes": 36, "method": "chefer"}
+TEST = {"methods": "chefer,raw_attention,rollout,random", "batch_size": 256}
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -34,15 +37,15 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     picture = parser.add_argument_group("a question about a picture")
     picture.add_argument("--photo", metavar="FILE", help="the picture; with --features, what is drawn on")
     picture.add_argument("--detector", metavar="DIR", help="finds the boxes; with --features, names their classes")
-    picture.add_argument("--pipeline", default="caffe", help="of the detector (default: %(default)s)")
-    picture.add_argument("--boxes", type=int, default=36, metavar="N", help="to find (default: %(default)s)")
+    picture.add_argument("--pipeline", help=f"of the detector (default: {QUESTION['pipeline']})")
+    picture.add_argument("--boxes", type=int, metavar="N", help=f"to find (default: {QUESTION['boxes']})")
     picture.add_argument("--image", metavar="ID", help="the picture's name in the region features")
     picture.add_argument("--answer", help="the answer to explain, by name or id (default: the model's)")
-    picture.add_argument("--method", choices=METHODS, default="chefer", help="(default: %(default)s)")
+    picture.add_argument("--method", choices=METHODS, help=f"(default: {QUESTION['method']})")
     test = parser.add_argument_group("the perturbation test")
     test.add_argument("--data", nargs="+", metavar="FILE", help="annotations with labels (json)")
-    test.add_argument("--methods", default="chefer,raw_attention,rollout,random", help="(default: %(default)s)")
-    test.add_argument("--batch-size", type=int, default=256, help="(default: %(default)s)")
+    test.add_argument("--methods", metavar="LIST", help=f"(default: {TEST['methods']})")
+    test.add_argument("--batch-size", type=int, help=f"(default: {TEST['batch_size']})")
     test.add_argument("--limit", type=int, metavar="N", help="only the first N images, in the order of the features")
     test.add_argument("--json", action="store_true", help="print one JSON object and nothing else")
 
@@ -53,12 +56,15 @@ def run(args: argparse.Namespace) -> int:
 
 def show(args: argparse.Namespace) -> int:
     """Explains one answer."""
-    _refuse(args, f'goes with "{EVALUATE}"', "data", "limit", "json")
+    _refuse(args, f'goes with "{EVALUATE}"', "data", "limit", "json", *TEST)
     _require(args, "save")
     if not args.save.endswith((".png", ".html")):
         raise ValueError(f"--save must end in .png or .html, got {args.save}.")
-    needed = ("photo", "detector") if args.features is None else ("image",)
-    if any(getattr(args, name) is None for name in needed):
+    if args.features is None:
+        _refuse(args, "goes with --features", "image")
+    else:
+        _refuse(args, "goes with --photo alone, not with --features", "pipeline", "boxes")
+    if None in ((args.photo, args.detector) if args.features is None else (args.image,)):
         raise ValueError("Give --photo and --detector, or --features and --image.")
     check_apart(args.save, [args.photo, args.features, args.answers, args.vocab])
 
@@ -69,8 +75,8 @@ def show(args: argparse.Namespace) -> int:
     if args.features is not None:
         scene = from_features(args.features, args.image, args.photo, args.detector)
     else:
-        scene = from_photo(args.photo, args.detector, args.pipeline, args.boxes)
-    explanation = explainer.explain(args.question, scene, args.answer, args.method)
+        scene = from_photo(args.photo, args.detector, _option(args, "pipeline"), _option(args, "boxes"))
+    explanation = explainer.explain(args.question, scene, args.answer, _option(args, "method"))
     explanation.save(args.save)
     print(f"{args.question} {explanation.answer}\n{args.save}")
     return 0
@@ -78,7 +84,7 @@ def show(args: argparse.Namespace) -> int:
 
 def evaluate(args: argparse.Namespace) -> int:
     """Runs the perturbation test on a set."""
-    _refuse(args, f'goes with a question, not with "{EVALUATE}"', "photo", "detector", "image", "answer")
+    _refuse(args, f'goes with a question, not with "{EVALUATE}"', "photo", "detector", "image", "answer", *QUESTION)
     _require(args, "data", "features")
     if args.save is not None:
         if not args.save.endswith(".png"):
@@ -91,10 +97,10 @@ def evaluate(args: argparse.Namespace) -> int:
         args.model,
         args.data,
         args.features,
-        methods=args.methods.split(","),
+        methods=_option(args, "methods").split(","),
         vocab=args.vocab,
         answers=args.answers,
-        batch_size=args.batch_size,
+        batch_size=_option(args, "batch_size"),
         limit=args.limit,
         verbose=not args.json,
     )
@@ -113,6 +119,12 @@ def evaluate(args: argparse.Namespace) -> int:
     return 0
 
 
+def _option(args: argparse.Namespace, name: str) -> Any:
+    """The value of an option, or its default."""
+    value = getattr(args, name)
+    return {**QUESTION, **TEST}[name] if value is None else value
+
+
 def _require(args: argparse.Namespace, *names: str) -> None:
     for name in names:
         if getattr(args, name) is None:
@@ -123,4 +135,4 @@ def _refuse(args: argparse.Namespace, why: str, *names: str) -> None:
     for name in names:
         value: Any = getattr(args, name)
         if value not in (None, False):
-            raise ValueError(f"--{name} {why}.")
+            raise ValueError(f"--{name.replace('_', '-')} {why}.")

@@ -7,8 +7,15 @@ from typing import Any
 from lxmert_tf.files import replacing
 
 # Told apart without colour, too: Okabe and Ito's palette, with dashes and markers.
-STYLES = (("#0072B2", "-", "o"), ("#D55E00", "--", "s"), ("#009E73", "-.", "^"), ("#000000", ":", "x"))
-STYLES += (("#CC79A7", (0, (5, 1)), "D"), ("#E69F00", (0, (1, 1)), "v"), ("#56B4E9", "--", "*"))
+STYLES: tuple[tuple[str, Any, str], ...] = (
+    ("#0072B2", "-", "o"),
+    ("#D55E00", "--", "s"),
+    ("#009E73", "-.", "^"),
+    ("#000000", ":", "x"),
+    ("#CC79A7", (0, (5, 1)), "D"),
+    ("#E69F00", (0, (1, 1)), "v"),
+    ("#56B4E9", (0, (3, 1, 1, 1)), "*"),
+)
 TITLES = {
     "negative": "least relevant removed first (higher is better)",
     "positive": "most relevant first (lower is better)",

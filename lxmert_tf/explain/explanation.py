@@ -13,6 +13,7 @@ from lxmert_tf.explain.maps import attention_maps
 from lxmert_tf.explain.methods import relevance
 from lxmert_tf.explain.scene import Scene
 from lxmert_tf.files import replacing, write_text
+from lxmert_tf.training.evaluation import trained_model
 from lxmert_tf.training.inputs import read_tokenizer
 
 SHOWN = 5  # answers
@@ -84,7 +85,7 @@ class Explainer:
         answers: AnswerTable | str | None = None,
     ):
         source = model if isinstance(model, str) else None
-        self.model = model if source is None else TFLxmertForQuestionAnswering.from_pretrained(source)
+        self.model = trained_model("vqa", model) if isinstance(model, str) else model
         self.tokenizer = vocab if isinstance(vocab, LxmertTokenizer) else read_tokenizer(vocab, source)
         config = self.model.config
         named = answers if isinstance(answers, AnswerTable) else model_answers(source or "", config, answers)

@@ -12,12 +12,8 @@ from keras import ops
 from lxmert_tf.answers import config_answers
 from lxmert_tf.explain import attributions, rules
 from lxmert_tf.explain.maps import as_array, attention_gradients, observed
+from lxmert_tf.explain.names import METHODS, SIGNED, SPELLINGS
 from lxmert_tf.outputs import ModelOutput
-
-# Those of the paper's own code have its names as well
-SPELLINGS = {"ours_no_lrp": "chefer", "raw_attn": "raw_attention", "attn_gradcam": "gradcam"}
-METHODS = ("chefer", "rollout", "raw_attention", "gradcam", "gradient_times_input", "integrated_gradients")
-SIGNED = ("gradient_times_input", "integrated_gradients")
 
 
 @dataclass(frozen=True, eq=False)
@@ -130,7 +126,7 @@ def answer_ids(model: keras.Model, answer: Any, examples: int, number: int) -> n
                 known = "the config names no answers (id2label)" if table is None else "the config's id2label lacks it"
                 raise ValueError(f"answer {each!r} is unknown: {known}; give an id in 0..{number - 1}.")
             each = table.row(each)
-        if not isinstance(each, Integral) or not 0 <= each < number:
+        if not isinstance(each, Integral) or not 0 <= int(each) < number:
             raise ValueError(f"answer must be an id in 0..{number - 1} or a name, got {each!r}.")
         ids.append(int(each))
     return np.array(ids, np.int64)

@@ -15,7 +15,8 @@ import numpy as np
 
 from lxmert_tf.backend import compiled
 from lxmert_tf.explain.maps import as_array
-from lxmert_tf.explain.methods import METHODS, answers_of, relevance
+from lxmert_tf.explain.methods import answers_of, relevance
+from lxmert_tf.explain.names import METHODS
 from lxmert_tf.input_table import IMAGE_INPUTS, TABLE, TEXT_INPUTS
 
 STEPS = (0.0, 0.25, 0.5, 0.75, 0.8, 0.85, 0.9, 0.95, 1.0)  # the share that is removed
@@ -156,7 +157,7 @@ def make_answer_function(model: keras.Model) -> Callable[[Mapping[str, np.ndarra
 
     def answer(inputs: Mapping[str, np.ndarray]) -> np.ndarray:
         # Images without a box are asked about apart: a mask of zeros, beside others, means attention to all alike.
-        bare = ~(inputs["visual_attention_mask"] > 0).any(axis=1)
+        bare = np.asarray((inputs["visual_attention_mask"] <= 0).all(axis=1))
         scores = np.zeros((len(bare), 0))
         for rows, boxes in ((np.flatnonzero(~bare), slice(None)), (np.flatnonzero(bare), slice(0))):
             if len(rows):

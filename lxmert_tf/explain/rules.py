@@ -131,13 +131,14 @@ def gradcam(maps: Maps, gradients: Maps, start: Matrices, tokens: np.ndarray, bo
 
     Source: Selvaraju et al. 2017, https://arxiv.org/abs/1610.02391, applied to attention by Chefer et al.
     """
-    cams = []
-    for values, slopes, keys in zip(
-        _last_crossing(maps, start), _last_crossing(gradients, start), (tokens, boxes), strict=True
-    ):
+
+    def cam(values: np.ndarray, slopes: np.ndarray, keys: np.ndarray) -> np.ndarray:
         weights = _divided(slopes.sum(axis=(2, 3)), (tokens * keys)[:, None])
-        cams.append(np.maximum((values * weights[:, :, None, None]).mean(axis=1), 0))
-    return _without_first(Matrices(*cams, start.it, start.ii))
+        return np.maximum((values * weights[:, :, None, None]).mean(axis=1), 0)
+
+    pairs = zip(_last_crossing(maps, start), _last_crossing(gradients, start), (tokens, boxes), strict=True)
+    tt, ti = (cam(*each) for each in pairs)
+    return _without_first(Matrices(tt, ti, start.it, start.ii))
 
 
 # Steps of them

@@ -9,7 +9,7 @@ from lxmert_tf.data.features.store import open_features
 from lxmert_tf.detector.configuration import DetectorConfig
 from lxmert_tf.detector.image_processor import read_image
 
-BLANK = (480, 640)  # height and width where a file tells neither
+BLANK = (600, 800)  # height and width where a file tells neither
 
 
 @dataclass(frozen=True, eq=False)

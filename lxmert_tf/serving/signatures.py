@@ -40,7 +40,7 @@ from lxmert_tf.serving.question_tokenizer import QuestionTokenizer
 from lxmert_tf.tokenization.tokenizer import LxmertTokenizer
 
 UNMASKED = "_unmasked"
-EXTRAS = {  # what `outputs` may name -> the switches of the call
+EXTRAS: dict[str, dict[str, bool | str]] = {  # what `outputs` may name -> the switches of the call
     "hidden_states": {"output_hidden_states": True},
     "attentions": {"output_attentions": True},
     "all_attentions": {"output_attentions": "all"},

@@ -25,7 +25,7 @@ def folder(tmp_path_factory):
     """A model directory with its features, as `lxmert-tf explain` takes them."""
     folder = tmp_path_factory.mktemp("explain")
     make_store(folder, images=4)
-    model = tiny_model(vocab_size=46, visual_feat_dim=4, l_layers=1, x_layers=2)
+    model = tiny_model(vocab_size=46, visual_feat_dim=4, l_layers=1, r_layers=0, x_layers=2)
     model.config.id2label = dict(enumerate(ANSWERS))
     model.save_pretrained(folder / "model")
     make_tokenizer(folder).save_pretrained(folder / "model")
@@ -130,10 +130,11 @@ def test_answers_by_name_and_by_id(answer, row):
 
 def test_the_command(folder, tmp_path, capsys):
     common = ["explain", "--model", str(folder / "model"), "--features", str(folder / "features.h5")]
-    for name in ("why.png", "why.html"):
-        arguments = ["--image", "image_0", "word1 word2", "--method", "raw_attention", "--save", str(tmp_path / name)]
-        assert main([*common, *arguments]) == 0
+    page = tmp_path / "why.html"
+    arguments = ["--image", "image_0", "word1 word2", "--method", "raw_attention", "--save", str(page)]
+    assert main([*common, *arguments]) == 0
     assert "word1 word2" in capsys.readouterr().out
+    assert page.read_text(encoding="utf-8").startswith("<!DOCTYPE html>")
     photo = tmp_path / "photo.png"
     Image.new("RGB", (64, 48), "green").save(photo)
     drawn = tmp_path / "photographed.png"
@@ -150,8 +151,13 @@ def test_the_perturbation_test(folder, tmp_path, capsys):
     result = json.loads(capsys.readouterr().out)
     assert result["examples"] == 6
     assert result["steps"] == list(STEPS)
-    for parts in result["areas"].values():
-        assert all(0 <= value <= 1 for of in parts.values() for value in of.values())
+    assert set(result["areas"]) == set(result["curves"]) == {"raw_attention", "random"}
+    ends = set()
+    for parts in result["curves"].values():
+        for part, curves in parts.items():
+            assert {curve[0] for curve in curves.values()} == {result["accuracy"]}
+            ends |= {(part, curve[-1]) for curve in curves.values()}
+    assert len(ends) == 2  # without a box or a word it does not matter what came before
     with Image.open(tmp_path / "curves.png") as picture:
         assert picture.width > 1000
 
@@ -167,7 +173,9 @@ def test_the_perturbation_test(folder, tmp_path, capsys):
         (["word1", "--image", "image_0", "--photo", "{features}", "--save", "{out}.png"], "features.h5"),
         (["word1", "--image", "image_0", "--data", "x", "--save", "{out}.png"], '--data goes with "evaluate"'),
         (["evaluate"], "--data is missing"),
+        (["word1", "--image", "image_0", "--boxes", "9", "--save", "{out}.png"], "--boxes goes with --photo alone"),
         (["evaluate", "--data", "{data}", "--image", "1"], '--image goes with a question, not with "evaluate"'),
+        (["evaluate", "--data", "{data}", "--method", "chefer"], "--method goes with a question"),
         (["evaluate", "--data", "{data}", "--methods", "lime"], "methods must be of chefer"),
         (["evaluate", "--data", "{data}", "--save", "{out}.html"], "must end in .png"),
     ],
