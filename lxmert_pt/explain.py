@@ -64,11 +64,10 @@ def relevance(
     boxes = inputs["visual_feats"].shape[1]
     found = Relevance(torch.zeros(rows, tokens, dtype=model.dtype), torch.zeros(rows, boxes, dtype=model.dtype))
     for row in range(rows):
-        words = (
-            inputs["attention_mask"][row] > 0 if "attention_mask" in inputs else torch.ones(tokens, dtype=torch.bool)
+        words, regions = (
+            torch.ones(length, dtype=torch.bool) if inputs.get(name) is None else inputs[name][row] > 0
+            for name, length in (("attention_mask", tokens), ("visual_attention_mask", boxes))
         )
-        regions = inputs.get("visual_attention_mask")
-        regions = torch.ones(boxes, dtype=torch.bool) if regions is None else regions[row] > 0
         kept = {"input_ids": words, "token_type_ids": words, "visual_feats": regions, "visual_pos": regions}
         alone = {name: inputs[name][row, keep][None] for name, keep in kept.items() if name in inputs}
         chosen = answer if answer is None or isinstance(answer, int) else int(answer[row])

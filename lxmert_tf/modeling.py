@@ -3,7 +3,7 @@
 Shapes: B examples, T tokens, N boxes, H hidden_size, A attention heads, V vocab_size, D visual_feat_dim.
 """
 
-from contextlib import nullcontext
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
 import keras
@@ -123,7 +123,9 @@ class TFLxmertModel(BackboneShortcuts, TFLxmertPreTrainedModel):
         output_attentions = self.switch("output_attentions", output_attentions)
         if output_attentions not in (True, False, "all"):
             raise ValueError(f'output_attentions must be True, False or "all", got {output_attentions!r}.')
-        with recorded_attention() if output_attentions == "all" else nullcontext([]) as maps:
+        every = output_attentions == "all"
+        recording: AbstractContextManager[list] = recorded_attention() if every else nullcontext([])
+        with recording as maps:
             language_states, vision_states, *attentions = self.encoder(
                 self.embed(inputs, training),
                 *self.regions(inputs),
@@ -135,7 +137,7 @@ class TFLxmertModel(BackboneShortcuts, TFLxmertPreTrainedModel):
         if self.switch("output_hidden_states", output_hidden_states):
             output["language_hidden_states"] = tuple(language_states[1:])
             output["vision_hidden_states"] = tuple(vision_states[1:])
-        if output_attentions == "all":
+        if every:
             output.update(attention_fields(maps, self.config.l_layers, self.config.r_layers))
         elif output_attentions:
             output.update(zip(ATTENTION_FIELDS, map(tuple, attentions), strict=False))
