@@ -4,6 +4,7 @@ Shapes: B examples, T tokens, N boxes, H hidden_size, A attention heads, V vocab
 """
 
 from collections.abc import Mapping
+from itertools import chain, islice
 from typing import Any
 
 import torch
@@ -28,6 +29,7 @@ from lxmert_pt.outputs import (
 from lxmert_pt.pretrained import LxmertPreTrainedModel
 from lxmert_tf.configuration import LxmertConfig
 from lxmert_tf.input_table import INPUTS, image_inputs, text_inputs
+from lxmert_tf.outputs import attention_fields
 
 
 class LxmertModel(LxmertPreTrainedModel):
@@ -57,7 +59,7 @@ class LxmertModel(LxmertPreTrainedModel):
         visual_attention_mask: torch.Tensor | None = None,
         token_type_ids: torch.Tensor | None = None,
         inputs_embeds: torch.Tensor | None = None,
-        output_attentions: bool | None = None,
+        output_attentions: bool | str | None = None,
         output_hidden_states: bool | None = None,
         return_dict: bool | None = None,
         *,
@@ -73,7 +75,8 @@ class LxmertModel(LxmertPreTrainedModel):
             visual_attention_mask: int or float[B, N], 1 for boxes, 0 for padding. Default: all 1.
             token_type_ids: int[B, T]. Default: all 0.
             inputs_embeds: float[B, T, H], word embeddings in place of `input_ids`.
-            output_attentions, output_hidden_states: whether to return them. Default: the config's.
+            output_attentions, output_hidden_states: whether to return them; "all" for the attentions that upstream does
+                not return, too. Default: the config's.
             return_dict: False for a plain tuple. Default: the config's.
             head_mask: float[A] or [l_layers, A], multiplies the attention probabilities of the language layers' heads:
                 1 for heads that stay, 0 for those that are switched off. Those of other attentions are in a dict:
@@ -84,7 +87,8 @@ class LxmertModel(LxmertPreTrainedModel):
             `LxmertModelOutput`, or a tuple of its present entries: language_output float[B, T, H],
             vision_output float[B, N, H], pooled_output float[B, H]; hidden states after each layer (l_layers +
             x_layers of language, r_layers + x_layers of vision); probabilities float[B, A, T, T],
-            float[B, A, N, N] and, of the cross layers, language to vision, float[B, A, T, N].
+            float[B, A, N, N] and, of the cross layers, language to vision, float[B, A, T, N]; with "all" also of
+            vision to language, float[B, A, N, T], and of language and vision to themselves.
 
         Raises:
             ValueError: an input is missing, of a wrong shape, or out of the vocabulary.
@@ -114,9 +118,13 @@ class LxmertModel(LxmertPreTrainedModel):
         if self.switch("output_hidden_states", output_hidden_states):
             extras["language_hidden_states"] = tuple(language_states[1:])
             extras["vision_hidden_states"] = tuple(vision_states[1:])
-        if self.switch("output_attentions", output_attentions):
-            names = ("language_attentions", "vision_attentions", "cross_encoder_attentions")
-            extras.update(zip(names, map(tuple, attentions), strict=True))
+        output_attentions = self.switch("output_attentions", output_attentions)
+        if output_attentions not in (True, False, "all"):
+            raise ValueError(f'output_attentions must be True, False or "all", got {output_attentions!r}.')
+        if output_attentions:
+            maps = list(chain(*attentions))
+            every = attention_fields(maps, self.config.l_layers, self.config.r_layers)
+            extras.update(islice(every.items(), None if output_attentions == "all" else 3))  # upstream returns three
         output = LxmertModelOutput(
             language_output=language_states[-1],
             vision_output=vision_states[-1],
@@ -180,7 +188,7 @@ class LxmertForPreTraining(_TaskModel):
         obj_labels: Mapping[str, tuple[torch.Tensor, torch.Tensor]] | None = None,
         matched_label: torch.Tensor | None = None,
         ans: torch.Tensor | None = None,
-        output_attentions: bool | None = None,
+        output_attentions: bool | str | None = None,
         output_hidden_states: bool | None = None,
         return_dict: bool | None = None,
         *,
@@ -292,7 +300,7 @@ class LxmertForQuestionAnswering(_TaskModel):
         token_type_ids: torch.Tensor | None = None,
         inputs_embeds: torch.Tensor | None = None,
         labels: torch.Tensor | None = None,
-        output_attentions: bool | None = None,
+        output_attentions: bool | str | None = None,
         output_hidden_states: bool | None = None,
         return_dict: bool | None = None,
         *,
@@ -363,7 +371,7 @@ class LxmertForVisualReasoning(_TaskModel):
         token_type_ids: torch.Tensor | None = None,
         inputs_embeds: torch.Tensor | None = None,
         labels: torch.Tensor | None = None,
-        output_attentions: bool | None = None,
+        output_attentions: bool | str | None = None,
         output_hidden_states: bool | None = None,
         return_dict: bool | None = None,
         *,

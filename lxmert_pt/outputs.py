@@ -1,15 +1,12 @@
 """What the models return: dicts of the entries that are present, in a fixed order."""
 
-from lxmert_tf.outputs import ModelOutput
-
-_STATES = ("language_hidden_states", "vision_hidden_states")
-_ATTENTIONS = ("language_attentions", "vision_attentions", "cross_encoder_attentions")
+from lxmert_tf.outputs import ENCODER_FIELDS, ModelOutput
 
 
 class LxmertModelOutput(ModelOutput):
     """What LxmertModel returns; the shapes are in `lxmert_pt.modeling`. Source: upstream `LxmertModelOutput`."""
 
-    fields = ("language_output", "vision_output", "pooled_output", *_STATES, *_ATTENTIONS)
+    fields = ("language_output", "vision_output", "pooled_output", *ENCODER_FIELDS)
 
 
 class LxmertForPreTrainingOutput(ModelOutput):
@@ -20,18 +17,17 @@ class LxmertForPreTrainingOutput(ModelOutput):
         "prediction_logits",
         "cross_relationship_score",
         "question_answering_score",
-        *_STATES,
-        *_ATTENTIONS,
+        *ENCODER_FIELDS,
     )
 
 
 class LxmertForQuestionAnsweringOutput(ModelOutput):
     """What LxmertForQuestionAnswering returns. Source: upstream `LxmertForQuestionAnsweringOutput`."""
 
-    fields = ("loss", "question_answering_score", *_STATES, *_ATTENTIONS)
+    fields = ("loss", "question_answering_score", *ENCODER_FIELDS)
 
 
 class LxmertForVisualReasoningOutput(ModelOutput):
     """What LxmertForVisualReasoning returns; upstream has no such model."""
 
-    fields = ("loss", "logits", *_STATES, *_ATTENTIONS)
+    fields = ("loss", "logits", *ENCODER_FIELDS)

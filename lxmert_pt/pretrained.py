@@ -119,7 +119,7 @@ class LxmertPreTrainedModel(nn.Module):
 
     # The call
 
-    def switch(self, name: str, value: bool | None) -> bool:
+    def switch(self, name: str, value: Any) -> Any:
         """A call's switch, or the config's where the call leaves it open."""
         return getattr(self.config, name) if value is None else value
 

@@ -1,8 +1,10 @@
-"""What Keras has no word for: checks while a TensorFlow graph runs, and the replicas of a `tf.distribute` strategy.
+"""What Keras has no word for: checks while a graph runs, the replicas of a `tf.distribute` strategy, and gradients.
 
-Other backends have neither: their graphs check nothing, and their programs are of the whole batch, however many devices
-hold it.
+Backends other than TensorFlow have neither of the first two: their graphs check nothing, and their programs are of the
+whole batch, however many devices hold it.
 """
+
+from typing import Any
 
 import keras
 
@@ -112,3 +114,41 @@ def in_order(function, rows, size: int) -> dict:
     invariants = tf.TensorShape([]), shapes
     _, done = tf.while_loop(lambda start, _: start < number, one_more, start, invariants, parallel_iterations=1)
     return done
+
+
+# Gradients
+
+
+def gradients(function, tensors: list) -> tuple[list, Any]:
+    """The gradients of a number with respect to tensors.
+
+    Args:
+        function: a list like `tensors` -> a number float[], and anything else made of tensors.
+        tensors: of floats.
+
+    Returns:
+        The gradients, zeros where a tensor does not matter; and the anything else.
+
+    Raises:
+        NotImplementedError: the backend has no gradients.
+    """
+    backend = keras.backend.backend()
+    if backend == "tensorflow":
+        import tensorflow as tf
+
+        with tf.GradientTape(watch_accessed_variables=False) as tape:
+            tape.watch(tensors)
+            number, rest = function(tensors)
+        return tape.gradient(number, tensors, unconnected_gradients=tf.UnconnectedGradients.ZERO), rest
+    if backend == "torch":
+        import torch
+
+        with torch.enable_grad():
+            tensors = [tensor.detach().requires_grad_() for tensor in tensors]
+            number, rest = function(tensors)
+            return list(torch.autograd.grad(number, tensors, allow_unused=True, materialize_grads=True)), rest
+    if backend == "jax":
+        import jax
+
+        return jax.grad(function, has_aux=True)(tensors)
+    raise NotImplementedError(f"Keras' backend {backend} has no gradients; use tensorflow, torch or jax.")

@@ -3,6 +3,7 @@
 Shapes: B examples, T tokens, N boxes, H hidden_size, A attention heads, V vocab_size, D visual_feat_dim.
 """
 
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
 import keras
@@ -11,7 +12,7 @@ from keras import ops
 from lxmert_tf.configuration import LxmertConfig
 from lxmert_tf.input_table import INPUTS, image_inputs, text_inputs
 from lxmert_tf.inputs import check_inputs, check_labels, check_scores, gather_inputs, head_masks
-from lxmert_tf.layers.attention import attention_bias, score_dtype
+from lxmert_tf.layers.attention import attention_bias, recorded_attention, score_dtype
 from lxmert_tf.layers.embeddings import LxmertEmbeddings
 from lxmert_tf.layers.heads import (
     LxmertPooler,
@@ -30,11 +31,13 @@ from lxmert_tf.losses import (
     weight_of,
 )
 from lxmert_tf.outputs import (
+    ATTENTION_FIELDS,
     ModelOutput,
     TFLxmertForPreTrainingOutput,
     TFLxmertForQuestionAnsweringOutput,
     TFLxmertForVisualReasoningOutput,
     TFLxmertModelOutput,
+    attention_fields,
 )
 from lxmert_tf.pretrained import TFLxmertPreTrainedModel
 from lxmert_tf.shortcuts import AnswerShortcuts, BackboneShortcuts, MatchShortcuts
@@ -80,7 +83,7 @@ class TFLxmertModel(BackboneShortcuts, TFLxmertPreTrainedModel):
         visual_attention_mask=None,
         token_type_ids=None,
         inputs_embeds=None,
-        output_attentions: bool | None = None,
+        output_attentions: bool | str | None = None,
         output_hidden_states: bool | None = None,
         return_dict: bool | None = None,
         training: bool = False,
@@ -97,7 +100,8 @@ class TFLxmertModel(BackboneShortcuts, TFLxmertPreTrainedModel):
             visual_attention_mask: int or float[B, N], 1 for boxes, 0 for padding. Default: all 1.
             token_type_ids: int[B, T]. Default: all 0.
             inputs_embeds: float[B, T, H], word embeddings in place of `input_ids`.
-            output_attentions, output_hidden_states: whether to return them. Default: the config's.
+            output_attentions, output_hidden_states: whether to return them; "all" for the attentions that upstream does
+                not return, too. Default: the config's.
             return_dict: False for a plain tuple. Default: the config's.
             training: whether dropout is on.
             head_mask: float[A] or [l_layers, A], multiplies the attention probabilities of the language layers' heads:
@@ -123,21 +127,27 @@ class TFLxmertModel(BackboneShortcuts, TFLxmertPreTrainedModel):
         )
         check_inputs(inputs, self.config, self.compute_dtype)
         output_attentions = self.switch("output_attentions", output_attentions)
-        language_states, vision_states, *attentions = self.encoder(
-            self.embed(inputs, training),
-            *self.regions(inputs),
-            *self.biases(inputs),
-            head_masks(head_mask, self.config, self.compute_dtype),
-            training=training,
-            output_attentions=output_attentions,
-        )
+        if output_attentions not in (True, False, "all"):
+            raise ValueError(f'output_attentions must be True, False or "all", got {output_attentions!r}.')
+        every = output_attentions == "all"
+        recording: AbstractContextManager[list] = recorded_attention() if every else nullcontext([])
+        with recording as maps:
+            language_states, vision_states, *attentions = self.encoder(
+                self.embed(inputs, training),
+                *self.regions(inputs),
+                *self.biases(inputs),
+                head_masks(head_mask, self.config, self.compute_dtype),
+                training=training,
+                output_attentions=bool(output_attentions),
+            )
         output = self.make_output(language_states[-1], vision_states[-1])
         if self.switch("output_hidden_states", output_hidden_states):
             output["language_hidden_states"] = tuple(language_states[1:])
             output["vision_hidden_states"] = tuple(vision_states[1:])
-        if output_attentions:
-            names = ("language_attentions", "vision_attentions", "cross_encoder_attentions")
-            output.update(zip(names, map(tuple, attentions), strict=True))
+        if every:
+            output.update(attention_fields(maps, self.config.l_layers, self.config.r_layers))
+        elif output_attentions:
+            output.update(zip(ATTENTION_FIELDS, map(tuple, attentions), strict=False))
         return self.format_output(output, return_dict)
 
     # The parts of a call
@@ -178,7 +188,7 @@ class _TaskModel(TrainsOnOwnLosses, TFLxmertPreTrainedModel):
     def encode(
         self,
         inputs: dict,
-        output_attentions: bool | None,
+        output_attentions: bool | str | None,
         output_hidden_states: bool | None,
         training: bool,
         head_mask,
@@ -196,7 +206,7 @@ class _TaskModel(TrainsOnOwnLosses, TFLxmertPreTrainedModel):
     def encode_pooled(
         self,
         inputs: dict,
-        output_attentions: bool | None,
+        output_attentions: bool | str | None,
         output_hidden_states: bool | None,
         training: bool,
         head_mask,
@@ -206,7 +216,7 @@ class _TaskModel(TrainsOnOwnLosses, TFLxmertPreTrainedModel):
             return self.encode(inputs, output_attentions, output_hidden_states, training, head_mask)
         return self.lxmert.pool(inputs, training)
 
-    def returns_states(self, output_attentions: bool | None, output_hidden_states: bool | None) -> bool:
+    def returns_states(self, output_attentions: bool | str | None, output_hidden_states: bool | None) -> bool:
         """Whether a call asks for hidden states or attentions."""
         return self.switch("output_attentions", output_attentions) or self.switch(
             "output_hidden_states", output_hidden_states
@@ -278,7 +288,7 @@ class TFLxmertForPreTraining(MatchShortcuts, _TaskModel):
         obj_labels=None,
         matched_label=None,
         ans=None,
-        output_attentions: bool | None = None,
+        output_attentions: bool | str | None = None,
         output_hidden_states: bool | None = None,
         return_dict: bool | None = None,
         training: bool = False,
@@ -421,7 +431,7 @@ class TFLxmertForQuestionAnswering(AnswerShortcuts, _TaskModel):
         token_type_ids=None,
         inputs_embeds=None,
         labels=None,
-        output_attentions: bool | None = None,
+        output_attentions: bool | str | None = None,
         output_hidden_states: bool | None = None,
         return_dict: bool | None = None,
         training: bool = False,
@@ -500,7 +510,7 @@ class TFLxmertForVisualReasoning(_TaskModel):
         token_type_ids=None,
         inputs_embeds=None,
         labels=None,
-        output_attentions: bool | None = None,
+        output_attentions: bool | str | None = None,
         output_hidden_states: bool | None = None,
         return_dict: bool | None = None,
         training: bool = False,
@@ -545,7 +555,7 @@ class TFLxmertForVisualReasoning(_TaskModel):
     def _encode_pairs(
         self,
         inputs: dict,
-        output_attentions: bool | None,
+        output_attentions: bool | str | None,
         output_hidden_states: bool | None,
         training: bool,
         head_mask,

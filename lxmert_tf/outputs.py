@@ -3,7 +3,7 @@
 Imports no framework.
 """
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
 from typing import Any
@@ -14,7 +14,11 @@ ENCODER_FIELDS = (
     "language_attentions",
     "vision_attentions",
     "cross_encoder_attentions",
+    "cross_vision_to_language_attentions",
+    "cross_language_self_attentions",
+    "cross_vision_self_attentions",
 )
+ATTENTION_FIELDS = ENCODER_FIELDS[2:]
 
 
 class ModelOutput(dict):
@@ -115,6 +119,10 @@ class TFLxmertModelOutput(ModelOutput):
         language_attentions: tuple of float[B, A, T, T], of each language layer.
         vision_attentions: tuple of float[B, A, N, N], of each vision layer.
         cross_encoder_attentions: tuple of float[B, A, T, N], language to vision, of each cross layer.
+        With `output_attentions="all"`, which upstream has not, also of each cross layer:
+        cross_vision_to_language_attentions: tuple of float[B, A, N, T].
+        cross_language_self_attentions: tuple of float[B, A, T, T].
+        cross_vision_self_attentions: tuple of float[B, A, N, N].
     """
 
     fields = ("language_output", "vision_output", "pooled_output", *ENCODER_FIELDS)
@@ -163,6 +171,19 @@ class TFLxmertForVisualReasoningOutput(ModelOutput):
     """
 
     fields = ("loss", "logits", *ENCODER_FIELDS)
+
+
+def attention_fields(maps: Sequence, language_layers: int, vision_layers: int) -> dict[str, tuple]:
+    """All maps of a call by the names of `ATTENTION_FIELDS`.
+
+    Args:
+        maps: in the order of computation: language layers, vision layers, and four of each cross layer.
+        language_layers, vision_layers: how many there are.
+    """
+    cross = maps[language_layers + vision_layers :]
+    by_stream = maps[:language_layers], maps[language_layers : language_layers + vision_layers]
+    lists = (*by_stream, *(cross[kind::4] for kind in range(4)))
+    return dict(zip(ATTENTION_FIELDS, map(tuple, lists), strict=True))
 
 
 # Training steps and exports need the names of outputs, also of a model whose config has `return_dict=False`.

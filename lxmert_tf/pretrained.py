@@ -158,7 +158,7 @@ class TFLxmertPreTrainedModel(ModelAttributes, keras.Model):
             super().build_from_config(config["model"])
         build_layers(self.added_layers(), config.get("layers", []))
 
-    def switch(self, name: str, value: bool | None) -> bool:
+    def switch(self, name: str, value: Any) -> Any:
         """A call's switch, or the config's where the call leaves it open."""
         return getattr(self.config, name) if value is None else value
 

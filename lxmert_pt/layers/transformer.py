@@ -84,7 +84,7 @@ class LxmertXLayer(nn.Module):
         head_mask: torch.Tensor | None = None,
         language_head_mask: torch.Tensor | None = None,
         vision_head_mask: torch.Tensor | None = None,
-    ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    ) -> tuple[torch.Tensor, torch.Tensor, tuple[torch.Tensor, ...]]:
         """One layer over both streams.
 
         Args:
@@ -94,15 +94,16 @@ class LxmertXLayer(nn.Module):
                 stream's self-attention, or None.
 
         Returns:
-            language float[B, T, H], vision float[B, N, H], language-to-vision probabilities float[B, A, T, N].
+            language float[B, T, H], vision float[B, N, H], and four probabilities: of language to vision
+            float[B, A, T, N], vision to language float[B, A, N, T], language and vision to themselves.
         """
-        language_crossed, probabilities = self.visual_attention(language, vision, vision_bias, head_mask)
-        vision_crossed, _ = self.visual_attention(vision, language, language_bias, head_mask)
-        language, _ = self.lang_self_att(language_crossed, language_bias, language_head_mask)
-        vision, _ = self.visn_self_att(vision_crossed, vision_bias, vision_head_mask)
+        language_crossed, to_vision = self.visual_attention(language, vision, vision_bias, head_mask)
+        vision_crossed, to_language = self.visual_attention(vision, language, language_bias, head_mask)
+        language, of_language = self.lang_self_att(language_crossed, language_bias, language_head_mask)
+        vision, of_vision = self.visn_self_att(vision_crossed, vision_bias, vision_head_mask)
         language = self.lang_output(self.lang_inter(language), language)
         vision = self.visn_output(self.visn_inter(vision), vision)
-        return language, vision, probabilities
+        return language, vision, (to_vision, to_language, of_language, of_vision)
 
 
 class LxmertEncoder(nn.Module):
@@ -139,8 +140,8 @@ class LxmertEncoder(nn.Module):
 
         Returns:
             Five lists: language states after each of its layers, vision states likewise (each led by the stream's
-            input, so that the last entry is always the encoder's output), and the language, vision and cross
-            attention probabilities.
+            input, so that the last entry is always the encoder's output), and the probabilities of language and
+            vision layers and of cross layers, four of each.
         """
         language_states, vision_states = [language], [self.visn_fc(visual_feats, visual_pos)]
         language_attentions, vision_attentions, cross_attentions = [], [], []
@@ -160,7 +161,7 @@ class LxmertEncoder(nn.Module):
             language, vision, probabilities = self.apply_layer(layer, *streams, *of_layer)
             language_states.append(language)
             vision_states.append(vision)
-            cross_attentions.append(probabilities)
+            cross_attentions.extend(probabilities)
         return language_states, vision_states, language_attentions, vision_attentions, cross_attentions
 
     def apply_layer(self, layer: nn.Module, *inputs: torch.Tensor | None) -> tuple[torch.Tensor, ...]:

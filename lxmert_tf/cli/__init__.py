@@ -14,6 +14,7 @@ SUBCOMMANDS = [
     "evaluate",
     "predict",
     "answer",
+    "explain",
     "export",
     "ask",
 ]

@@ -41,7 +41,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--precision", choices=["float32", "bfloat16", "float16"], default="float32", help="default: %(default)s"
     )
     parser.add_argument(
-        "--outputs", default="", metavar="LIST", help="more outputs of serving_default: attentions,hidden_states"
+        "--outputs",
+        default="",
+        metavar="LIST",
+        help="more outputs of serving_default: attentions or all_attentions, hidden_states",
     )
     parser.add_argument("--labels", metavar="FILE", help="JSON list of answers; default: the model directory's")
     parser.add_argument("--top-k", type=int, default=5, metavar="K", help="answers per question (default: %(default)s)")

@@ -63,6 +63,13 @@ def detect(scene: Scene, pixels: np.ndarray, boxes: int, feat_dim: int, seed: in
     )
 
 
+def class_name(object_id: int, attribute_id: int) -> str:
+    """What a box shows, such as "red circle", by its classes."""
+    if object_id == BACKGROUND:
+        return "background"
+    return f"{[*COLORS, ''][attribute_id]} {SHAPES[object_id]}".strip()
+
+
 def box_features(pixels: np.ndarray, boxes: Iterable[Box], feat_dim: int) -> np.ndarray:
     """Region features: silhouette and mean colour of what a box shows, projected by a fixed random matrix.
 

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from lxmert_tf.answers import AnswerTable, read_answers
+from lxmert_tf.configuration import SINGLE_LABEL
 from lxmert_tf.data.annotations import Annotation, read_annotations
 from lxmert_tf.data.features.build import build_features
 from lxmert_tf.data.features.store import open_features
@@ -73,7 +74,7 @@ def run_demo(
     chosen = task.interesting(SHOWN)
     answer_with_saved_model(task, model, chosen, output)
 
-    print_heading("6. Look at what the model looked at")
+    print_heading("6. Look at what the answer comes from")
     picture = draw_answer(task, model, chosen[0], output / "answer.png")
     print(f"{picture}\n\nAll of it is in {output}.")
     return accuracy
@@ -163,6 +164,7 @@ def save(task: _Task, model: "keras.Model", checkpoint: Path) -> None:
     """Writes a self-contained model directory: config with the answers, weights, vocabulary."""
     model.config.id2label = dict(enumerate(task.answers[i] for i in range(len(task.answers))))
     model.config.label2id = {label: index for index, label in model.config.id2label.items()}
+    model.config.problem_type = SINGLE_LABEL
     model.save_pretrained(checkpoint)
     task.tokenizer.save_pretrained(checkpoint)
     print(checkpoint)
@@ -210,38 +212,17 @@ def answer_with_saved_model(task: _Task, model: "keras.Model", chosen: list[Anno
 
 
 def draw_answer(task: _Task, model: "keras.Model", annotation: Annotation, path: Path) -> Path:
-    """Draws the picture, its boxes, the question, the answer, and where the model looked, as a PNG."""
-    from matplotlib.figure import Figure
-    from matplotlib.patches import Rectangle
-    from PIL import Image
+    """Draws the picture, the question, the answer, and the words and boxes that it comes from, as a PNG."""
+    from lxmert_tf.demo.pictures import class_name
+    from lxmert_tf.detector.image_processor import read_image
+    from lxmert_tf.explain.explanation import Explainer
+    from lxmert_tf.explain.scene import Scene
 
-    inputs = task.inputs([annotation])
-    output = model(inputs, output_attentions=True)
-    answer = task.answers[int(np.asarray(output.question_answering_score)[0].argmax())]
-    words = int(inputs["attention_mask"].sum())
-    attention = np.asarray(output.cross_encoder_attentions[-1])[0, :, :words].mean((0, 1))  # over heads and words
-    attention = attention / attention.max()
-
-    with Image.open(task.data / "images" / f"{annotation.img_id}.png") as image:
-        pixels = np.asarray(image)
-    height, width = pixels.shape[:2]
-    corners = inputs["visual_pos"][0] * [width, height, width, height]
-    panels: dict[str, list[dict[str, Any]]] = {
-        "boxes": [{"edgecolor": "tab:blue", "linewidth": 1} for _ in attention],
-        "where the model looked": [
-            {"edgecolor": "tab:red", "linewidth": 1 + 3 * weight, "alpha": max(weight, 0.05)}
-            for weight in map(float, attention)
-        ],
-    }
-    figure = Figure(figsize=(9, 4.2), layout="constrained")
-    for axes, (title, styles) in zip(figure.subplots(1, 2), panels.items(), strict=True):
-        axes.imshow(pixels)
-        axes.set_title(title)
-        axes.set_axis_off()
-        for box, style in zip(corners, styles, strict=True):
-            axes.add_patch(Rectangle(box[:2], *(box[2:] - box[:2]), fill=False, **style))
-    figure.suptitle(f"{annotation.sent}  —  {answer}", fontsize=14)
-    figure.savefig(path, dpi=120)
+    found = {name: values[0] for name, values in task.features.read([annotation.img_id]).items()}
+    names = [class_name(*classes) for classes in zip(found["objects_id"], found["attrs_id"], strict=True)]
+    pixels = read_image(task.data / "images" / f"{annotation.img_id}.png")
+    scene = Scene(found["visual_feats"], found["visual_pos"], names, pixels)
+    Explainer(model, task.tokenizer, task.answers).explain(annotation.sent, scene).save(path)
     return path
 
 

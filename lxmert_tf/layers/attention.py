@@ -1,5 +1,8 @@
 """Attention of one stream to itself or to the other."""
 
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from contextvars import ContextVar
 from typing import Any
 
 import keras
@@ -40,6 +43,41 @@ def score_dtype(compute_dtype: str) -> str:
 def softmax(scores):
     """Softmax over the last axis; a single key gets weight 1 without Keras' warning that this is of little use."""
     return ops.ones_like(scores) if scores.shape[-1] == 1 else ops.softmax(scores, axis=-1)
+
+
+# What takes every map of attention that is computed, and gives what is used in its place; see `recorded_attention`.
+_recorder: ContextVar = ContextVar("attention_recorder", default=None)
+
+
+@contextmanager
+def recorded_attention(probes: Sequence | None = None) -> Iterator[list]:
+    """Within it, a list grows by the probabilities float[B, A, Q, K] of every attention, before dropout.
+
+    They come in the order of computation: language layers, vision layers, then of each cross layer language to vision,
+    vision to language, language to itself, vision to itself. No fused kernel and no gradient checkpointing is used.
+
+    Args:
+        probes: added to the maps, one to each: gradients with respect to zeros here are those with respect to maps,
+            on backends that know no gradients of what is computed on the way, too.
+    """
+    maps: list = []
+
+    def record(probabilities):
+        if probes is not None:
+            probabilities = probabilities + probes[len(maps)]
+        maps.append(probabilities)
+        return probabilities
+
+    token = _recorder.set(record)
+    try:
+        yield maps
+    finally:
+        _recorder.reset(token)
+
+
+def records_attention() -> bool:
+    """Whether that is so here."""
+    return _recorder.get() is not None
 
 
 @keras.saving.register_keras_serializable("lxmert_tf")
@@ -95,14 +133,19 @@ class LxmertAttention(Block):
 
     def attend(self, query, key, value, bias, head_mask, training: bool, output_attentions: bool):
         """float[B, A, Q, H / A] and float[B, A, K, H / A] twice -> as `call`"""
-        if not output_attentions and head_mask is None and self.has_kernel(training):
+        record = _recorder.get()
+        needs_probabilities = output_attentions or head_mask is not None or record is not None
+        if not needs_probabilities and self.has_kernel(training):
             return self.attend_fused(query, key, value, bias), None
         scores = matmul(query, ops.transpose(key, (0, 1, 3, 2))) / self.head_size**0.5  # [B, A, Q, K]
         scores = ops.cast(scores, score_dtype(self.compute_dtype))
         probabilities = softmax(scores if bias is None else scores + bias)
-        probabilities = self.dropout(ops.cast(probabilities, self.compute_dtype), training=training)
+        probabilities = ops.cast(probabilities, self.compute_dtype)
         if head_mask is not None:
             probabilities = probabilities * ops.reshape(head_mask, (-1, 1, 1))
+        if record is not None:
+            probabilities = record(probabilities)
+        probabilities = self.dropout(probabilities, training=training)
         return self.join_heads(ops.transpose(matmul(probabilities, value), (0, 2, 1, 3))), probabilities
 
     def has_kernel(self, training: bool) -> bool:

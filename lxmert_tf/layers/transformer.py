@@ -10,6 +10,7 @@ from lxmert_tf.layers.attention import (
     LxmertAttentionOutput,
     LxmertCrossAttentionLayer,
     LxmertSelfAttentionLayer,
+    records_attention,
 )
 from lxmert_tf.layers.embeddings import LxmertVisualFeatureEncoder
 from lxmert_tf.layers.primitives import Block, activation, dense, on_rows
@@ -212,7 +213,7 @@ class LxmertEncoder(Block):
 
     def apply(self, layer, *inputs, training: bool, output_attentions: bool = False):
         """What a layer returns; with gradient checkpointing, of a training step only that is kept."""
-        if training and self.gradient_checkpointing:
+        if training and self.gradient_checkpointing and not records_attention():
             return recomputed(layer, *inputs)
         return layer(*inputs, training=training, output_attentions=output_attentions)
 

@@ -58,7 +58,7 @@ def export(
         name: the model's name there.
         text: with signatures that take questions as strings; needs tensorflow-text and a tokenizer beside the weights.
         precision: "float32", "bfloat16" or "float16" of weights and computation; outputs are float32.
-        outputs: any of "hidden_states" and "attentions", for serving_default.
+        outputs: any of "hidden_states", "attentions" and "all_attentions", for serving_default.
         labels: JSON file of answers, in place of the model directory's own.
         top_k: answers given per question.
         probabilities: "sigmoid" or "softmax"; by default softmax where the config's `problem_type` is

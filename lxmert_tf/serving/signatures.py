@@ -26,6 +26,7 @@ from lxmert_tf.answers import AnswerTable
 from lxmert_tf.backend import asserted, require
 from lxmert_tf.exported import stack_layers
 from lxmert_tf.input_table import ENCODED_IMAGE_INPUTS, IMAGE_INPUTS, OPTIONAL_INPUTS
+from lxmert_tf.outputs import ENCODER_FIELDS
 from lxmert_tf.serving.detection import Detection
 from lxmert_tf.serving.fused_projection import fuse_projections
 from lxmert_tf.serving.graph_inputs import (
@@ -44,9 +45,10 @@ from lxmert_tf.serving.question_tokenizer import QuestionTokenizer
 from lxmert_tf.tokenization.tokenizer import LxmertTokenizer
 
 UNMASKED = "_unmasked"
-EXTRAS = {
-    "hidden_states": ("language_hidden_states", "vision_hidden_states"),
-    "attentions": ("language_attentions", "vision_attentions", "cross_encoder_attentions"),
+EXTRAS: dict[str, dict[str, bool | str]] = {  # what `outputs` may name -> the switches of the call
+    "hidden_states": {"output_hidden_states": True},
+    "attentions": {"output_attentions": True},
+    "all_attentions": {"output_attentions": "all"},
 }
 
 
@@ -57,7 +59,8 @@ class Options:
     Args:
         tokenizer: for signatures that take questions as strings; needs tensorflow-text.
         labels: the answers in the order of the answer head, for answers as strings.
-        outputs: of "hidden_states" and "attentions", those that serving_default gives too, stacked to [B, L, ...].
+        outputs: of "hidden_states", "attentions" (upstream's three) and "all_attentions", those that serving_default
+            gives too, stacked to [B, L, ...].
         top_k: answers given per question.
         probabilities: "sigmoid" for heads trained on soft scores, "softmax" for those trained on one answer.
         special: the ids of [CLS], [SEP] and [PAD], if they are known.
@@ -132,7 +135,7 @@ class Servable:
         def answer(inputs: Mapping[str, tf.Tensor]) -> dict[str, tf.Tensor]:
             text = tokenizer(inputs["questions"])
             rest = {name: value for name, value in inputs.items() if name != "questions"}
-            return {name: value for name, value in respond({**text, **rest}).items() if name not in _extra_names()}
+            return {name: value for name, value in respond({**text, **rest}).items() if name not in ENCODER_FIELDS}
 
         return answer
 
@@ -168,7 +171,9 @@ class Servable:
         inputs = self._prepared(inputs)
         if self._model.answers and not self._options.outputs:
             inputs = without_padding(inputs)
-        wanted = {f"output_{name}": name in self._options.outputs for name in EXTRAS}
+        wanted: dict[str, Any] = {"output_hidden_states": False, "output_attentions": False}
+        for name, switches in EXTRAS.items():
+            wanted |= switches if name in self._options.outputs else {}
         output = self._model(inputs, training=False, return_dict=True, **wanted)
         return self._named(output)
 
@@ -238,7 +243,3 @@ class Servable:
         if self._labels is not None:
             answers["top_answers"] = tf.gather(self._labels, top_ids)
         return answers
-
-
-def _extra_names() -> set[str]:
-    return {name for names in EXTRAS.values() for name in names}

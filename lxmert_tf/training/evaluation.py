@@ -65,7 +65,7 @@ class Evaluator:
             raise ValueError(f"{model} was trained for {training['task']}, not for {task}.")
         self.max_length = training.get("max_length", 20) if max_length is None else max_length
         self.tokenizer: LxmertTokenizer = read_tokenizer(vocab, model)
-        self.model = _trained_model(task, model, precision)
+        self.model = trained_model(task, model, precision)
         self.answers: AnswerTable | None = None
         if tasks.has_answers(task):
             config = self.model.config
@@ -210,7 +210,7 @@ def make_answer_function(model: keras.Model) -> Callable:
     return answer_batch
 
 
-def _trained_model(task: str, source: str, precision: str) -> keras.Model:
+def trained_model(task: str, source: str, precision: str = "float32") -> keras.Model:
     """The task's model with a checkpoint's weights, which must hold all that the task reads."""
     checkpoint = open_source(source)
     model = tasks.model_class(task).from_pretrained(checkpoint, dtype=precision)

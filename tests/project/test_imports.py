@@ -43,7 +43,10 @@ FLOORS = (
     {"lxmert_tf", *(f"lxmert_tf.{name}" for name in GROUND.split())},
     {"conversion", *(f"conversion.{name}" for name in DOOR.split())},
     {"lxmert_pt", *(f"lxmert_tf.{name}" for name in CORE.split())},
-    {"lxmert_tf.data", "lxmert_tf.training", "lxmert_tf.serving", *(f"conversion.{n}" for n in CHECKPOINTS.split())},
+    {
+        *(f"lxmert_tf.{name}" for name in ("data", "training", "serving", "explain")),
+        *(f"conversion.{n}" for n in CHECKPOINTS.split()),
+    },
     {"lxmert_tf.cli", "lxmert_tf.demo", "conversion.cli", "conversion.__main__"},
 )
 

@@ -1,4 +1,4 @@
-"""The examples of the README and docs/retrieval.md run as they stand, and the commands that the README names exist."""
+"""The examples of the README and of two pages run as they stand, and the commands that the README names exist."""
 
 import os
 import re
@@ -29,7 +29,7 @@ def commands() -> list[list[str]]:
     return [shlex.split(line, comments=True) for line in code if re.match(r"(make|pip|lxmert-\w+) ", line)]
 
 
-@pytest.mark.parametrize(("page", "least"), [("README.md", 5), ("docs/retrieval.md", 1)])
+@pytest.mark.parametrize(("page", "least"), [("README.md", 5), ("docs/retrieval.md", 1), ("docs/explaining.md", 1)])
 def test_python_blocks_run_in_order(page, least, tmp_path):
     blocks = re.findall(r"^```python$", (ROOT / page).read_text(encoding="utf-8"), re.MULTILINE)
     run = subprocess.run(

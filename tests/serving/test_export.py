@@ -436,7 +436,10 @@ def test_what_cannot_be_exported_says_why(exports, tmp_path, capsys):
         ([exports / "model", "--name", "m", "--text"], "--text is for models that answer"),
         ([tmp_path / "untold", "--name", "m", "--text"], "vocab.txt"),
         ([exports / "qa", "--name", "a/b"], "name"),
-        ([exports / "qa", "--name", "m", "--outputs", "logits"], "outputs must be one of hidden_states, attentions"),
+        (
+            [exports / "qa", "--name", "m", "--outputs", "logits"],
+            "outputs must be one of hidden_states, attentions, all_attentions",
+        ),
         ([exports / "qa", "--name", "m", "--batch-sizes", "1,x"], "integers separated by commas"),
         ([exports / "qa", "--name", "m", "--version", "0"], "version"),
         ([tmp_path / "nothing", "--name", "m"], "nothing"),

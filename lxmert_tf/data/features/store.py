@@ -102,6 +102,18 @@ class FeatureStore:
                 f"image {error.args[0]!r} has no region features in {self.path}, which has {len(self):,} images"
             ) from None
 
+    def size(self, img_id: str) -> tuple[int, int] | None:
+        """Height and width of an image in pixels; None where the file does not tell.
+
+        Raises:
+            UnknownImageError: the image has no region features.
+        """
+        row = int(self.rows([img_id])[0])
+        if self._layout.sizes is None:
+            return None
+        width, height = self._layout.sizes[row]
+        return int(height), int(width)
+
     def read(self, img_ids: Sequence[str], labels: bool = True) -> dict[str, np.ndarray]:
         """The features of these images, padded with zeros to the one with the most boxes.
 

@@ -1,0 +1,86 @@
+"""What a question is asked about: a picture's boxes with their features and names, and its pixels."""
+
+import os
+from dataclasses import dataclass
+
+import numpy as np
+
+from lxmert_tf.data.features.store import open_features
+from lxmert_tf.detector.configuration import DetectorConfig
+from lxmert_tf.detector.image_processor import read_image
+
+BLANK = (600, 800)  # height and width where a file tells neither
+
+
+@dataclass(frozen=True, eq=False)
+class Scene:
+    """A picture as LXMERT takes it and as people see it. N boxes, D feature dimension.
+
+    Args:
+        features: float32[N, D].
+        boxes: float32[N, 4], x1, y1, x2, y2 in 0..1.
+        names: what is in each box.
+        pixels: uint8[h, w, 3], red, green and blue; white where the picture itself is not there.
+    """
+
+    features: np.ndarray
+    boxes: np.ndarray
+    names: list[str]
+    pixels: np.ndarray
+
+
+def from_photo(photo: str | os.PathLike, detector: str, pipeline: str = "caffe", boxes: int = 36) -> Scene:
+    """A picture's boxes as a detector finds them.
+
+    Args:
+        photo: the picture's file.
+        detector: model directory, checkpoint or Hub id.
+        pipeline: one of `lxmert_tf.detector.PIPELINES`.
+        boxes: how many to find.
+
+    Raises:
+        FileNotFoundError, ValueError: a file does not exist, or is no picture or no detector.
+    """
+    from lxmert_tf.detector import FasterRCNN
+
+    pixels = read_image(photo)
+    [found] = FasterRCNN.from_pretrained(detector).detect(photo, pipeline=pipeline, min_boxes=boxes, max_boxes=boxes)
+    objects = found.object_names or [f"object {number}" for number in found.object_ids]
+    attributes = found.attribute_names or [""] * len(objects)
+    names = [f"{attribute} {name}".strip() for attribute, name in zip(attributes, objects, strict=True)]
+    return Scene(found.features, found.normalized_boxes, names, pixels)
+
+
+def from_features(
+    features: str, image: str, photo: str | os.PathLike | None = None, detector: str | None = None
+) -> Scene:
+    """A picture's boxes as a file of region features has them.
+
+    Args:
+        features: the file.
+        image: the picture's name in it.
+        photo: the picture's file; without it boxes are drawn on white.
+        detector: a detector's directory, whose names of classes the boxes get.
+
+    Raises:
+        FileNotFoundError: a file does not exist.
+        ValueError: there is no such image, or a file is no picture or no detector.
+    """
+    store = open_features(features)
+    read = {name: values[0] for name, values in store.read([image]).items()}
+    config = DetectorConfig() if detector is None else DetectorConfig.from_pretrained(detector)
+    number = len(read["visual_feats"])
+    names = [f"box {index}" for index in range(number)]
+    if "objects_id" in read:
+        objects = [_name(config.object_names, index, "object ") for index in read["objects_id"]]
+        attributes = [_name(config.attribute_names, index, "") for index in read["attrs_id"]]
+        names = [f"{attribute} {name}".strip() for attribute, name in zip(attributes, objects, strict=True)]
+    blank = np.full((*(store.size(image) or BLANK), 3), 255, np.uint8)
+    return Scene(read["visual_feats"], read["visual_pos"], names, blank if photo is None else read_image(photo))
+
+
+def _name(names: tuple[str, ...] | None, index: int, other: str) -> str:
+    """The first spelling of a class's name; where it has none, its number after `other`, or nothing."""
+    if names is not None and index < len(names):
+        return names[index].split(",")[0]
+    return f"{other}{index}" if other else ""
