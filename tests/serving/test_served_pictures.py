@@ -279,17 +279,8 @@ def test_what_cannot_be_exported(folder):
 
 
 def test_ask_with_photos(folder, server, capsys):
-    options = [
-        "--server",
-        server["grpc"],
-        "--name",
-        "qa",
-        "--photo",
-        str(IMAGES[0]),
-        "--json",
-        "--timeout",
-        str(PATIENCE),
-    ]
+    options = ["--server", server["grpc"], "--name", "qa", "--timeout", str(PATIENCE)]
+    options += ["--photo", str(IMAGES[0]), "--json"]
     assert main(["ask", QUESTIONS[0], *options]) == 0
     (asked,) = json.loads(capsys.readouterr().out)
     (wanted,) = pipeline_of(folder, "qa")(IMAGES[0], QUESTIONS[0])
