@@ -22,6 +22,10 @@ PLAIN_TYPE = re.compile(r"[?]|b1|[iuf][1248]|[SU][0-9]{1,4}")
 ORDERS = ("=", "<", ">", "|")  # of bytes
 
 
+class RunsCode(pickle.UnpicklingError, ValueError):
+    """A pickle asks for something else than arrays."""
+
+
 def parse_pickle(data: bytes) -> Any:
     """What a pickle holds: numbers, text, lists, dicts and arrays, nested up to eight deep.
 
@@ -134,7 +138,7 @@ class _Unpickler(pickle.Unpickler):
     def find_class(self, module: str, name: str) -> _Call:
         place = f"{PLACES.get(module, '?')}{name}"
         if place not in self.calls:
-            raise ValueError(f"its pickle runs code ({module}.{name}), which is not followed; expected arrays")
+            raise RunsCode(f"its pickle runs code ({module}.{name}), which is not followed; expected arrays")
         return _Call(self.calls[place])
 
 

@@ -138,9 +138,7 @@ def _compare_detector(signatures: Mapping[str, Any], metadata: dict, source: str
     checkpoint = open_detector_source(source)
     if made is None or made["sha256"] != sha256(*weight_files(checkpoint.path)):
         return None
-    numbers: dict[str, Any] = {
-        name: tuple(value) if isinstance(value, list) else value for name, value in made["pipeline"].items()
-    }
+    numbers: dict[str, Any] = {**made["pipeline"], "nms": tuple(made["pipeline"]["nms"])}
     picture = np.random.default_rng(0).integers(0, 256, (48, 64, 3), "uint8")
     file = np.full(signatures["detect"].structured_input_signature[1]["images"].shape[1:], tf.io.encode_png(picture))
     served = run(signatures["detect"], {"images": file[None]})

@@ -109,6 +109,7 @@ def test_how_they_were_made_is_recorded(folder, whole, capsys):
 
 
 def test_36_boxes_unless_told(folder):
+    """Also where the detector's config says otherwise of the Hugging Face pipeline."""
     for options, expected in [
         ({}, (36, 36)),
         ({"min_boxes": 10, "max_boxes": 100}, (10, 100)),

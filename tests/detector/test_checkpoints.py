@@ -269,7 +269,10 @@ def test_misfits_are_named(small, tmp_path):
 def test_hostile_pickles_are_refused(tmp_path, case, capsys):
     data, complaint = HOSTILE[case]
     (tmp_path / "a.pkl").write_bytes(data)
-    with pytest.raises(ValueError, match=rf"a\.pkl cannot be read as an LXMERT checkpoint: .*({complaint})"):
+    told = "is damaged or holds more than tensors, which is refused"  # of code, as of PyTorch's pickles
+    if "runs code" not in complaint:
+        told = rf"cannot be read as an LXMERT checkpoint: .*({complaint})"
+    with pytest.raises(ValueError, match=rf"a\.pkl {told}"):
         open_checkpoint(tmp_path / "a.pkl")
     assert not capsys.readouterr().out
 

@@ -35,6 +35,7 @@ from lxmert_tf.serving.warmup import read_warmup, write_warmup
 
 QUESTIONS = ["What is in the picture?", "is the cafe in color", "the color", "what"]
 RNG = np.random.default_rng(0)
+PATIENCE = 300  # seconds: a graph is prepared when it runs first, which takes long on a busy machine
 COLOURS = np.kron(RNG.integers(0, 256, (6, 9, 3), "uint8"), np.ones((8, 8, 1), "uint8"))
 
 
@@ -91,7 +92,7 @@ def test_the_whole_way(folder, server, tmp_path):
     model = TFLxmertForQuestionAnswering.from_pretrained(folder / "qa")
     wanted = np.asarray(model(**text, **visual).question_answering_score)
 
-    with GrpcClient(server["grpc"], "qa") as client:
+    with GrpcClient(server["grpc"], "qa", timeout=PATIENCE) as client:
         contents = np.array([path.read_bytes() for path in IMAGES], object)
         served = client.predict({"images": contents, "questions": QUESTIONS}, "answer_image")
         detected = client.detect(IMAGES)
@@ -113,7 +114,7 @@ def test_the_whole_way(folder, server, tmp_path):
 @pytest.mark.parametrize("client", [RestClient, GrpcClient])
 def test_clients_answer_what_python_answers(client, folder, server):
     address = server["rest" if client is RestClient else "grpc"]
-    with client(address, "qa") as asked:
+    with client(address, "qa", timeout=PATIENCE) as asked:
         got = asked.answer_image([IMAGES[0], IMAGES[3].read_bytes()], [*QUESTIONS[:2], *QUESTIONS[:2]])
         alone = asked.answer_image(str(IMAGES[0]), QUESTIONS[:1])
         encoded = asked.encode_image(**asked.detect([IMAGES[0]]))
@@ -135,11 +136,14 @@ def test_pairs_on_a_server(folder, capsys):
     export_with_detector(folder, "reasoning")
     wanted = pipeline_of(folder, "reasoning")(IMAGES[:2], QUESTIONS[:2])
     with serving(f"reasoning={folder / 'models' / 'reasoning'}") as running:
-        for client in (RestClient(running["rest"], "reasoning"), GrpcClient(running["grpc"], "reasoning")):
+        for client in (
+            RestClient(running["rest"], "reasoning", timeout=PATIENCE),
+            GrpcClient(running["grpc"], "reasoning", timeout=PATIENCE),
+        ):
             with client as asked:
                 for answers, python in zip(asked.answer_image([IMAGES[:2]], QUESTIONS[:2]), wanted, strict=True):
                     assert_same(answers, python)
-        pair = ["--photo", str(IMAGES[0]), "--photo", str(IMAGES[1])]
+        pair = ["--timeout", str(PATIENCE), "--photo", str(IMAGES[0]), "--photo", str(IMAGES[1])]
         assert main(["ask", QUESTIONS[0], "--server", running["rest"], "--name", "reasoning", *pair]) == 0
     assert {line.split("\t")[0] for line in capsys.readouterr().out.splitlines()} == {"True", "False"}
 
@@ -189,7 +193,7 @@ def test_clients_send_pairs_and_read_truths(monkeypatch):
 
 
 def test_calls_that_are_wrong(server):
-    with GrpcClient(server["grpc"], "qa") as client:
+    with GrpcClient(server["grpc"], "qa", timeout=PATIENCE) as client:
         for images, questions, message in (
             (IMAGES[:2], ["what"], "1 questions about 2 images: it must be a multiple"),
             ([IMAGES[:2], IMAGES[0]], ["what"], "a list of files or of pairs of them"),
@@ -208,7 +212,7 @@ def test_calls_that_are_wrong(server):
 
 
 def test_a_server_that_batches_gets_a_picture_for_every_question(server, monkeypatch):
-    with GrpcClient(server["grpc"], "qa") as client:
+    with GrpcClient(server["grpc"], "qa", timeout=PATIENCE) as client:
         wanted = client.answer_image(IMAGES[0], QUESTIONS[:3])
         whole = client._predict
 
@@ -275,7 +279,8 @@ def test_what_cannot_be_exported(folder):
 
 
 def test_ask_with_photos(folder, server, capsys):
-    options = ["--server", server["grpc"], "--name", "qa", "--photo", str(IMAGES[0]), "--json"]
+    options = ["--server", server["grpc"], "--name", "qa", "--timeout", str(PATIENCE)]
+    options += ["--photo", str(IMAGES[0]), "--json"]
     assert main(["ask", QUESTIONS[0], *options]) == 0
     (asked,) = json.loads(capsys.readouterr().out)
     (wanted,) = pipeline_of(folder, "qa")(IMAGES[0], QUESTIONS[0])
@@ -383,12 +388,12 @@ REFUSED = {
 @pytest.mark.parametrize("kind", REFUSED)
 def test_bad_files_are_refused_in_words_and_the_server_goes_on(kind, server):
     content, message = REFUSED[kind]
-    with GrpcClient(server["grpc"], "qa") as client:
+    with GrpcClient(server["grpc"], "qa", timeout=PATIENCE) as client:
         with pytest.raises(InvalidRequestError) as caught:
             client.answer_image([PNG, content], ["what", "what"])
         assert message in str(caught.value) and "node" not in str(caught.value)
     with pytest.raises(InvalidRequestError) as caught:
-        RestClient(server["rest"], "qa").detect(content)
+        RestClient(server["rest"], "qa", timeout=PATIENCE).detect(content)
     assert message in str(caught.value) and caught.value.code == 400
 
 

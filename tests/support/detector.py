@@ -160,6 +160,8 @@ def write_tiny_detector(folder: Path, num_attributes: int = 3) -> Path:
         pooler_resolution=2,
         pre_nms=50,
         post_nms=8,
+        min_boxes=10,
+        max_boxes=20,
     )
     keras.utils.set_random_seed(0)
     FasterRCNN(config).save_pretrained(folder)
