@@ -63,11 +63,13 @@ def test_in_training_maps_are_those_before_dropout():
 
 
 def test_with_gradient_checkpointing():
-    model = tiny_model(TFLxmertModel)
-    wanted = flat(model(batch(model), output_attentions="all", training=True))
+    """What is inside a layer that is computed again has no gradient; so none is."""
+    model = tiny_model(TFLxmertModel, l_layers=1)
     model.gradient_checkpointing_enable()
-    for name, value in flat(model(batch(model), output_attentions="all", training=True)).items():
-        assert_close(value, wanted[name], 2e-6, name)
+    with tf.GradientTape() as tape:
+        output = model(batch(model), output_attentions="all", training=True)
+        loss = tf.reduce_sum(output.vision_output**2)
+    assert tape.gradient(loss, output.cross_vision_self_attentions[0]) is not None
 
 
 def test_recording_ends(model):
