@@ -6,7 +6,7 @@ import re
 
 import pytest
 from support.bad_images import BAD_IMAGES, write_bad_images
-from support.detector import TINY, write_tiny_detector
+from support.detector import SMALLEST, write_tiny_detector
 
 from lxmert_tf.cli import beam as command
 from lxmert_tf.data import extract_features
@@ -16,7 +16,7 @@ from lxmert_tf.data import beam
 
 RUNNER = "--runner=apache_beam.runners.portability.fn_api_runner.FnApiRunner"
 WORKERS = ["--direct_num_workers=4", "--direct_running_mode=multi_threading"]
-NUMBERS = [f"--set={name}={TINY[name]}" for name in ("min_size", "max_size")] + ["--min-boxes=2", "--max-boxes=4"]
+NUMBERS = [f"--set={name}={SMALLEST[name]}" for name in ("min_size", "max_size")] + ["--min-boxes=2", "--max-boxes=4"]
 
 
 @pytest.fixture
@@ -75,7 +75,7 @@ def test_four_workers_write_the_rows_of_the_command_line(pictures, tmp_path):
     rows = b"".join(path.read_bytes() for path in shards).splitlines()
 
     (tmp_path / "list.txt").write_bytes(b"\n".join(os.fsencode(path) for path in pictures.iterdir()))
-    extract_features(tmp_path / "list.txt", tmp_path / "one.tsv", tmp_path / "tiny", skip_bad=True, **TINY)
+    extract_features(tmp_path / "list.txt", tmp_path / "one.tsv", tmp_path / "tiny", skip_bad=True, **SMALLEST)
     assert sorted(rows) == sorted((tmp_path / "one.tsv").read_bytes().splitlines())
 
     bad = dict(line.split("\t") for line in (tmp_path / "out-bad-00000-of-00001.txt").read_text().splitlines())

@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 from PIL import Image
 from support.bad_images import BAD_IMAGES, write_bad_images
-from support.detector import TINY, write_tiny_detector
+from support.detector import SMALLEST, write_tiny_detector
 from support.golden import ROOT
 
 from lxmert_tf.cli import main
@@ -53,13 +53,13 @@ def whole(folder, loaded):
     """The features of all pictures."""
     with pytest.MonkeyPatch.context() as context:
         context.setattr(extractor.FasterRCNN, "from_pretrained", lambda source, dtype: loaded)
-        extract_features(folder / "pictures", folder / "whole.h5", folder / "tiny", **TINY)
-        extract_features(folder / "pictures", folder / "whole.tsv", folder / "tiny", **TINY)
+        extract_features(folder / "pictures", folder / "whole.h5", folder / "tiny", **SMALLEST)
+        extract_features(folder / "pictures", folder / "whole.tsv", folder / "tiny", **SMALLEST)
     return folder / "whole.h5"
 
 
 def run(folder, *arguments, out="out.h5"):
-    numbers = [f"--set={name}={TINY[name]}" for name in ("min_size", "max_size")]
+    numbers = [f"--set={name}={SMALLEST[name]}" for name in ("min_size", "max_size")]
     images = list(itertools.takewhile(lambda each: not str(each).startswith("--"), arguments))
     options = arguments[len(images) :]
     boxes = [] if any(each.startswith("--boxes") for each in options) else ["--min-boxes=2", "--max-boxes=4"]
@@ -76,7 +76,7 @@ def test_the_file_has_what_the_detector_finds(folder, whole, loaded):
     store = open_features(whole)
     assert store.img_ids == tuple(f"image_{number:02}" for number in range(20))
     for number in (0, 19):
-        regions = loaded.detect(folder / "pictures" / f"image_{number:02}.png", **TINY)[0]
+        regions = loaded.detect(folder / "pictures" / f"image_{number:02}.png", **SMALLEST)[0]
         stored = store.read([f"image_{number:02}"])
         assert (stored["visual_attention_mask"].sum(), store.max_boxes) == (len(regions), 4)
         for name, value in {
@@ -154,15 +154,15 @@ def test_a_killed_extraction_goes_on(folder, whole, tmp_path, killed, suffix):
     arguments = (folder / "pictures", out, folder / "tiny")
     context, error = killed()
     with pytest.raises(error):
-        extract_features(*arguments, **TINY)
+        extract_features(*arguments, **SMALLEST)
     context.__exit__(None, None, None)
     with open(f"{out}.partial", "ab") as file:  # written, but not in the journal
         file.write(b"torn")
     with pytest.raises(ValueError, match=r'pipeline \{.*"max_boxes": 4\} instead of \{.*"max_boxes": 3\}.*--overwrite'):
-        extract_features(*arguments, **TINY | {"max_boxes": 3})
+        extract_features(*arguments, **SMALLEST | {"max_boxes": 3})
     with pytest.raises(ValueError, match="was begun with other pictures: finish it with the command"):
-        extract_features(sorted((folder / "pictures").iterdir())[1:], *arguments[1:], **TINY)
-    report = extract_features(*arguments, **TINY)
+        extract_features(sorted((folder / "pictures").iterdir())[1:], *arguments[1:], **SMALLEST)
+    report = extract_features(*arguments, **SMALLEST)
     assert (report.resumed, report.images) == (8, 20)
     if suffix == "h5":
         assert contents(out) == contents(whole)
@@ -186,16 +186,16 @@ def test_what_is_done_is_kept(folder, tmp_path, killed, stop):
     else:
         assert run(folder, folder / "pictures", out=tmp_path / "out.h5") == codes.get(stop, 2)
     context.__exit__(None, None, None)
-    report = extract_features(folder / "pictures", tmp_path / "out.h5", folder / "tiny", **TINY)
+    report = extract_features(folder / "pictures", tmp_path / "out.h5", folder / "tiny", **SMALLEST)
     assert report.resumed == 11
 
 
 def test_other_options_can_begin_anew(folder, tmp_path, killed):
     context, error = killed()
     with pytest.raises(error):
-        extract_features(folder / "pictures", tmp_path / "out.h5", folder / "tiny", **TINY)
+        extract_features(folder / "pictures", tmp_path / "out.h5", folder / "tiny", **SMALLEST)
     context.__exit__(None, None, None)
-    options = TINY | {"max_boxes": 3}
+    options = SMALLEST | {"max_boxes": 3}
     report = extract_features(folder / "pictures", tmp_path / "out.h5", folder / "tiny", overwrite=True, **options)
     assert report.resumed == 0
     assert open_features(tmp_path / "out.h5").max_boxes == 3
@@ -203,7 +203,7 @@ def test_other_options_can_begin_anew(folder, tmp_path, killed):
 
 def test_few_pictures_are_decoded_ahead(folder, monkeypatch):
     """Memory does not grow with their number."""
-    made = extractor.Extractor(folder / "tiny", **TINY)
+    made = extractor.Extractor(folder / "tiny", **SMALLEST)
     begun = []
     prepare = made.prepare
     monkeypatch.setattr(made, "prepare", lambda path: begun.append(path) or prepare(path))
@@ -246,7 +246,7 @@ def test_extractions_killed_at_random_moments_end_in_the_same_file(folder, loade
     for number in range(1000):
         Image.fromarray(rng.integers(0, 256, (32, 40, 3), "uint8")).save(tmp_path / "pictures" / f"{number}.png")
     arguments = tmp_path / "pictures", tmp_path / "out.h5", folder / "tiny"
-    options = TINY | {"pre_nms": 20, "post_nms": 4}
+    options = SMALLEST | {"pre_nms": 20, "post_nms": 4}
     command = [sys.executable, "-c", KILLS, *map(str, arguments), repr(options)]
     subprocess.run(command, check=True, env={**os.environ, "PYTHONPATH": str(ROOT)})
     assert not list(tmp_path.glob("*.partial*"))
@@ -343,7 +343,7 @@ def test_arguments_that_are_no_numbers(capsys, argument, complaint):
 def test_a_detector_without_attributes_has_no_tsv_file(folder, tmp_path):
     write_tiny_detector(tmp_path / "tiny", num_attributes=0)
     with pytest.raises(ValueError, match=r"without attributes has no lines for a TSV file; write .*out\.h5\.$"):
-        extract_features(folder / "pictures", tmp_path / "out.tsv", tmp_path / "tiny", **TINY)
+        extract_features(folder / "pictures", tmp_path / "out.tsv", tmp_path / "tiny", **SMALLEST)
 
 
 # Boxes that are given
@@ -357,7 +357,7 @@ def test_boxes_from_a_file(folder, whole, tmp_path, kind):
         file = tmp_path / "boxes.json"
         boxes = {regions.img_id: regions.boxes.tolist() for regions in read_tsv(whole.with_suffix(".tsv"))}
         file.write_text(json.dumps(boxes))
-    numbers = {name: TINY[name] for name in ("min_size", "max_size")}
+    numbers = {name: SMALLEST[name] for name in ("min_size", "max_size")}
     out = tmp_path / "out.h5"
     extract_features(folder / "pictures", out, folder / "tiny", boxes_from=file, **numbers)
     given, found = (open_features(each) for each in (out, whole))
@@ -389,7 +389,7 @@ def test_bad_pictures_are_left_out_and_listed(folder, tmp_path, capsys, suffix):
 def test_every_bad_picture_has_a_sentence(folder, tmp_path):
     paths = write_bad_images(tmp_path)
     (tmp_path / "list.txt").write_bytes(b"\n".join(os.fsencode(path) for path in paths))
-    report = extract_features(tmp_path / "list.txt", tmp_path / "a.h5", folder / "tiny", skip_bad=True, **TINY)
+    report = extract_features(tmp_path / "list.txt", tmp_path / "a.h5", folder / "tiny", skip_bad=True, **SMALLEST)
     for image, path in zip(BAD_IMAGES, paths, strict=True):
         if image.has_boxes:
             assert not [message for message in report.skipped if str(path) in message]

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 from PIL import Image
+from support.bad_images import BAD_IMAGES, write_bad_images
 from support.data import write_tsv
 from support.detector import IMAGES, TINY, TINY_CONFIG, tiny_detector
 from support.golden import assert_close
@@ -395,6 +396,22 @@ def test_bad_files_are_refused_in_words_and_the_server_goes_on(kind, server):
     with pytest.raises(InvalidRequestError) as caught:
         RestClient(server["rest"], "qa", timeout=PATIENCE).detect(content)
     assert message in str(caught.value) and caught.value.code == 400
+
+
+def test_pictures_as_they_come_are_read_as_in_python_or_refused(server, decode, tmp_path):
+    client, read = RestClient(server["rest"], "qa", timeout=PATIENCE), 0
+    for picture, path in zip(BAD_IMAGES, write_bad_images(tmp_path), strict=True):
+        if not path.is_file() or path.is_symlink():
+            continue  # the client says of these what Python does
+        content = path.read_bytes()
+        if picture.is_read and content.startswith((JPEG[:3], PNG[:8])):
+            np.testing.assert_array_equal(decode(content), read_image(content), picture.name)
+            read += 1
+            continue
+        with pytest.raises(InvalidRequestError) as caught:
+            client.detect(content)
+        assert str(caught.value).count("\n") == 0 and "node" not in str(caught.value), picture.name
+    assert read > 20
 
 
 @pytest.mark.parametrize("name", ["caffe", "detectron2", "huggingface"])

@@ -139,11 +139,12 @@ def same_order(proposals: np.ndarray, expected: np.ndarray) -> np.ndarray:
     return nearest
 
 
-TINY = {"min_size": 32, "max_size": 64, "min_boxes": 2, "max_boxes": 4}  # numbers of a pipeline, to be quick
+# Numbers of a pipeline for the next one
+SMALLEST = {"min_size": 32, "max_size": 64, "min_boxes": 2, "max_boxes": 4}
 
 
 def write_tiny_detector(folder: Path, num_attributes: int = 3) -> Path:
-    """A detector as small as can be, with random weights; returns its folder."""
+    """A detector that programs of their own load, as small as can be; returns its folder."""
     import keras
 
     from lxmert_tf.detector import FasterRCNN
