@@ -19,7 +19,7 @@ Each argument that is a file is a picture, every other one a question; all quest
 model for visual reasoning (NLVR2) judges statements about two pictures.
 
 Prints the best answers, one a line, with their scores in 0..1. --save draws the regions that the detector has found,
-the lighter the more the model looked at them (the attention of [CLS] in its last cross layer).
+their lines the wider and lighter the more the model looked at them (the attention of [CLS] in its last cross layer).
 
 examples:
   lxmert-tf answer cat.jpg "what color is the cat?" --model unc-nlp/lxmert-vqa-uncased --detector frcnn

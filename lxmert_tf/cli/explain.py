@@ -4,6 +4,7 @@ import argparse
 import json
 from typing import Any
 
+from lxmert_tf.cli.detector_options import NO_CHANGES, add_detector_arguments, detector_settings
 from lxmert_tf.explain.names import METHODS
 from lxmert_tf.files import check_apart
 
@@ -23,7 +24,7 @@ examples:
 """
 EVALUATE = "evaluate"
 # By option: what is done without it. None there, so that options that would do nothing are seen.
-QUESTION = {"pipeline": "caffe", "boxes": 36, "method": "chefer"}
+QUESTION = {"method": "chefer"}
 TEST = {"methods": "chefer,raw_attention,rollout,random", "batch_size": 256}
 
 
@@ -36,9 +37,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--save", metavar="FILE", help="the picture (.png) or page (.html) to write; of evaluate, .png")
     picture = parser.add_argument_group("a question about a picture")
     picture.add_argument("--photo", metavar="FILE", help="the picture; with --features, what is drawn on")
-    picture.add_argument("--detector", metavar="DIR", help="finds the boxes; with --features, names their classes")
-    picture.add_argument("--pipeline", help=f"of the detector (default: {QUESTION['pipeline']})")
-    picture.add_argument("--boxes", type=int, metavar="N", help=f"to find (default: {QUESTION['boxes']})")
+    add_detector_arguments(picture, required=False)
     picture.add_argument("--image", metavar="ID", help="the picture's name in the region features")
     picture.add_argument("--answer", help="the answer to explain, by name or id (default: the model's)")
     picture.add_argument("--method", choices=METHODS, help=f"(default: {QUESTION['method']})")
@@ -63,10 +62,11 @@ def show(args: argparse.Namespace) -> int:
     if args.features is None:
         _refuse(args, "goes with --features", "image")
     else:
-        _refuse(args, "goes with --photo alone, not with --features", "pipeline", "boxes")
+        _refuse_numbers(args, "go with --photo alone, not with --features")
     if None in ((args.photo, args.detector) if args.features is None else (args.image,)):
         raise ValueError("Give --photo and --detector, or --features and --image.")
     check_apart(args.save, [args.photo, args.features, args.answers, args.vocab])
+    settings = detector_settings(args)
 
     from lxmert_tf.explain.explanation import Explainer
     from lxmert_tf.explain.scene import from_features, from_photo
@@ -75,7 +75,7 @@ def show(args: argparse.Namespace) -> int:
     if args.features is not None:
         scene = from_features(args.features, args.image, args.photo, args.detector)
     else:
-        scene = from_photo(args.photo, args.detector, _option(args, "pipeline"), _option(args, "boxes"))
+        scene = from_photo(args.photo, args.detector, **settings)
     explanation = explainer.explain(args.question, scene, args.answer, _option(args, "method"))
     explanation.save(args.save)
     print(f"{args.question} {explanation.answer}\n{args.save}")
@@ -85,6 +85,7 @@ def show(args: argparse.Namespace) -> int:
 def evaluate(args: argparse.Namespace) -> int:
     """Runs the perturbation test on a set."""
     _refuse(args, f'goes with a question, not with "{EVALUATE}"', "photo", "detector", "image", "answer", *QUESTION)
+    _refuse_numbers(args, f'go with a question, not with "{EVALUATE}"')
     _require(args, "data", "features")
     if args.save is not None:
         if not args.save.endswith(".png"):
@@ -129,6 +130,11 @@ def _require(args: argparse.Namespace, *names: str) -> None:
     for name in names:
         if getattr(args, name) is None:
             raise ValueError(f"--{name} is missing.")
+
+
+def _refuse_numbers(args: argparse.Namespace, why: str) -> None:
+    if detector_settings(args) != NO_CHANGES:
+        raise ValueError(f"--pipeline, --boxes, --min-boxes, --max-boxes and --set {why}.")
 
 
 def _refuse(args: argparse.Namespace, why: str, *names: str) -> None:

@@ -1,4 +1,8 @@
-"""Pictures of answers: the boxes, what is in them, and where the model looked. Needs Pillow."""
+"""Pictures of regions and answers. Needs Pillow.
+
+What weighs is told three times, so that neither colours nor a screen are needed: by lightness, by the width of lines,
+and by numbers.
+"""
 
 import textwrap
 from collections.abc import Sequence
@@ -9,17 +13,107 @@ import numpy as np
 
 from lxmert_tf.detector.image_processor import import_pillow, read_image
 from lxmert_tf.detector.question_answering import PictureAnswers
-from lxmert_tf.detector.regions import Regions
 from lxmert_tf.files import replacing
 
 if TYPE_CHECKING:
-    from PIL import Image
+    from PIL.Image import Image
+    from PIL.ImageDraw import ImageDraw
 
-LONGEST = 800  # pixels of a drawn picture's longer side
-NAMED = 6  # boxes that are named: those that the model looked at most
-DARKEST = 0.35  # of the light that is left where it did not look
-COLOURS = ("#e6194b", "#3cb44b", "#4363d8", "#f58231", "#911eb4", "#008080")
+NUMBERED = 10  # boxes with a number and a name; more would hide each other
+# From dark blue over grey to yellow, its lightness rising evenly: some points of "cividis" (Nunez et al. 2018), which
+# looks alike to those who do not see red or green.
+SCALE = ((0, 34, 78), (53, 69, 108), (102, 105, 112), (148, 142, 119), (200, 184, 102), (254, 232, 56))
+INK, PAPER, FAINT = (20, 20, 20), (255, 255, 255), (150, 150, 150)
+LONGEST, SHORTEST = 960, 480  # pixels that a picture is scaled to at most and at least
 FONT_SIZE, MARGIN = 18, 8
+
+
+# Boxes
+
+
+def draw_boxes(pixels: Any, boxes: np.ndarray, weights: np.ndarray, names: Sequence[str] | None = None) -> "Image":
+    """A picture with its boxes: the weightier, the wider and lighter the line; the first `NUMBERED` have their rank.
+
+    The others are faint.
+
+    Args:
+        pixels: uint8[h, w, 3], red, green and blue; small ones are enlarged.
+        boxes: float[N, 4], x1, y1, x2, y2 in 0..1.
+        weights: float[N] in 0..1.
+        names: what is written beside the ranks, if anything.
+    """
+    picture = _scaled(import_pillow().fromarray(np.asarray(pixels, np.uint8)))
+    pen = pen_of(picture)
+    corners = np.asarray(boxes, float) * np.tile([picture.width - 1, picture.height - 1], 2)
+    order = ranked(weights)
+    plain = picture.copy()
+    for index in order[NUMBERED:]:
+        pen.rectangle(tuple(corners[index]), outline=INK)
+    picture.paste(import_pillow().blend(plain, picture, 0.4))
+    for index in order[:NUMBERED][::-1]:  # the weightiest on top
+        weight = float(weights[index])
+        line = 1 + round(6 * weight)
+        pen.rectangle(tuple(corners[index] + [-1, -1, 1, 1]), outline=INK, width=line + 2)
+        pen.rectangle(tuple(corners[index]), outline=color(weight), width=line)
+    taken: list[tuple[float, float, float, float]] = []
+    for number, index in list(enumerate(order, 1))[:NUMBERED]:
+        label = f"{number} {names[index]}" if names is not None else str(number)
+        _draw_tag(pen, picture.size, corners[index], label, taken)
+    return picture
+
+
+def ranked(weights: np.ndarray) -> list[int]:
+    """Indices, the weightiest first."""
+    return np.argsort(-weights, kind="stable").tolist()
+
+
+def color(weight: float) -> tuple[int, int, int]:
+    """Red, green and blue in 0..255 of a weight in 0..1, the lighter the more."""
+    place = min(max(weight, 0), 1) * (len(SCALE) - 1)
+    low = min(int(place), len(SCALE) - 2)
+    mixed = np.asarray(SCALE[low]) * (1 - place + low) + np.asarray(SCALE[low + 1]) * (place - low)
+    red, green, blue = mixed.round().astype(int).tolist()
+    return red, green, blue
+
+
+def _draw_tag(pen: "ImageDraw", size: tuple[int, int], corners: np.ndarray, label: str, taken: list) -> None:
+    """Writes a label at a corner of a box where no other is, or else below the last tried."""
+    left, top, right, bottom = corners
+    width, height = pen.textlength(label, font_of(16)) + 8, 20
+    corner = [(left, top), (right - width, top), (left, bottom - height), (right - width, bottom - height)]
+    shifts = [(left, top + height * step) for step in range(1, 12)]
+    for x, y in corner + shifts:
+        x, y = min(max(x, 0), size[0] - width), min(max(y, 0), size[1] - height)
+        place = (x, y, x + width, y + height)
+        if not any(x < b[2] and b[0] < x + width and y < b[3] and b[1] < y + height for b in taken):
+            break
+    taken.append(place)
+    pen.rectangle(place, fill=INK, outline=PAPER)
+    pen.text((x + 4, y + 1), label, PAPER, font_of(16))
+
+
+def _scaled(picture: "Image") -> "Image":
+    """The picture with its longest side within `SHORTEST` and `LONGEST`."""
+    longest = max(picture.size)
+    factor = min(max(longest, SHORTEST), LONGEST) / longest
+    return picture.resize((max(round(picture.width * factor), 1), max(round(picture.height * factor), 1)))
+
+
+def pen_of(picture: "Image") -> "ImageDraw":
+    """What draws on a picture."""
+    from PIL import ImageDraw
+
+    return ImageDraw.Draw(picture)
+
+
+def font_of(size: int) -> Any:
+    """Pillow's own font, so many pixels high."""
+    from PIL import ImageFont
+
+    return ImageFont.load_default(size)
+
+
+# Answers
 
 
 def save_answers(path: str | Path, rows: Sequence[Sequence[PictureAnswers]], pictures: Sequence[Sequence[Any]]) -> None:
@@ -47,71 +141,29 @@ def check_suffix(path: str | Path) -> None:
         raise ValueError(f"{path} must have the suffix of a kind of picture, such as .png or .jpg.")
 
 
-def draw_answer(answered: PictureAnswers, pictures: Sequence[Any]) -> "Image.Image":
+def draw_answer(answered: PictureAnswers, pictures: Sequence[Any]) -> "Image":
     """The pictures of an answer with their regions, and below them the question and its answers."""
     weights = answered.box_weights or [np.ones(len(each), "float32") for each in answered.regions]
-    drawn = [draw_regions(*each) for each in zip(pictures, answered.regions, weights, strict=True)]
+    drawn = []
+    for picture, regions, shares in zip(pictures, answered.regions, weights, strict=True):
+        of_largest = shares / (shares.max(initial=0) or 1)
+        drawn.append(draw_boxes(read_image(picture), regions.normalized_boxes, of_largest, regions.labels()))
     image = _joined(drawn, across=True)
     best = ", ".join(f"{each.id if each.text is None else each.text} {each.score:.0%}" for each in answered.answers)
     return _joined([image, _caption([answered.question, best], image.width)], across=False)
 
 
-def draw_regions(picture: Any, regions: Regions, weights: np.ndarray) -> "Image.Image":
-    """A picture with boxes around its regions, the lighter the more they weigh; those that weigh most have names.
-
-    Args:
-        picture: as `read_image` takes it.
-        regions: what was found in it.
-        weights: float[n], at least 0.
-    """
-    from PIL import ImageDraw
-
-    pillow = import_pillow()
-    image = pillow.fromarray(read_image(picture))
-    scale = LONGEST / max(image.size)
-    size = tuple(max(1, round(side * scale)) for side in image.size)
-    boxes = (regions.boxes * scale).round().astype(int)
-    shares = weights / max(float(weights.max(initial=0)), 1e-12)
-    light = np.full((size[1], size[0], 1), DARKEST if len(boxes) else 1.0)
-    for (x1, y1, x2, y2), share in zip(boxes.clip(0), shares, strict=True):
-        place = light[y1 : y2 + 1, x1 : x2 + 1]
-        np.maximum(place, DARKEST + (1 - DARKEST) * share, out=place)
-    image = pillow.fromarray((np.asarray(image.resize(size)) * light).astype("uint8"))
-    pen, font = ImageDraw.Draw(image), _font()
-    order = np.argsort(-shares, kind="stable")
-    for place in order[NAMED:]:
-        pen.rectangle(tuple(boxes[place].tolist()), outline="#d0d0d0")
-    for place, colour in reversed(list(zip(order[:NAMED], COLOURS, strict=False))):  # the heaviest is on top
-        x1, y1, x2, y2 = boxes[place].tolist()
-        pen.rectangle((x1, y1, x2, y2), outline=colour, width=3)
-        text = region_name(regions, place)
-        corner = min(x1, max(0, int(size[0] - font.getlength(text) - 6))), max(0, y1 - FONT_SIZE - 6)
-        pen.rectangle((*corner, corner[0] + font.getlength(text) + 6, corner[1] + FONT_SIZE + 6), fill=colour)
-        pen.text((corner[0] + 3, corner[1] + 1), text, fill="white", font=font)
-    return image
-
-
-def region_name(regions: Regions, place: int) -> str:
-    """What a region is called: "brown dog", or its class where the detector does not know names."""
-    if regions.object_names is None:
-        return f"class {regions.object_ids[place]}"
-    attribute = regions.attribute_names[place] if regions.attribute_names is not None else ""
-    return f"{attribute} {regions.object_names[place]}".strip()
-
-
-def _caption(texts: Sequence[str], width: int) -> "Image.Image":
-    from PIL import ImageDraw
-
+def _caption(texts: Sequence[str], width: int) -> "Image":
     columns = max(10, (width - 2 * MARGIN) * 2 // FONT_SIZE)
     lines = [line for text in texts for line in textwrap.wrap(text, columns) or [""]]
     image = import_pillow().new("RGB", (width, len(lines) * (FONT_SIZE + 6) + 2 * MARGIN), "white")
-    pen = ImageDraw.Draw(image)
+    pen = pen_of(image)
     for number, line in enumerate(lines):
-        pen.text((MARGIN, MARGIN + number * (FONT_SIZE + 6)), line, fill="black", font=_font())
+        pen.text((MARGIN, MARGIN + number * (FONT_SIZE + 6)), line, fill=INK, font=font_of(FONT_SIZE))
     return image
 
 
-def _joined(images: Sequence["Image.Image"], across: bool) -> "Image.Image":
+def _joined(images: Sequence["Image"], across: bool) -> "Image":
     """Images beside or below each other."""
     axis = 0 if across else 1
     sizes = np.array([image.size for image in images])
@@ -122,9 +174,3 @@ def _joined(images: Sequence["Image.Image"], across: bool) -> "Image.Image":
     for image, start in zip(images, starts.tolist(), strict=True):
         joined.paste(image, (start, 0) if across else (0, start))
     return joined
-
-
-def _font() -> Any:
-    from PIL import ImageFont
-
-    return ImageFont.load_default(FONT_SIZE)

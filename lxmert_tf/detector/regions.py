@@ -43,6 +43,12 @@ class Regions:
     def __len__(self) -> int:
         return len(self.boxes)
 
+    def labels(self) -> list[str]:
+        """What each region shows: "brown dog", or the number of its class where the detector knows no names."""
+        objects = self.object_names or [f"object {number}" for number in self.object_ids]
+        attributes = self.attribute_names or [""] * len(self)
+        return [f"{attribute} {name}".strip() for attribute, name in zip(attributes, objects, strict=True)]
+
     @classmethod
     def of(
         cls,

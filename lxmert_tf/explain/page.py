@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from lxmert_tf.explain.drawing import NUMBERED, pillow
+from lxmert_tf.detector.drawing import NUMBERED
+from lxmert_tf.detector.image_processor import import_pillow
 
 if TYPE_CHECKING:
     from lxmert_tf.explain.explanation import Explanation
@@ -57,5 +58,5 @@ def make_page(explanation: "Explanation") -> str:
 
 def _data_address(pixels: np.ndarray) -> str:
     file = io.BytesIO()
-    pillow().fromarray(pixels).save(file, format="png")
+    import_pillow().fromarray(pixels).save(file, format="png")
     return "data:image/png;base64," + base64.b64encode(file.getvalue()).decode("ascii")

@@ -2,6 +2,7 @@
 
 import os
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
@@ -29,14 +30,13 @@ class Scene:
     pixels: np.ndarray
 
 
-def from_photo(photo: str | os.PathLike, detector: str, pipeline: str = "caffe", boxes: int = 36) -> Scene:
+def from_photo(photo: str | os.PathLike, detector: str, **settings: Any) -> Scene:
     """A picture's boxes as a detector finds them.
 
     Args:
         photo: the picture's file.
-        detector: model directory, checkpoint or Hub id.
-        pipeline: one of `lxmert_tf.detector.PIPELINES`.
-        boxes: how many to find.
+        detector: checkpoint of any format, or Hub id.
+        **settings: as of `FasterRCNN.detect`: the pipeline and its numbers.
 
     Raises:
         FileNotFoundError, ValueError: a file does not exist, or is no picture or no detector.
@@ -44,11 +44,8 @@ def from_photo(photo: str | os.PathLike, detector: str, pipeline: str = "caffe",
     from lxmert_tf.detector import FasterRCNN
 
     pixels = read_image(photo)
-    [found] = FasterRCNN.from_pretrained(detector).detect(photo, pipeline=pipeline, min_boxes=boxes, max_boxes=boxes)
-    objects = found.object_names or [f"object {number}" for number in found.object_ids]
-    attributes = found.attribute_names or [""] * len(objects)
-    names = [f"{attribute} {name}".strip() for attribute, name in zip(attributes, objects, strict=True)]
-    return Scene(found.features, found.normalized_boxes, names, pixels)
+    [found] = FasterRCNN.from_pretrained(detector).detect(photo, **settings)
+    return Scene(found.features, found.normalized_boxes, found.labels(), pixels)
 
 
 def from_features(

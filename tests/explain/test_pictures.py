@@ -11,7 +11,8 @@ from support.models import tiny_model
 
 from lxmert_tf.cli import main
 from lxmert_tf.data.annotations import write_annotations
-from lxmert_tf.explain.drawing import NUMBERED, color, draw, draw_boxes, ranked, strengths
+from lxmert_tf.detector.drawing import NUMBERED, color, draw_boxes, ranked
+from lxmert_tf.explain.drawing import draw, strengths
 from lxmert_tf.explain.explanation import Explainer, row_of
 from lxmert_tf.explain.page import make_page
 from lxmert_tf.explain.perturbation import STEPS
@@ -173,7 +174,10 @@ def test_the_perturbation_test(folder, tmp_path, capsys):
         (["word1", "--image", "image_0", "--photo", "{features}", "--save", "{out}.png"], "features.h5"),
         (["word1", "--image", "image_0", "--data", "x", "--save", "{out}.png"], '--data goes with "evaluate"'),
         (["evaluate"], "--data is missing"),
-        (["word1", "--image", "image_0", "--boxes", "9", "--save", "{out}.png"], "--boxes goes with --photo alone"),
+        (
+            ["word1", "--image", "image_0", "--boxes", "9", "--save", "{out}.png"],
+            "--max-boxes and --set go with --photo alone",
+        ),
         (["evaluate", "--data", "{data}", "--image", "1"], '--image goes with a question, not with "evaluate"'),
         (["evaluate", "--data", "{data}", "--method", "chefer"], "--method goes with a question"),
         (["evaluate", "--data", "{data}", "--methods", "lime"], "methods must be of chefer"),
