@@ -1,4 +1,4 @@
-"""What a model is called with, checked, with errors that say what to change; a compiler sees no values to check."""
+"""What a model is called with, checked, with errors that say what to change; compilers and traces see no values."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -9,6 +9,11 @@ from lxmert_pt.losses import IGNORE_INDEX
 from lxmert_tf.configuration import LxmertConfig
 from lxmert_tf.head_masks import ATTENTIONS, check_head_mask, named_masks
 from lxmert_tf.input_table import IMAGE_INPUTS, INPUTS, TABLE, TEXT_INPUTS
+
+
+def is_traced() -> bool:
+    """Whether a call is compiled or recorded, so that its checks would be made once for all inputs, or fail."""
+    return torch.compiler.is_compiling() or torch.jit.is_tracing()
 
 
 def gather_inputs(names: tuple[str, ...], *given: torch.Tensor | None) -> dict[str, torch.Tensor | None]:
@@ -33,6 +38,8 @@ def check_inputs(inputs: Mapping[str, torch.Tensor | None], config: LxmertConfig
     for name in IMAGE_INPUTS:
         if inputs[name] is None and TABLE[name].default is None:
             raise ValueError(f"{name} is missing; LXMERT needs region features (visual_feats) and boxes (visual_pos).")
+    if torch.jit.is_tracing():  # sizes are tensors there
+        return
     sizes: dict[str, int] = {}
     for name in TEXT_INPUTS + IMAGE_INPUTS:
         if (value := inputs[name]) is not None:
@@ -83,7 +90,7 @@ def check_scores(scores: torch.Tensor) -> torch.Tensor:
     Raises:
         ValueError: they do not.
     """
-    if scores.dtype != torch.bool and not torch.compiler.is_compiling():
+    if scores.dtype != torch.bool and not is_traced():
         wrong = scores[(scores < 0) | (scores > 1)]
         if wrong.numel():
             raise ValueError(f"labels must be soft scores in 0..1, got {wrong[0].item()}.")
@@ -107,19 +114,20 @@ def _brackets(shape: tuple[Any, ...]) -> str:
 
 
 def _check_ids(name: str, ids: torch.Tensor | None, limit: int, limit_name: str, ignored: int | None = None) -> None:
-    if ids is None or torch.compiler.is_compiling():
+    if ids is None or is_traced():
         return
     if ids.is_floating_point() or ids.is_complex() or ids.dtype == torch.bool:
         raise ValueError(f"{name} must hold integers, got {ids.dtype}.")
     values = ids.long()  # a narrow type does not hold every bound
-    wrong = values[((values < 0) | (values >= limit)) & (values != ignored if ignored is not None else True)]
+    outside = (values < 0) | (values >= limit)
+    wrong = values[outside if ignored is None else outside & (values != ignored)]
     if wrong.numel():
         also = "" if ignored is None else f", or be {ignored} to be ignored"
         raise ValueError(f"{name} must lie in 0..{limit - 1} ({limit_name}={limit}){also}, got {wrong[0].item()}.")
 
 
 def _check_mask(name: str, mask: torch.Tensor | None, what: str) -> None:
-    if mask is None or mask.dtype == torch.bool or torch.compiler.is_compiling():
+    if mask is None or mask.dtype == torch.bool or is_traced():
         return
     wrong = mask[~((mask >= 0) & (mask <= 1))]
     if wrong.numel():

@@ -124,7 +124,9 @@ class LxmertPreTrainedModel(nn.Module):
         return getattr(self.config, name) if value is None else value
 
     def format_output(self, output: _Output, return_dict: bool | None) -> _Output | tuple[Any, ...]:
-        return output if self.switch("return_dict", return_dict) else output.to_tuple()
+        if return_dict is None:
+            return_dict = self.config.return_dict and not self.config.torchscript
+        return output if return_dict else output.to_tuple()
 
     @staticmethod
     def assemble_output(
@@ -143,9 +145,13 @@ class LxmertPreTrainedModel(nn.Module):
     def init_weights(self, *modules: nn.Module) -> None:
         """Draws the weights of `modules`: truncated normal kernels and tables, zero biases, unit LayerNorm."""
         for module in modules:
-            module.apply(self._init_module)
+            module.apply(self._init_weights)
 
-    def _init_module(self, module: nn.Module) -> None:
+    def post_init(self) -> None:
+        """What a subclass calls at the end of its constructor: draws all weights, those of its own layers too."""
+        self.init_weights(self)
+
+    def _init_weights(self, module: nn.Module) -> None:
         if isinstance(module, (nn.Linear, nn.Embedding)):
             std = self.config.initializer_range
             nn.init.trunc_normal_(module.weight, std=std, a=-2 * std, b=2 * std)

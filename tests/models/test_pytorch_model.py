@@ -621,3 +621,34 @@ def test_how_much_memory_the_weights_take():
     assert model.get_memory_footprint(return_buffers=False) == sum(p.nbytes for p in model.parameters())
     model.register_buffer("table", torch.zeros(5))
     assert model.get_memory_footprint() - model.get_memory_footprint(return_buffers=False) == 20
+
+
+# Scripts of upstream's users
+
+
+@pytest.mark.filterwarnings("ignore:.torch.jit.trace:DeprecationWarning")  # people still do
+def test_a_trace_takes_other_texts_and_images():
+    model = build(LxmertForQuestionAnswering, torchscript=True)
+    given = tuple(required().values())
+    assert type(model(*given)) is tuple  # as upstream's, which traces cannot do without
+    traced = torch.jit.trace(model, given, strict=False)
+    other = tuple(value[:1, :3] for value in given)
+    torch.testing.assert_close(traced(*other)[0], model(*other)[0])
+
+
+def test_torch_export_knows_the_outputs():
+    model, given = build(LxmertForQuestionAnswering), tuple(required().values())
+    exported, wanted = torch.export.export(model, given).module()(*given), model(*given)
+    assert type(exported) is type(wanted)
+    torch.testing.assert_close(exported.question_answering_score, wanted.question_answering_score)
+
+
+def test_a_subclass_draws_its_own_layers_with_post_init():
+    class WithHead(LxmertForQuestionAnswering):
+        def __init__(self, config):
+            super().__init__(config)
+            self.head = torch.nn.Linear(500, 50)
+            self.post_init()
+
+    model = WithHead(LxmertConfig(**SIZES, initializer_range=0.02))
+    assert not model.head.bias.any() and model.head.weight.abs().max() <= 0.0401
