@@ -22,6 +22,8 @@ from lxmert_tf.data.features.regions import RegionFeatures
 from lxmert_tf.data.features.tsv import write_tsv
 from lxmert_tf.detector import DetectorConfig
 
+pytestmark = pytest.mark.usefixtures("eagerly")
+
 QUESTIONS = ["what is it ?", "where ?"]
 SETTINGS = {**SMALL, "rpn_min_size": 8}
 
