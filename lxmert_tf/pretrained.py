@@ -121,7 +121,8 @@ class TFLxmertPreTrainedModel(ModelAttributes, keras.Model):
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         """As Keras'; a dict of inputs may hold the call's switches, too, as upstream's may."""
-        if args and isinstance(args[0], Mapping) and (switches := SWITCHES & set(args[0])):
+        switches = SWITCHES & set(args[0]) if args and isinstance(args[0], Mapping) else None
+        if switches:
             inputs = {name: value for name, value in args[0].items() if name not in switches}
             kwargs = {name: args[0][name] for name in switches} | kwargs
             args = (inputs, *args[1:])
