@@ -164,6 +164,10 @@ def prepare_nlvr2(
     written: dict[str, Written] = {}
     for path in map(Path, paths):
         pairs = _nlvr2_pairs(path, progress)
+        labelled = [pair for pair in pairs if pair.label is not None]
+        if labelled and len(labelled) < len(pairs):
+            report.dropped[f"sentences of {path.stem} without a label"] = len(pairs) - len(labelled)
+            pairs = labelled
         text = f"{counted(len(pairs), 'sentence')} about pairs of images"
         written[f"{path.stem}.json"] = text, partial(write_nlvr2, annotations=pairs)
     return _write(written, paths, Path(output), overwrite, report)

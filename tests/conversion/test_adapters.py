@@ -239,6 +239,12 @@ def test_a_tied_decoder_is_not_merged_in_silence(tmp_path, base):
         open_checkpoint(state, CONFIG, adapter=folder)
 
 
+def test_damaged_adapters_are_told_as_such(tmp_path, base):
+    folder = adapter(tmp_path / "lora", lora(QUERY))
+    (folder / "adapter_model.safetensors").write_bytes(b"damaged")
+    assert "cannot be read as a LoRA adapter: it is of no known format" in refused(base, folder)
+
+
 def test_two_adapters_on_one_command_line_are_refused(base, tmp_path, capsys):
     with pytest.raises(SystemExit) as error:
         main(["convert", str(base), str(tmp_path / "out"), "--adapter", "a", "--adapter", "b"])

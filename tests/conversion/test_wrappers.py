@@ -210,6 +210,9 @@ def test_no_lxmert_is_told_of_where_there_is_none(tmp_path, caplog):
         with caplog.at_level("INFO", "lxmert_tf"), pytest.raises(ValueError, match="not the weights of an LXMERT"):
             open_checkpoint(path, prefix=prefix)
     assert "the LXMERT is" not in caplog.text
+    (tmp_path / "config.json").write_text('{"model_type": "bert"}')
+    with pytest.raises(ValueError, match=r"of another model; a training can start from it \(lxmert-tf train --init\)"):
+        open_checkpoint(tmp_path)
 
 
 def test_two_models_are_told_and_one_is_chosen(tmp_path):

@@ -432,8 +432,11 @@ def test_nlvr2_labels_are_true_and_false(tmp_path):
         entry = {"identifier": "dev-1-0-0", "sentence": "A dog.", "label": label}
         with pytest.raises(ValueError, match=f"line 1: label must be True or False, got {label!r}"):
             prepare_nlvr2([write_json(tmp_path / "dev.json", entry)], tmp_path / "out")
-    prepare_nlvr2([write_json(tmp_path / "dev.json", {**entry, "label": True})], tmp_path / "out")
-    assert read_nlvr2(tmp_path / "out" / "dev.json")[0].label == 1
+    lines = [{**entry, "label": True}, {"identifier": "dev-1-0-1", "sentence": "A cat."}]
+    (tmp_path / "dev.json").write_text("\n".join(map(json.dumps, lines)))
+    report = prepare_nlvr2([tmp_path / "dev.json"], tmp_path / "out")
+    assert [pair.label for pair in read_nlvr2(tmp_path / "out" / "dev.json")] == [1]
+    assert report.dropped == {"sentences of dev without a label": 1}
 
 
 def test_what_is_there_is_kept_unless_told(tmp_path, capsys):
