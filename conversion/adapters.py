@@ -108,7 +108,7 @@ def with_adapter(checkpoint: Checkpoint, directory: str | os.PathLike) -> Checkp
     path = next((directory / name for name in WEIGHTS if (directory / name).is_file()), directory / WEIGHTS[0])
     if not path.exists():
         raise FileNotFoundError(absent(path))
-    with reading(path):
+    with reading(path, "a LoRA adapter"):
         stored = read_content(path).stored
         changes = _changes(stored, config)
         targets, left_out = _targets(changes, checkpoint.tensors)
@@ -130,7 +130,7 @@ def _read_config(directory: Path) -> dict[str, Any]:
     path = directory / CONFIG
     if not path.is_file():
         raise FileNotFoundError(f"{directory} is not an adapter that PEFT saved: there is no {CONFIG} in it.")
-    with reading(path):
+    with reading(path, "a LoRA adapter"):
         config = read_json(path)
         if not isinstance(config, dict):
             raise ValueError("it must be an object of an adapter's options")

@@ -12,6 +12,17 @@ def unwrapped_module(module: Any) -> Any:
     return module
 
 
+def config_at(module: Any, prefix: str) -> Any:
+    """The config of the LXMERT in a module whose tensors' names begin with `prefix`, or None."""
+    for name in filter(None, prefix.split(".")):
+        module = unwrapped_module(getattr(module, "_modules", {}).get(name))
+    for place in (module, unwrapped_module(getattr(module, "_modules", {}).get("lxmert"))):
+        config = getattr(place, "config", None)
+        if hasattr(type(config), "model_type"):
+            return config
+    return None
+
+
 def _inner(module: Any) -> Any:
     children = getattr(module, "_modules", None)  # of an nn.Module; no attribute is asked for
     return next(iter(children.values())) if children and len(children) == 1 and set(children) <= set(WRAPPERS) else None

@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 
 from conversion.compare import identical
 from conversion.copies import merged
-from conversion.matching import find_prefixes, inside, is_whole
+from conversion.matching import LANDMARK, find_prefixes, inside, is_whole
 from conversion.names import LAYOUTS, Row, canonical, lookup, skip_reason, unwrapped
 from conversion.parametrized import combined
 from conversion.report import counted, some
@@ -39,6 +39,8 @@ class Named:
     @property
     def notes(self) -> tuple[str, ...]:
         """Where the LXMERT was found, and what was found beside it."""
+        if not any(name.endswith(LANDMARK) for name in self.tensors):
+            return ()
         others = [name for name, reason in self.outside.items() if reason == OUTSIDE]
         if not self.prefix and not others:
             return ()
@@ -53,7 +55,8 @@ def named(stored: Mapping[str, Stored], spelling: str, prefix: str | None = None
     Args:
         stored: the tensors by the names that the file has for them.
         spelling: as of `conversion.readers.Content`.
-        prefix: what the names of the LXMERT begin with, or of what holds one; by default it is found.
+        prefix: what the names of the LXMERT begin with, or of what holds one; "" is the one that nothing holds. By
+            default it is found.
 
     Raises:
         ValueError: there are several, and `prefix` does not say which; no name begins with `prefix`; or two tensors
@@ -66,6 +69,8 @@ def named(stored: Mapping[str, Stored], spelling: str, prefix: str | None = None
     scope = {name.removeprefix(start) for name in spelled.values() if name.startswith(start)}
     places = [_under(start + each, spelled, stored, spelling) for each in find_prefixes(scope, spelling)]
     places = [each for each in places if is_whole(each.tensors.shapes)] or places
+    if prefix is not None and (given := [each for each in places if each.prefix == start]):
+        return given[0]
     for other in places[1:]:
         if not _same(places[0].tensors, other.tensors):
             raise ValueError(_several(places))
@@ -125,6 +130,6 @@ def _same(a: Tensors, b: Tensors) -> bool:
 
 def _several(places: list[Named]) -> str:
     found = ", ".join(f"under {each.prefix[:-1] or 'no prefix'} ({counted(each.tensors, 'tensor')})" for each in places)
-    which = next(each.prefix[:-1] for each in places if each.prefix)
-    choose = option(f"open it with prefix={which!r}", f"convert it with --prefix {which}")
-    return f"it holds {len(places)} LXMERT models, {found}; say which one: {choose}, for example"
+    which = min(each.prefix[:-1] for each in places)
+    choose = option(f"prefix={which!r}", f"--prefix {which or repr('')}, here or of lxmert-convert")
+    return f"it holds {len(places)} LXMERT models, {found}; say which one, for example with {choose}"

@@ -57,8 +57,8 @@ class Unreadable(ValueError):
 
 
 @contextmanager
-def reading(path: Path) -> Iterator[None]:
-    """Turns any error of a library over a damaged file into one `Unreadable` that names it."""
+def reading(path: Path, what: str = "an LXMERT checkpoint") -> Iterator[None]:
+    """Turns any error of a library over a damaged file into one `Unreadable` that names it, and what it should be."""
     try:
         yield
     except (FileNotFoundError, ImportError):
@@ -68,10 +68,10 @@ def reading(path: Path) -> Iterator[None]:
             raise
         raise Unreadable(f"{path}: {error}") from error  # of a shard
     except Exception as error:  # of whatever type: the libraries that parse the file raise nearly all there are
-        raise Unreadable(f"{path} {_reason(error)}") from error
+        raise Unreadable(f"{path} {_reason(error, what)}") from error
 
 
-def _reason(error: Exception) -> str:
+def _reason(error: Exception, what: str) -> str:
     """Why a file is not read; where a library met what it did not expect, not in its own words."""
     text = _first_line(error)
     if "truncated" in text:
@@ -83,7 +83,7 @@ def _reason(error: Exception) -> str:
         return f"is damaged or holds more than tensors, which is refused: loading it would run code from it{what}"
     of_the_system = isinstance(error, OSError) and error.errno is not None
     if of_the_system or isinstance(error, ValueError | TypeError | MemoryError):
-        return f"cannot be read as an LXMERT checkpoint: {text}"
+        return f"cannot be read as {what}: {text}"
     return f"is {DAMAGED}"
 
 

@@ -18,7 +18,7 @@ from conversion.formats import (
     read_content,
 )
 from conversion.models import state_dict
-from conversion.modules import torch_state_dict, unwrapped_module
+from conversion.modules import config_at, torch_state_dict, unwrapped_module
 from conversion.naming import UnknownPrefix, named
 from conversion.readers import Unreadable, flattened, reading
 from conversion.tensors import Tensors
@@ -52,7 +52,8 @@ def open_source(
             repository on the Hub only the files of the preferred format are fetched.
         config: a config, ours or upstream's, or its file or directory, in place of the checkpoint's own, which is not
             read then.
-        prefix: what the names of the model's tensors begin with, in a checkpoint of more; by default it is found.
+        prefix: what the names of the model's tensors begin with, in a checkpoint of more; by default it is found. "" is
+            the model that is not inside another.
         adapter: directory of a LoRA adapter of PEFT, which is merged into the weights.
         use_safetensors: read no files but model.safetensors (True), or none of those (False).
         **hub_options: `revision`, `cache_dir` and others, as `lxmert_tf.hub.fetch` takes them.
@@ -162,11 +163,6 @@ def _open_memory(source: Any, config: Any, prefix: str | None) -> Checkpoint:
     own_config = getattr(model, "config", None)
     if isinstance(own_config, DetectorConfig) or (isinstance(model, Mapping) and is_detector(model, prefix)):
         return detector_of(model, config, prefix)
-    file = None
-    if config is not None:
-        config, file = _lxmert_config(config)
-    elif own_config is not None:
-        config = LxmertConfig.of(own_config).replace()
     arrays: Mapping[str, Any]
     if hasattr(model, "variables"):
         arrays = state_dict(model)
@@ -179,6 +175,11 @@ def _open_memory(source: Any, config: Any, prefix: str | None) -> Checkpoint:
     path = Path(type(model).__name__)
     with reading(path):
         found = named(Tensors.of(arrays).stored, "torch", prefix)
+    file = None
+    if config is not None:
+        config, file = _lxmert_config(config)
+    elif (own_config := config_at(model, found.prefix)) is not None:
+        config = LxmertConfig.of(own_config).replace()
     return checkpoint_of(path, "memory", found, config, file, reason="no config is given", notes=found.notes)
 
 

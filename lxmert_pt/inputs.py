@@ -67,9 +67,13 @@ def head_masks(
         ValueError: naming the attention, what was expected and what came.
     """
     masks = {}
-    for name, mask in named_masks(head_mask).items():
+    for name, mask in named_masks(head_mask, config).items():
+        if isinstance(mask, (list, tuple)) and any(isinstance(row, torch.Tensor) for row in mask):
+            mask = torch.stack([torch.as_tensor(row, dtype=dtype, device=device) for row in mask])
         mask = torch.as_tensor(mask, dtype=dtype, device=device)
         check_head_mask(name, tuple(mask.shape), config)
+        if not torch.compiler.is_compiling() and mask.isnan().any():
+            raise ValueError(f"The head_mask of {name} must hold numbers, got nan.")
         masks[name] = mask.expand(getattr(config, ATTENTIONS[name]), config.num_attention_heads)
     return masks
 

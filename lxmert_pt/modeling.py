@@ -3,7 +3,7 @@
 Shapes: B examples, T tokens, N boxes, H hidden_size, A attention heads, V vocab_size, D visual_feat_dim.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from itertools import chain, islice
 from typing import Any
 
@@ -63,7 +63,7 @@ class LxmertModel(LxmertPreTrainedModel):
         output_hidden_states: bool | None = None,
         return_dict: bool | None = None,
         *,
-        head_mask: torch.Tensor | Mapping[str, torch.Tensor] | None = None,
+        head_mask: torch.Tensor | Sequence[Any] | Mapping[str, Any] | None = None,
     ) -> LxmertModelOutput | tuple[Any, ...]:
         """Encodes text and image regions together.
 
@@ -193,7 +193,7 @@ class LxmertForPreTraining(_TaskModel):
         return_dict: bool | None = None,
         *,
         masked_lm_labels: torch.Tensor | None = None,
-        head_mask: torch.Tensor | Mapping[str, torch.Tensor] | None = None,
+        head_mask: torch.Tensor | Sequence[Any] | Mapping[str, Any] | None = None,
     ) -> LxmertForPreTrainingOutput | tuple[Any, ...]:
         """Encodes, predicts, and sums the losses whose labels are given.
 
@@ -304,7 +304,7 @@ class LxmertForQuestionAnswering(_TaskModel):
         output_hidden_states: bool | None = None,
         return_dict: bool | None = None,
         *,
-        head_mask: torch.Tensor | Mapping[str, torch.Tensor] | None = None,
+        head_mask: torch.Tensor | Sequence[Any] | Mapping[str, Any] | None = None,
     ) -> LxmertForQuestionAnsweringOutput | tuple[Any, ...]:
         """Encodes and answers.
 
@@ -375,7 +375,7 @@ class LxmertForVisualReasoning(_TaskModel):
         output_hidden_states: bool | None = None,
         return_dict: bool | None = None,
         *,
-        head_mask: torch.Tensor | Mapping[str, torch.Tensor] | None = None,
+        head_mask: torch.Tensor | Sequence[Any] | Mapping[str, Any] | None = None,
     ) -> LxmertForVisualReasoningOutput | tuple[Any, ...]:
         """Encodes each sentence with both of its images and classifies.
 

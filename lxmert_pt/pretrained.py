@@ -179,6 +179,7 @@ class LxmertPreTrainedModel(nn.Module):
         proxies: Mapping[str, str] | None = None,
         subfolder: str = "",
         use_safetensors: bool | None = None,
+        prefix: str | None = None,
         output_loading_info: bool = False,
         state_dict: Mapping[str, torch.Tensor] | None = None,
         **kwargs: Any,
@@ -195,6 +196,8 @@ class LxmertPreTrainedModel(nn.Module):
             ignore_mismatched_sizes: leave tensors of another shape initialised instead of refusing them.
             subfolder: the folder of the directory or repository to look in.
             use_safetensors: read no files but model.safetensors (True), or none of those (False).
+            prefix: what the names of its tensors begin with, in a checkpoint of more; by default it is found. "" is the
+                model that is not inside another.
             output_loading_info: return `conversion.models.loading_info` as well.
             state_dict: weights in place of the checkpoint's, of which only the config is read.
             **kwargs: values to set in the config, such as `num_qa_labels=3` or `output_attentions=True`; and upstream's
@@ -218,7 +221,7 @@ class LxmertPreTrainedModel(nn.Module):
             if config is None and source is not None:
                 config = LxmertConfig.from_pretrained(source, **hub)
             source = state_dict
-        checkpoint = open_source(source, config, use_safetensors=use_safetensors, **hub).with_settings(**others)
+        checkpoint = open_source(source, config, prefix, use_safetensors=use_safetensors, **hub).with_settings(**others)
         model = cls(checkpoint.config).to(_dtype(checkpoint.dtype if dtype == "auto" else dtype))
         if isinstance(pretrained_model_name_or_path, str | os.PathLike):
             model.config.name_or_path = pretrained_model_name_or_path

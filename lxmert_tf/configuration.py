@@ -250,8 +250,9 @@ class LxmertConfig:
             values = {name: value for name, value in values.items() if name not in ("id2label", "label2id")}
         model_type = values.get("model_type", cls.model_type)
         if model_type != cls.model_type:
+            start = "; a training can start from it (lxmert-tf train --init)" if model_type == "bert" else ""
             raise ValueError(
-                f"model_type must be 'lxmert', got {reprlib.repr(model_type)}: this config is of another model."
+                f"model_type must be 'lxmert', got {reprlib.repr(model_type)}: this config is of another model{start}."
             )
         return cls(**{**values, **overrides})
 

@@ -16,8 +16,10 @@ ATTENTIONS = {
 }
 
 
-def named_masks(head_mask: Any) -> dict[str, Any]:
+def named_masks(head_mask: Any, config: LxmertConfig) -> dict[str, Any]:
     """The masks that are given, by attention: one alone is that of the language layers.
+
+    In a list of one for each layer None is a layer without a mask, as in scripts for BERT.
 
     Raises:
         ValueError: a name that is none of `ATTENTIONS`.
@@ -25,7 +27,13 @@ def named_masks(head_mask: Any) -> dict[str, Any]:
     masks = head_mask if isinstance(head_mask, Mapping) else {LANGUAGE: head_mask}
     if unknown := sorted(set(masks) - set(ATTENTIONS), key=str):
         raise ValueError(f"head_mask holds {unknown[0]!r}, which is none of {', '.join(ATTENTIONS)}.")
-    return {name: mask for name, mask in masks.items() if mask is not None}
+    return {name: _rows(mask, config.num_attention_heads) for name, mask in masks.items() if mask is not None}
+
+
+def _rows(mask: Any, heads: int) -> Any:
+    if not isinstance(mask, list | tuple) or not any(row is None for row in mask):
+        return mask
+    return [[1.0] * heads if row is None else row for row in mask]
 
 
 def check_head_mask(name: str, shape: tuple[int | None, ...], config: LxmertConfig) -> None:

@@ -143,10 +143,11 @@ def head_masks(head_mask, config: LxmertConfig, dtype: str) -> dict:
         ValueError: naming the attention, what was expected and what came.
     """
     masks = {}
-    for name, mask in named_masks(head_mask).items():
+    for name, mask in named_masks(head_mask, config).items():
         mask = ops.cast(ops.convert_to_tensor(mask), dtype)
         check_head_mask(name, tuple(mask.shape), config)
         layers = getattr(config, ATTENTIONS[name])
+        mask = _checked(mask, f"The head_mask of {name} must hold numbers", lambda x: x == x)
         masks[name] = ops.broadcast_to(mask, (layers, config.num_attention_heads))
     return masks
 
@@ -192,7 +193,8 @@ def _check_text(inputs: dict, config: LxmertConfig) -> None:
             "truncate the text."
         )
     for name in TEXT_INPUTS:
-        if limit := TABLE[name].limit:
+        limit = TABLE[name].limit
+        if limit:
             inputs[name] = _checked_ids(name, inputs[name], getattr(config, limit), limit)
     _check_mask(inputs, "attention_mask", "tokens")
 
@@ -297,7 +299,8 @@ def _checked(x, rule: str, holds, advice: str = ""):
             raise ValueError(f"{rule}, got {wrong[0]}{advice}.")
         return x
     values = class_ids(x) if "int" in keras.backend.standardize_dtype(x.dtype) else x
-    if (checks := counted_checks()) is not None:
+    checks = counted_checks()
+    if checks is not None:
         checks.update_state(f"{rule}{advice}", holds(values), values)
     elif in_graph(x):
         shown = (ops.min(values), "and", ops.max(values))

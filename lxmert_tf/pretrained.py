@@ -121,7 +121,8 @@ class TFLxmertPreTrainedModel(ModelAttributes, keras.Model):
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         """As Keras'; a dict of inputs may hold the call's switches, too, as upstream's may."""
-        if args and isinstance(args[0], Mapping) and (switches := SWITCHES & set(args[0])):
+        switches = SWITCHES & set(args[0]) if args and isinstance(args[0], Mapping) else None
+        if switches:
             inputs = {name: value for name, value in args[0].items() if name not in switches}
             kwargs = {name: args[0][name] for name in switches} | kwargs
             args = (inputs, *args[1:])
@@ -281,6 +282,7 @@ class TFLxmertPreTrainedModel(ModelAttributes, keras.Model):
         proxies: Mapping[str, str] | None = None,
         subfolder: str = "",
         use_safetensors: bool | None = None,
+        prefix: str | None = None,
         output_loading_info: bool = False,
         **kwargs: Any,
     ) -> Any:
@@ -296,6 +298,8 @@ class TFLxmertPreTrainedModel(ModelAttributes, keras.Model):
             ignore_mismatched_sizes: leave tensors of another shape initialised instead of refusing them.
             subfolder: the folder of the directory or repository to look in.
             use_safetensors: read no files but model.safetensors (True), or none of those (False).
+            prefix: what the names of its tensors begin with, in a checkpoint of more; by default it is found. "" is the
+                model that is not inside another.
             output_loading_info: return `conversion.models.loading_info` as well.
             **kwargs: values to set in the config, such as `num_qa_labels=3` or `output_attentions=True`; `name` and
                 `trainable` of the model; and upstream's other arguments (see `lxmert_tf.upstream_arguments`).
@@ -315,6 +319,7 @@ class TFLxmertPreTrainedModel(ModelAttributes, keras.Model):
         checkpoint = open_source(
             pretrained_model_name_or_path,
             config,
+            prefix,
             use_safetensors=use_safetensors,
             revision=revision,
             cache_dir=cache_dir,

@@ -12,11 +12,20 @@ DTYPES = ("float64", "float32", "float16", "bfloat16")
 SOURCE = "a file, a directory or a Hub id; its format is detected from its content"
 
 
+class Once(argparse.Action):
+    """An option that is given at most once."""
+
+    def __call__(self, parser: Any, namespace: argparse.Namespace, value: Any, option: str | None = None) -> None:
+        if getattr(namespace, self.dest) is not None:
+            raise argparse.ArgumentError(self, "give it once; convert once for each to merge several")
+        setattr(namespace, self.dest, value)
+
+
 def add_source(parser: argparse.ArgumentParser) -> None:
     """Adds the checkpoint to read, and what of it and with it."""
     parser.add_argument("source", metavar="SRC", help=SOURCE)
     add_prefix(parser, "")
-    parser.add_argument("--adapter", metavar="DIR", help="merge a LoRA adapter that PEFT saved")
+    parser.add_argument("--adapter", metavar="DIR", action=Once, help="merge a LoRA adapter that PEFT saved")
 
 
 def add_sources(parser: argparse.ArgumentParser, *names: str) -> None:

@@ -33,7 +33,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--image-names",
         metavar="FORMAT",
-        help="vqa: how the region features call images, such as '{image_id}' (default: COCO_{split}_{image_id:012})",
+        help="official vqa: how features call images, such as '{image_id}' (default: COCO_{split}_{image_id:012})",
     )
     parser.add_argument("--overwrite", action="store_true", help="replace files that are there")
 

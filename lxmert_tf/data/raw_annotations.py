@@ -2,18 +2,21 @@
 
 import csv
 import os
-from collections import Counter
-from collections.abc import Callable, Collection, Iterator, Sequence
+import re
+from collections import Counter, defaultdict
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
+from string import Formatter
 from typing import Any
 
 from tqdm import tqdm
 
 from conversion.report import counted
 from lxmert_tf.answers import AnswerTable, read_answers, write_answers
+from lxmert_tf.command_line import option
 from lxmert_tf.data.annotations import (
     Annotation,
     Label,
@@ -39,6 +42,7 @@ class Split:
     Attributes:
         name: of the file, without suffix.
         questions: question_id -> the entry of the output file, without its label.
+        images: question_id -> the image as its file names it.
         labels: question_id -> soft scores, also of answers that will not be in the table; of no question in a test set.
         main: question_id -> the answer that counts into the table.
     """
@@ -46,15 +50,17 @@ class Split:
     def __init__(self, name: str):
         self.name = name
         self.questions: dict[int | str, dict[str, Any]] = {}
+        self.images: dict[int | str, Any] = {}
         self.labels: dict[int | str, Label] = {}
         self.main: dict[int | str, str] = {}
 
-    def add(self, question_id: Any, img_id: str, sent: str) -> None:
-        """Adds a question; ValueError if it cannot be one."""
+    def add(self, question_id: Any, image: Any, img_id: str, sent: str) -> None:
+        """Adds a question about an image, which the region features call `img_id`; ValueError if it cannot be one."""
         entry = {"question_id": question_id, "img_id": img_id, "sent": sent}
         if parse_question(entry).question_id in self.questions:
             raise ValueError(f"question {question_id!r} is there twice")
         self.questions[question_id] = entry
+        self.images[question_id] = image
 
     def drop_unlabelled(self, what: str, report: "PrepareReport") -> None:
         """Drops the questions without label, unless it is a test set, where none has one."""
@@ -95,8 +101,9 @@ def prepare_vqa(
         output: the directory to write into: SPLIT.json for each split, and the answer table.
         answers: an answer table to use, instead of making one of all answers but those of splits named test...
         min_count: questions that must have an answer for it to be in the table. Default: 9, of tables of one's own 1.
-        image_names: how images are called in the region features, a format string with `{image_id}` and `{split}`.
-            Default: as in COCO, "COCO_{split}_{image_id:012}"; of tables of one's own, as they are without suffix.
+        image_names: how the region features call the images of official files, a format string with `{image_id}` and,
+            if one likes, `{split}`. Default: as in COCO, "COCO_{split}_{image_id:012}". Those of tables are called as
+            they are there, without folder and suffix.
         overwrite: replace files that are there.
         progress: show bars.
 
@@ -106,8 +113,12 @@ def prepare_vqa(
         ValueError: a file is none of these, an entry is wrong, or two files do not go together.
     """
     report = PrepareReport()
+    tables = all(map(_is_table, paths))
+    if image_names is not None:
+        if tables:
+            raise ValueError(f"{option('image_names')} does nothing with tables of your own; leave it out")
+        _check_image_names(image_names)
     splits = _vqa_splits([Path(path) for path in paths], image_names, report, progress)
-    tables = all(Path(path).suffix in TABLES for path in paths)
     default = 1 if tables else MIN_COUNT
     return _write_questions(splits, paths, output, _Options(answers, min_count, default), overwrite, report)
 
@@ -124,12 +135,14 @@ def prepare_gqa(
     """Turns GQA's question files into label json and an answer table; every answer scores 1.
 
     Args:
-        paths: official files `SPLIT_questions.json`, or directories of those that are one split.
+        paths: official files `SPLIT_questions.json`, or directories of them; `SPLIT_questions_0.json` and so on are the
+            parts of one split.
         output, answers, overwrite, progress, and errors: as of `prepare_vqa`.
         min_count: questions that must have an answer for it to be in the table. Default: 1.
     """
     report = PrepareReport()
-    splits = [_gqa_split(Path(path), report, progress) for path in paths]
+    files = _gqa_files([Path(path) for path in paths])
+    splits = [_gqa_split(name, parts, report, progress) for name, parts in files.items()]
     return _write_questions(splits, paths, output, _Options(answers, min_count, 1, True), overwrite, report)
 
 
@@ -151,6 +164,10 @@ def prepare_nlvr2(
     written: dict[str, Written] = {}
     for path in map(Path, paths):
         pairs = _nlvr2_pairs(path, progress)
+        labelled = [pair for pair in pairs if pair.label is not None]
+        if labelled and len(labelled) < len(pairs):
+            report.dropped[f"sentences of {path.stem} without a label"] = len(pairs) - len(labelled)
+            pairs = labelled
         text = f"{counted(len(pairs), 'sentence')} about pairs of images"
         written[f"{path.stem}.json"] = text, partial(write_nlvr2, annotations=pairs)
     return _write(written, paths, Path(output), overwrite, report)
@@ -162,9 +179,10 @@ def prepare_nlvr2(
 def _vqa_splits(paths: list[Path], image_names: str | None, report: PrepareReport, progress: bool) -> list[Split]:
     splits: dict[str, Split] = {}
     annotations: list[tuple[Path, str, list]] = []
+    images: dict[str, str] = {}
     for path in paths:
-        if path.suffix in TABLES:
-            split = _table_split(path, image_names, report, progress)
+        if _is_table(path):
+            split = _table_split(path, images, report, progress)
             _check_names([*splits, split.name])
             splits[split.name] = split
             continue
@@ -191,8 +209,9 @@ def _vqa_questions(path: Path, name: str, content: dict, image_names: str | None
     split = Split(name)
     with _reading(path, content["questions"], "question", progress) as entries:
         for entry in entries:
-            img_id = _image(template, _need(entry, "image_id", int), name.replace("-dev", ""))
-            split.add(_need(entry, "question_id", int), img_id, _need(entry, "question", str))
+            image = _need(entry, "image_id", int)
+            img_id = _image(template, image, name.replace("-dev", ""))
+            split.add(_need(entry, "question_id", int), image, img_id, _need(entry, "question", str))
     return split
 
 
@@ -205,6 +224,9 @@ def _vqa_annotations(path: Path, split: Split, annotations: list, report: Prepar
                 continue
             if number in split.labels:
                 raise ValueError(f"question {number} is annotated twice")
+            image = split.images[number]
+            if (other := entry.get("image_id", image)) != image:
+                raise ValueError(f"question {number} is about image {image}, but its annotation about {other!r}")
             split.labels[number] = soft_scores(_need(each, "answer", str) for each in _need(entry, "answers", list))
             split.main[number] = normalize_vqa_answer(_need(entry, "multiple_choice_answer", str))
             types = {name: _need(entry, name, str) for name in ("answer_type", "question_type") if name in entry}
@@ -214,7 +236,12 @@ def _vqa_annotations(path: Path, split: Split, annotations: list, report: Prepar
     split.drop_unlabelled(f"questions of {split.name} without an annotation", report)
 
 
-def _table_split(path: Path, image_names: str | None, report: PrepareReport, progress: bool) -> Split:
+def _is_table(path: str | os.PathLike) -> bool:
+    return Path(path).suffix.lower() in TABLES
+
+
+def _table_split(path: Path, images: dict[str, str], report: PrepareReport, progress: bool) -> Split:
+    """The questions of a table; `images`, by their names in the region features, are those of all tables so far."""
     split = Split(path.stem)
     with _reading(path, _rows(path), "row", progress) as rows:
         for number, row in enumerate(rows, 1):
@@ -222,12 +249,17 @@ def _table_split(path: Path, image_names: str | None, report: PrepareReport, pro
             if not image or not question:
                 report.dropped[f"rows of {path.name} without image or question"] += 1
                 continue
-            image_id = int(image) if image_names and image.isdecimal() else image_name(image)
+            img_id = image_name(image)
+            if (other := images.setdefault(img_id, image)) != image:
+                raise ValueError(f"{image!r} and {other!r} are both the image {img_id!r}; give each image one name")
             name = row.get("question_id") or f"{path.stem}-{number}"
-            split.add(name, _image(image_names or "{image_id}", image_id, path.stem), question)
+            split.add(name, image, img_id, question)
             answer = row.get("answer")
             several = answer if isinstance(answer, list) else [answer]
-            given = [normalize_vqa_answer(str(each)) for each in several if each is not None and str(each).strip()]
+            texts = [str(each) for each in several if each is not None and str(each).strip()]
+            given = [normal for text in texts if (normal := normalize_vqa_answer(text))]
+            if empty := len(texts) - len(given):
+                report.dropped[f"answers of {path.name} with no word but an article"] += empty
             if given:
                 split.labels[name] = soft_scores(given) if isinstance(answer, list) else {given[0]: 1.0}
                 split.main[name] = Counter(given).most_common(1)[0][0]
@@ -235,20 +267,39 @@ def _table_split(path: Path, image_names: str | None, report: PrepareReport, pro
     return split
 
 
-def _gqa_split(path: Path, report: PrepareReport, progress: bool) -> Split:
-    split = Split(path.stem.removesuffix("_questions"))
-    files = sorted(path.glob("*.json")) if path.is_dir() else [path]
-    if not files:
-        raise ValueError(f"{path} has no json files")
+def _gqa_files(paths: Sequence[Path]) -> dict[str, list[Path]]:
+    """The files of each split: several where they are numbered parts."""
+    splits: defaultdict[str, list[Path]] = defaultdict(list)
+    whole, numbered = [], set()
+    for path in paths:
+        files = sorted(path.glob("*.json")) if path.is_dir() else [path]
+        if not files:
+            raise ValueError(f"{path} has no json files")
+        for file in files:
+            if part := re.fullmatch(r"(.+)_questions_[0-9]+", file.stem):
+                numbered.add(name := part[1])
+            else:
+                whole.append(name := file.stem.removesuffix("_questions"))
+            splits[name].append(file)
+    _check_names([*whole, *numbered])
+    return splits
+
+
+def _gqa_split(name: str, files: Sequence[Path], report: PrepareReport, progress: bool) -> Split:
+    split = Split(name)
     for file in files:
         content = read_json_as(file, dict, "official GQA questions, an object of id: question")
         with _reading(file, content.values(), "question", progress) as entries:
-            for name, entry in zip(content, entries, strict=True):
+            for question_id, entry in zip(content, entries, strict=True):
                 image = _need(entry, "imageId", str | int)
-                split.add(name, str(image), _need(entry, "question", str))
-                if "answer" in entry:
-                    split.main[name] = _need(entry, "answer", str)
-                    split.labels[name] = {entry["answer"]: 1.0}
+                split.add(question_id, image, str(image), _need(entry, "question", str))
+                if "answer" not in entry:
+                    continue
+                answer = _need(entry, "answer", str)
+                if answer.strip():
+                    split.main[question_id], split.labels[question_id] = answer, {answer: 1.0}
+                else:
+                    report.dropped[f"answers of {split.name} that are empty"] += 1
     split.drop_unlabelled(f"questions of {split.name} without an answer", report)
     return split
 
@@ -265,7 +316,7 @@ def _nlvr2_pairs(path: Path, progress: bool) -> list[NLVR2Annotation]:
                 raise ValueError(f"{identifier!r} is there twice")
             seen.add(identifier)
             label = entry.get("label")
-            if label not in (None, "True", "False", True, False):
+            if not (isinstance(label, bool) or label in (None, "True", "False")):
                 raise ValueError(f"label must be True or False, got {label!r}")
             pairs.append(
                 parse_pair(
@@ -284,17 +335,44 @@ def _nlvr2_pairs(path: Path, progress: bool) -> list[NLVR2Annotation]:
 
 def _rows(path: Path) -> list[dict[str, Any]]:
     """The rows of a table by the names of its columns."""
-    if path.suffix == ".jsonl":
+    suffix = path.suffix.lower()
+    if suffix == ".jsonl":
         return list(_json_lines(path))
     with open(path, encoding="utf-8-sig", newline="") as file:
+        reader = csv.reader(_without_nul(path, file), delimiter=TABLES[suffix], strict=True)
         try:
-            reader = csv.reader(file, delimiter=TABLES[path.suffix])
             head = [name.strip().lower() for name in next(reader, [])]
             if not {"image", "question"} <= set(head):
                 raise ValueError(f"{path}: the first line must name the columns image, question and answer, got {head}")
-            return [dict(zip(head, row, strict=False)) for row in reader if any(row)]
-        except (csv.Error, UnicodeError) as error:
+            if twice := [name for name, count in Counter(filter(None, head)).items() if count > 1]:
+                raise ValueError(f"{path}: the first line names {twice[0]!r} twice; give each column one name")
+            return [_row(path, reader.line_num, head, row) for row in reader if any(row)]
+        except csv.Error as error:
+            raise ValueError(
+                f"{path}, line {reader.line_num}: {error}; a field with quotes in it is quoted, and they are doubled"
+            ) from error
+        except UnicodeError as error:
             raise ValueError(f"{path}: it cannot be read as a table in UTF-8: {error}") from error
+
+
+def _without_nul(path: Path, lines: Iterable[str]) -> Iterator[str]:
+    for number, line in enumerate(lines, 1):
+        if "\0" in line:
+            raise ValueError(f"{path}, line {number}: it has a NUL character; save the table as UTF-8")
+        yield line
+
+
+def _row(path: Path, line: int, head: Sequence[str], row: Sequence[str]) -> dict[str, str]:
+    """One row; ValueError if it is not of the table's columns, or a quote has swallowed the next rows."""
+    if len(row) != len(head):
+        raise ValueError(
+            f"{path}, line {line}: it has {counted(len(row), 'field')}, but the first line names {len(head)}; quote a "
+            "field with the separator in it"
+        )
+    for name, text in zip(head, row, strict=True):
+        if re.search(r"[\r\n]", text.strip()):
+            raise ValueError(f"{path}, line {line}: {name} goes over several lines; is a quote before it not closed?")
+    return dict(zip(head, row, strict=True))
 
 
 def _json_lines(path: Path) -> Iterator[Any]:
@@ -335,14 +413,30 @@ def _need(entry: Any, name: str, kind: Any) -> Any:
     return value
 
 
-def _image(template: str, image_id: int | str, split: str) -> str:
+def _image(template: str, image_id: int, split: str) -> str:
     try:
         return template.format(image_id=image_id, split=split)
     except (KeyError, IndexError, ValueError, AttributeError) as error:
-        raise ValueError(
-            f"{template!r} does not make names of images: expected text with {{image_id}} and {{split}}, such as "
-            f"COCO_{{split}}_{{image_id:012}} ({error})"
-        ) from error
+        raise ValueError(_no_image_names(template, error)) from error
+
+
+def _check_image_names(template: str) -> None:
+    """ValueError unless it is text with image_id and maybe split in it, and nothing of their insides."""
+    try:
+        fields = {name for _, name, _, _ in Formatter().parse(template) if name is not None}
+    except ValueError as error:
+        raise ValueError(_no_image_names(template, error)) from error
+    if strange := fields - {"image_id", "split"}:
+        raise ValueError(_no_image_names(template, f"there is no {min(strange)!r}"))
+    if "image_id" not in fields:
+        raise ValueError(_no_image_names(template, "all images would have one name"))
+
+
+def _no_image_names(template: str, why: object) -> str:
+    return (
+        f"{template!r} does not make names of images: expected text with {{image_id}} and, if you like, {{split}}, "
+        f"such as COCO_{{split}}_{{image_id:012}} ({why})"
+    )
 
 
 # Writing
@@ -454,3 +548,5 @@ def _check_names(names: Sequence[str]) -> None:
             raise ValueError(f"two of the files are of {name}; give each split once")
         if not name or name != os.path.basename(name) or name.startswith("."):
             raise ValueError(f"a split cannot be called {name!r}, since its file is named after it")
+        if f"{name}.json" in (LABEL2ANS, ANS2LABEL):
+            raise ValueError(f"a split cannot be called {name!r}, as the answer table is; rename its file")

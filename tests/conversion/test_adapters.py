@@ -13,6 +13,7 @@ from support.checkpoints import run, same
 from support.models import tiny_config
 
 from conversion import load_state_dict, open_checkpoint
+from conversion.cli import main
 from conversion.names import rows
 from conversion.writers import write_checkpoint
 from lxmert_tf import TFLxmertForQuestionAnswering
@@ -236,3 +237,16 @@ def test_a_tied_decoder_is_not_merged_in_silence(tmp_path, base):
     folder = adapter(tmp_path / "lora", lora("cls.predictions.decoder", A, np.ones((37, 4), "f4")))
     with pytest.raises(ValueError, match="is tied to the word embeddings, so it is not merged"):
         open_checkpoint(state, CONFIG, adapter=folder)
+
+
+def test_damaged_adapters_are_told_as_such(tmp_path, base):
+    folder = adapter(tmp_path / "lora", lora(QUERY))
+    (folder / "adapter_model.safetensors").write_bytes(b"damaged")
+    assert "cannot be read as a LoRA adapter: it is of no known format" in refused(base, folder)
+
+
+def test_two_adapters_on_one_command_line_are_refused(base, tmp_path, capsys):
+    with pytest.raises(SystemExit) as error:
+        main(["convert", str(base), str(tmp_path / "out"), "--adapter", "a", "--adapter", "b"])
+    assert error.value.code == 2
+    assert "argument --adapter: give it once" in capsys.readouterr().err

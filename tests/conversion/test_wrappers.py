@@ -188,6 +188,33 @@ def test_a_whole_model_in_somebodys_model(tmp_path):
     assert open_checkpoint(path, CONFIG, prefix="vqa.lxmert.").task == "model"
 
 
+def test_the_config_of_a_model_in_somebodys_model():
+    vqa = LxmertForQuestionAnswering(CONFIG)
+    for model in (nn.Sequential(nn.Linear(2, 2), nn.DataParallel(nn.Sequential(vqa))), Own(lxmert=vqa.lxmert)):
+        model.config = {"lr": 0.1}
+        checkpoint = open_checkpoint(model)
+        assert checkpoint.config == CONFIG and checkpoint.config_origin == "given"
+
+
+@pytest.mark.parametrize("model_class", [TFLxmertForQuestionAnswering, LxmertForQuestionAnswering])
+def test_from_pretrained_takes_a_prefix(tmp_path, model_class):
+    path = save(tmp_path / "x.bin", {"model": torch_tensors(bare()), "ema": torch_tensors(bare(seed=1))})
+    assert same(load_state_dict(model_class.from_pretrained(path, config=CONFIG, prefix="ema")), bare(seed=1))
+
+
+def test_no_lxmert_is_told_of_where_there_is_none(tmp_path, caplog):
+    """BERT has the names of LXMERT's language layers."""
+    state = {name: value for name, value in under("bert.", bare("model")).items() if "visn" not in name}
+    path = save(tmp_path / "x.safetensors", state | {"fc.weight": np.ones(2, "f4")})
+    for prefix in (None, "bert"):
+        with caplog.at_level("INFO", "lxmert_tf"), pytest.raises(ValueError, match="not the weights of an LXMERT"):
+            open_checkpoint(path, prefix=prefix)
+    assert "the LXMERT is" not in caplog.text
+    (tmp_path / "config.json").write_text('{"model_type": "bert"}')
+    with pytest.raises(ValueError, match=r"of another model; a training can start from it \(lxmert-tf train --init\)"):
+        open_checkpoint(tmp_path)
+
+
 def test_two_models_are_told_and_one_is_chosen(tmp_path):
     a, b = torch_tensors(bare()), torch_tensors(bare(seed=1))
     path = save(tmp_path / "x.bin", {"model": a, "ema": under("module.", b)})
@@ -201,6 +228,13 @@ def test_two_models_are_told_and_one_is_chosen(tmp_path):
     assert len(checkpoint.outside) == len(a) and all(name.startswith("model.") for name in checkpoint.outside)
     inner = save(tmp_path / "inner.bin", {"model": a, "ema": {"net": under("module.vqa.", b)}})
     assert same(load_state_dict(open_checkpoint(inner, CONFIG, prefix="ema")), bare(seed=1))
+    rooted = save(tmp_path / "rooted.bin", a | under("teacher.", b))
+    with pytest.raises(
+        ValueError, match=r"under no prefix .* under teacher .* say which one, for example with prefix=''"
+    ):
+        open_checkpoint(rooted, CONFIG)
+    assert same(load_state_dict(open_checkpoint(rooted, CONFIG, prefix="")), bare())
+    assert same(load_state_dict(open_checkpoint(rooted, CONFIG, prefix="teacher")), bare(seed=1))
     twins = save(tmp_path / "twins.bin", Own(first=LxmertModel(CONFIG), second=LxmertModel(CONFIG)).state_dict())
     with pytest.raises(ValueError, match=r"under first \(\d+ tensors\), under second"):
         open_checkpoint(twins, CONFIG)

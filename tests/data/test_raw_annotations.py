@@ -252,7 +252,7 @@ def test_tables_of_ones_own(tmp_path):
             [["a.jpg", "Is it, red?", "Yes.", ""], ["b.png", "What?", "the Café", ""], ["b.png", "", "yes", ""]]
         )
         writer.writerow(["a.jpg", "Is it blue?", "", ""])
-        writer.writerow(["c", "How many?", "two"])
+        writer.writerow(["c", "How many?", "two", ""])
     lines = [
         {"image": "d.jpeg", "question": "Is it?", "answer": ["yes", "Yes", "no"], "question_id": 7},
         {"image": 42, "question": "How many?", "answer": 2},
@@ -304,6 +304,10 @@ def run(*arguments):
         ({"annotation": {"answers": None}}, "a.json, annotation 1: answers must be a list, got nothing"),
         ({"annotation": {"multiple_choice_answer": True}}, "multiple_choice_answer must be text, got True"),
         (
+            {"annotation": {"image_id": 6}},
+            "a.json, annotation 1: question 1 is about image 5, but its annotation about 6",
+        ),
+        (
             {"questions": [{"question_id": 1, "image_id": 5, "question": "a"}] * 2},
             "question 2: question 1 is there twice",
         ),
@@ -334,7 +338,12 @@ def test_what_does_not_go_together_is_refused(tmp_path, capsys, monkeypatch):
             "no answer is that of 9 questions or more (the most frequent is that of 1); lower min_count (--min-count)",
         ),
         ([*files, "--answers", "q.json"], "min_count is for a table to be made, but answers gives one"),
-        ([*files, "--image-names", "{id}"], "q.json, question 1: '{id}' does not make names of images"),
+        ([*files, "--image-names", "{id}"], "'{id}' does not make names of images"),
+        ([*files, "--image-names", "{image_id"], "'{image_id' does not make names of images"),
+        ([*files, "--image-names", "{image_id:q}"], "q.json, question 1: '{image_id:q}' does not make names of images"),
+        ([*files, "--image-names", "{image_id.__class__}"], "(there is no 'image_id.__class__')"),
+        ([*files, "--image-names", "{split}"], "(all images would have one name)"),
+        (["vqa", "bad.csv", "--image-names", "{image_id}"], "--image-names does nothing with tables of your own"),
         (["vqa", "other.json"], "other.json: expected a list named questions or annotations"),
         (["vqa", "path.json"], "a split cannot be called '../up'"),
         (["vqa", "bad.csv"], "bad.csv: it cannot be read as a table in UTF-8"),
@@ -351,6 +360,83 @@ def test_what_does_not_go_together_is_refused(tmp_path, capsys, monkeypatch):
         assert complaint in error
         assert error.count("\n") == 1
         assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize(
+    ("text", "complaint"),
+    [
+        ("a.jpg,How, many?,two", "train.csv, line 2: it has 4 fields, but the first line names 3"),
+        ("a.jpg,How many?", "train.csv, line 2: it has 2 fields"),
+        ('a,"What?,cat\nb,Who?,"Ann"', "train.csv, line 3: ',' expected after '\"'"),
+        ('a,"What?,cat\nb,Who?",Ann', "train.csv, line 3: question goes over several lines"),
+        ('a,"What?,cat\nb,Who?,Ann', "train.csv, line 3: unexpected end of data"),
+        ("a,b\0c,d", "train.csv, line 2: it has a NUL character"),
+        ("a/1.jpg,q,x\nb/1.jpg,q,y", "train.csv, row 2: 'b/1.jpg' and 'a/1.jpg' are both the image '1'"),
+    ],
+)
+def test_wrong_rows_are_named(tmp_path, capsys, text, complaint):
+    (tmp_path / "train.csv").write_text(f"image,question,answer\n{text}\n")
+    assert run("vqa", tmp_path / "train.csv", "--output", tmp_path / "out") == 2
+    assert complaint in capsys.readouterr().err
+
+
+def test_names_of_tables(tmp_path):
+    (tmp_path / "twice.csv").write_text("image,question,answer,Answer\na,b,c,d\n")
+    (tmp_path / "trainval_label2ans.csv").write_text("image,question,answer\na,b,c\n")
+    (tmp_path / "TRAIN.CSV").write_text("image,question,answer\na,b,c\n")
+    (tmp_path / "more.jsonl").write_text('{"image": "x/a", "question": "b", "answer": "c"}')
+    for names, complaint in (
+        (["twice.csv"], "the first line names 'answer' twice"),
+        (["trainval_label2ans.csv"], "cannot be called 'trainval_label2ans', as the answer table is"),
+        (["TRAIN.CSV", "more.jsonl"], "are both the image 'a'"),
+    ):
+        with pytest.raises(ValueError, match=re.escape(complaint)):
+            prepare_vqa([tmp_path / name for name in names], tmp_path / "out")
+    prepare_vqa([tmp_path / "TRAIN.CSV"], tmp_path / "out")
+    assert load(tmp_path / "out" / "TRAIN.json")[0]["label"] == {"c": 1.0}
+
+
+def test_answers_without_a_word_are_dropped(tmp_path):
+    rows = "a,q,A\nb,q,the\nc,q,An apple\nd,q,?\n"
+    (tmp_path / "train.csv").write_text(f"image,question,answer\n{rows}")
+    report = prepare_vqa([tmp_path / "train.csv"], tmp_path / "own")
+    assert load(tmp_path / "own" / "trainval_label2ans.json") == ["apple"]
+    assert [entry["img_id"] for entry in load(tmp_path / "own" / "train.json")] == ["c"]
+    assert report.dropped == {
+        "answers of train.csv with no word but an article": 3,
+        "rows of train.csv without an answer": 3,
+    }
+    path = write_json(tmp_path / "val_questions.json", {"1": gqa_question(1, ""), "2": gqa_question(2, "yes")})
+    report = prepare_gqa([path], tmp_path / "gqa")
+    assert load(tmp_path / "gqa" / "trainval_label2ans.json") == ["yes"]
+    assert report.dropped == {"answers of val that are empty": 1, "questions of val without an answer": 1}
+
+
+def test_gqa_directories_of_several_splits(tmp_path):
+    folder = tmp_path / "questions1.2"
+    folder.mkdir()
+    splits = ("train_balanced", "val_balanced", "testdev_balanced")
+    for number, split in enumerate(splits):
+        write_json(folder / f"{split}_questions.json", {str(number): gqa_question(number, split)})
+    prepare_gqa([folder], tmp_path / "out")
+    for number, split in enumerate(splits):
+        assert [entry["question_id"] for entry in load(tmp_path / "out" / f"{split}.json")] == [str(number)]
+    assert load(tmp_path / "out" / "trainval_label2ans.json") == ["train_balanced", "val_balanced"]
+    part = write_json(tmp_path / "val_balanced_questions_0.json", {"9": gqa_question(9, "yes")})
+    with pytest.raises(ValueError, match="two of the files are of val_balanced"):
+        prepare_gqa([folder, part], tmp_path / "more")
+
+
+def test_nlvr2_labels_are_true_and_false(tmp_path):
+    for label in (1, 0, "true", 1.0):
+        entry = {"identifier": "dev-1-0-0", "sentence": "A dog.", "label": label}
+        with pytest.raises(ValueError, match=f"line 1: label must be True or False, got {label!r}"):
+            prepare_nlvr2([write_json(tmp_path / "dev.json", entry)], tmp_path / "out")
+    lines = [{**entry, "label": True}, {"identifier": "dev-1-0-1", "sentence": "A cat."}]
+    (tmp_path / "dev.json").write_text("\n".join(map(json.dumps, lines)))
+    report = prepare_nlvr2([tmp_path / "dev.json"], tmp_path / "out")
+    assert [pair.label for pair in read_nlvr2(tmp_path / "out" / "dev.json")] == [1]
+    assert report.dropped == {"sentences of dev without a label": 1}
 
 
 def test_what_is_there_is_kept_unless_told(tmp_path, capsys):

@@ -1,5 +1,7 @@
 """Masks of attention heads: the same in both packages, and as if the heads gave nothing."""
 
+import logging
+
 import keras
 import numpy as np
 import pytest
@@ -82,6 +84,26 @@ def test_pytorch_agrees(model_class):
             np.testing.assert_allclose(values, value, rtol=0, atol=1e-12 * abs(value).max(), err_msg=name)
 
 
+def test_layers_without_a_mask(model, inputs):
+    """As scripts for BERT write it."""
+    torch = pytest.importorskip("torch")
+    from lxmert_pt import LxmertModel
+
+    reference = LxmertModel.from_pretrained(model, dtype="float64")
+    tensors = {name: torch.tensor(array) for name, array in inputs.items()}
+    row = [0.0, 1.0, 0.5]
+    plain, wanted = model(inputs), model(inputs, head_mask=np.array([np.ones(3), row]))
+    same(model(inputs, head_mask=[None, None]), plain)
+    same(model(inputs, head_mask={"language": [None, row], "vision": [None, None]}), wanted)
+    same(model(inputs, head_mask=[None, tf.constant(row)]), wanted)
+    with torch.no_grad():
+        for mask, expected in (([None, None], plain), ([None, row], wanted), ([None, torch.tensor(row)], wanted)):
+            got = reference(**tensors, head_mask=mask)[2].numpy()
+            np.testing.assert_allclose(got, expected[2], rtol=0, atol=1e-12)
+        with pytest.raises(ValueError, match="head_mask of language must hold numbers, got nan"):
+            reference(**tensors, head_mask=[np.nan, 1, 1])
+
+
 def test_probabilities_are_those_that_are_used(model, inputs):
     plain = model(inputs, output_attentions=True).language_attentions[0]
     masked = model(inputs, output_attentions=True, head_mask=[1.0, 0.0, 0.5]).language_attentions[0]
@@ -97,6 +119,17 @@ def test_in_a_graph_and_in_the_inputs(model, inputs):
     call = tf.function(lambda mask: model(inputs, head_mask=mask))
     same(call({name: tf.constant(mask) for name, mask in MASKS.items()}), wanted)
     same(model({**inputs, "head_mask": MASKS}), wanted)
+
+
+def test_autograph_knows_all_of_the_call(inputs, caplog):
+    model = tiny_model(TFLxmertModel, "float64", **SIZES)
+    logger = logging.getLogger("tensorflow")
+    logger.addHandler(caplog.handler)
+    try:
+        tf.function(lambda: model(inputs, head_mask=MASKS))()
+    finally:
+        logger.removeHandler(caplog.handler)
+    assert "AutoGraph could not transform" not in caplog.text
 
 
 def test_gradients_reach_masks_of_both_packages(model, inputs):
@@ -143,6 +176,8 @@ def test_training_leaves_masked_heads_alone(checkpointing):
     [
         (np.ones(4), r"head_mask of language must have shape \[3\] or \[2, 3\], .* l_layers; got \[4\]"),
         ({"vision": np.ones((3, 3))}, r"head_mask of vision must have shape .* r_layers; got \[3, 3\]"),
+        ([None], r"head_mask of language must have shape .* l_layers; got \[1, 3\]"),
+        ({"cross": [np.nan, 1, 1]}, "head_mask of cross must hold numbers, got nan"),
         ({"heads": np.ones(3)}, "head_mask holds 'heads', which is none of language, vision, cross"),
     ],
 )

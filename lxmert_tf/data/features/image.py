@@ -26,7 +26,7 @@ NAMES = {
     "attrs_conf": ("attrs_conf", "attr_conf"),
 }
 STORED = {"objects_id": "<i8", "objects_conf": "<f4", "attrs_id": "<i8", "attrs_conf": "<f4"}  # where it is base64
-NPZ, NPY = b"PK\x03\x04", b"\x93NUMPY"  # what the files begin with
+NPZ, NPY, PICKLE = b"PK\x03\x04", b"\x93NUMPY", b"\x80"  # what the files begin with; very old pickles do not
 PICTURES = (".jpg", ".jpeg", ".png", ".bmp", ".gif", ".webp")
 
 
@@ -47,7 +47,12 @@ def parse_image(img_id: str, data: bytes, more: bytes | None = None) -> RegionFe
         values = {**({} if more is None else _dict(parse_npy(more))), "features": parse_npy(data)}
     else:
         check_bytes(len(data))
-        values = _dict(parse_pickle(data))
+        try:
+            values = _dict(parse_pickle(data))
+        except ValueError as error:
+            if data.startswith(PICKLE):
+                raise
+            raise ValueError(f"it is no npz or npy file, and {error}") from error
     if isinstance(values.get("info"), dict):
         values = {**values["info"], **values}
     return _regions(img_id, _Values(values))
@@ -74,6 +79,8 @@ def _regions(img_id: str, values: "_Values") -> RegionFeatures:
     if features.ndim == 2 and count is not None and len(features) != count == features.shape[1]:
         features = features.T  # OpenVQA's files are [D, N]
     boxes = values.array("boxes", "<f4", count)
+    if count is not None and count > len(boxes):
+        raise ValueError(f"it says that it has {count} boxes, but there are {len(boxes)}")
     labels = {}
     if all(values.has(name) for name in LABELS):  # some alone are of no use
         labels = {name: values.array(name, STORED[name]).reshape(-1)[:count] for name in LABELS}
@@ -115,7 +122,7 @@ class _Values:
                 value = array if count is None else array.reshape(count, -1)
             except (binascii.Error, ValueError) as error:
                 raise ValueError(f"{name} is not base64 of {np.dtype(dtype)}: {error}") from error
-        if not isinstance(value, np.ndarray) or value.dtype.kind not in "iuf":
+        if not isinstance(value, np.ndarray) or value.dtype.kind not in "iuf" or not value.ndim:
             raise ValueError(f"{name} must be an array of numbers, got {getattr(value, 'dtype', type(value).__name__)}")
         return value
 
