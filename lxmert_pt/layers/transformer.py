@@ -144,7 +144,8 @@ class LxmertEncoder(nn.Module):
             vision layers and of cross layers, four of each.
         """
         language_states, vision_states = [language], [self.visn_fc(visual_feats, visual_pos)]
-        language_attentions, vision_attentions, cross_attentions = [], [], []
+        language_attentions, vision_attentions = [], []
+        cross_attentions: list[torch.Tensor] = []
         masks: dict[str, Any] = {name: [None] * getattr(self.config, depth) for name, depth in ATTENTIONS.items()}
         masks |= head_masks or {}
         for layer, head_mask in zip(self.layer, masks["language"], strict=True):
@@ -164,7 +165,7 @@ class LxmertEncoder(nn.Module):
             cross_attentions.extend(probabilities)
         return language_states, vision_states, language_attentions, vision_attentions, cross_attentions
 
-    def apply_layer(self, layer: nn.Module, *inputs: torch.Tensor | None) -> tuple[torch.Tensor, ...]:
+    def apply_layer(self, layer: nn.Module, *inputs: torch.Tensor | None) -> tuple[Any, ...]:
         """What a layer returns; with gradient checkpointing, of a training step only that is kept."""
         if self.training and self.gradient_checkpointing is not None:
             return checkpoint(layer, *inputs, **self.gradient_checkpointing)
