@@ -148,6 +148,11 @@ def test_what_is_no_picture_at_all(tmp_path):
         read_image(tmp_path / "a.jpg")
 
 
+def test_urls_are_not_opened():
+    with pytest.raises(BadImage, match=r"^http://example\.org/a\.png is a URL, which is not opened: download it"):
+        ImageProcessor()("http://example.org/a.png")
+
+
 def test_the_limit_of_pixels_can_be_set():
     assert ImageProcessor(max_pixels=600)(PNG).size == (20, 30)
     with pytest.raises(BadImage, match="has 30x20 pixels, more than the 599"):
@@ -194,7 +199,8 @@ def test_bad_boxes(detector):
         ({"conf": 0}, "conf must be a number above 0 to 1, got 0"),
         ({"rpn_nms": "a"}, "rpn_nms must be a number from 0 to 1, got 'a'"),
         ({"rpn_min_size": -1}, "rpn_min_size must be a number of at least 0, got -1"),
-        ({"threshold": 1}, "A pipeline has no number 'threshold'; it has min_size"),
+        ({"min_boxes": 301}, "min_boxes must be at most 300, since post_nms leaves only so many proposals, got 301"),
+        ({"threshold": 1}, "A pipeline has no number 'threshold'; it has min_boxes, max_boxes, min_size"),
     ],
 )
 def test_bad_numbers_of_a_pipeline(settings, message):
