@@ -87,9 +87,7 @@ def test_single_boxes(folder, regions):
 
 
 def test_one_name_is_no_list_of_names(folder):
-    with pytest.raises(
-        TypeError, match=r"^img_ids must be a list of names, got the text 'image_0'; give \['"
-    ):
+    with pytest.raises(TypeError, match=r"^img_ids must be a list of names, got the text 'image_0'; give \['"):
         open_features(folder / "features.h5").read("image_0")
 
 
