@@ -42,7 +42,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--json", action="store_true", help="print one JSON list of {image, question, answers, regions}"
     )
-    parser.add_argument("--save", metavar="FILE", help="draw the answers and where the model looked, as PNG or JPEG")
+    parser.add_argument("--save", metavar="FILE", help="draw the answers and where the model looked (.png, .jpg)")
 
 
 def run(args: argparse.Namespace) -> int:

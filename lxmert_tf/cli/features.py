@@ -35,7 +35,11 @@ SHOWN = 20  # bad lines that are printed
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     actions = parser.add_subparsers(dest="action", metavar="ACTION", required=True)
     extract = actions.add_parser(
-        "extract", help="extract features of pictures into OUT", description=features_extract.DESCRIPTION
+        "extract",
+        help="extract features of pictures into OUT",
+        description=features_extract.DESCRIPTION,
+        epilog=features_extract.EPILOG,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     features_extract.add_arguments(extract)
     extract.set_defaults(perform=features_extract.run)
