@@ -18,8 +18,10 @@ def in_graph(x) -> bool:
     return tf.is_tensor(x) and not tf.executing_eagerly()
 
 
-def asserted(x, condition, message: str, *values):
+def asserted(x, condition, message, *values):
     """`x`, which the graph gives only where bool[] `condition` holds; else it fails with the message and the values.
+
+    The message is a str or a string[].
 
     XLA leaves assertions out: what follows must give NaN there.
     """
@@ -29,12 +31,12 @@ def asserted(x, condition, message: str, *values):
         return tf.identity(x)
 
 
-def require(condition, message: str, *values):
+def require(condition, message, *values):
     """A tf.Operation that fails with the message and the values unless bool[] `condition` holds."""
     import tensorflow as tf
 
     # The raw op: `tf.debugging.Assert` makes a branch of each, which only costs time here
-    return tf.raw_ops.Assert(condition=condition, data=[tf.constant(message), *values], summarize=8)
+    return tf.raw_ops.Assert(condition=condition, data=[tf.convert_to_tensor(message), *values], summarize=8)
 
 
 # Replicas, as seen from inside one of them; elsewhere there is one
@@ -81,14 +83,38 @@ def compiled(function, signature: tuple | None = None):
 
     Args:
         function: of arrays.
-        signature: their shapes, None where a size is free, and dtypes. Default: those they turn out to have.
+        signature: of each its shape, None where a size is free, and dtype; or the program that it comes from.
+            Default: those they turn out to have.
     """
     if keras.backend.backend() != "tensorflow":
         return lambda *arrays: function(*keras.tree.map_structure(keras.ops.convert_to_tensor, arrays))
     import tensorflow as tf
 
-    specs = None if signature is None else [tf.TensorSpec(shape, dtype) for shape, dtype in signature]
-    return tf.function(function, input_signature=specs, autograph=False, reduce_retracing=specs is None or None)
+    if signature is None:
+        return tf.function(function, autograph=False, reduce_retracing=True)
+    return _Program(
+        function, [each.outputs if isinstance(each, _Program) else tf.TensorSpec(*each) for each in signature]
+    )
+
+
+class _Program:
+    """A `tf.function` that is traced once, and not when it is called: TensorFlow warns of many that are.
+
+    Attributes:
+        outputs: the shapes and dtypes of what it gives.
+    """
+
+    def __init__(self, function: Any, specs: list):
+        import tensorflow as tf
+
+        traced = tf.function(lambda *arrays: function(*arrays), autograph=False)
+        self._specs, self._traced = specs, traced.get_concrete_function(*specs)
+        self.outputs = tf.nest.map_structure(tf.TensorSpec.from_tensor, self._traced.structured_outputs)
+
+    def __call__(self, *arrays: Any) -> Any:
+        import tensorflow as tf
+
+        return self._traced(*tf.nest.map_structure(lambda x, spec: tf.cast(x, spec.dtype), list(arrays), self._specs))
 
 
 def in_order(function, rows, size: int) -> dict:

@@ -2,6 +2,8 @@
 
 import argparse
 import json
+import os
+import reprlib
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -40,7 +42,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--json", action="store_true", help="print one JSON list of {image, question, answers, regions}"
     )
-    parser.add_argument("--save", metavar="FILE", help="draw the answers and where the model looked, as PNG or JPEG")
+    parser.add_argument("--save", metavar="FILE", help="draw the answers and where the model looked (.png, .jpg)")
 
 
 def run(args: argparse.Namespace) -> int:
@@ -75,19 +77,25 @@ def sorted_out(arguments: list[str], file: str | None) -> tuple[list[str], list[
 
     Raises:
         FileNotFoundError: an argument ends as a picture's name does, but there is no such file.
-        ValueError: there is no photo or no question.
+        ValueError: there is no photo or no question, or an argument is a URL.
     """
-    photos = [each for each in arguments if Path(each).is_file()]
+    from lxmert_tf.detector.image_processor import is_url
+
+    photos = [each for each in arguments if os.path.isfile(each)]  # False where a question is too long for a path
     questions = [each for each in arguments if each not in photos]
     for each in questions:
+        if is_url(each):
+            raise ValueError(f"{each} is a URL, which is not opened: download it, and give the file.")
         if each.lower().endswith(PICTURE_SUFFIXES):
             raise FileNotFoundError(f"There is no file {each!r}.")
-        if Path(each).is_dir():
+        if os.path.isdir(each):
             raise IsADirectoryError(f"{each} is a directory: name the pictures in it.")
     if file is not None:
-        questions += [line.strip() for line in Path(file).read_text(encoding="utf-8").splitlines() if line.strip()]
+        questions += [line.strip() for line in Path(file).read_text(encoding="utf-8-sig").splitlines() if line.strip()]
     if not photos:
-        raise ValueError(f"Give at least one photo: there is no file {', '.join(map(repr, questions[:3]))}.")
+        raise ValueError(
+            f"Give at least one photo: there is no file {', '.join(reprlib.repr(each) for each in questions[:3])}."
+        )
     if not questions:
         raise ValueError("Give at least one question, in quotes or in a file (--questions).")
     return photos, questions

@@ -42,6 +42,8 @@ def detector_settings(args: argparse.Namespace) -> dict[str, Any]:
     if args.boxes is not None:
         if low is not None or high is not None:
             raise ValueError("--boxes is --min-boxes and --max-boxes in one: leave it or them out.")
+        if args.boxes < 1:
+            raise ValueError(f"--boxes must be at least 1, got {args.boxes}.")
         low = high = args.boxes
     numbers = dict(_number(text) for text in args.set)
     return {"pipeline": args.pipeline, "min_boxes": low, "max_boxes": high, **numbers}

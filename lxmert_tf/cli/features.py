@@ -22,7 +22,8 @@ examples:
   lxmert-tf features build vg_gqa_obj36.tsv coco.h5 --append       add images to a file
   lxmert-tf features build extracted.tsv mine.h5 --dtype float16   half the space
   lxmert-tf features build npz_files/ more.lmdb test.tsv mine.h5   what other extractors write, in any mixture
-  lxmert-tf features info coco.h5
+  lxmert-tf features build shard-0.tsv shard-1.tsv all.h5          what `extract --shard` has written
+  lxmert-tf features info coco.h5                                  also of a TSV file, what is recorded beside it
   lxmert-tf features check coco.h5                                 also checks what is to be built
 
 The same command resumes what was interrupted. docs/data.md describes what is read, and the layout of the file, and
@@ -34,7 +35,11 @@ SHOWN = 20  # bad lines that are printed
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     actions = parser.add_subparsers(dest="action", metavar="ACTION", required=True)
     extract = actions.add_parser(
-        "extract", help="extract features of pictures into OUT", description=features_extract.DESCRIPTION
+        "extract",
+        help="extract features of pictures into OUT",
+        description=features_extract.DESCRIPTION,
+        epilog=features_extract.EPILOG,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     features_extract.add_arguments(extract)
     extract.set_defaults(perform=features_extract.run)
@@ -54,7 +59,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     build.add_argument("--extractor", help="what made the features, for the record")
     build.set_defaults(perform=run_build)
     info = actions.add_parser("info", help="show what FILE holds", description="Show what FILE holds.")
-    info.add_argument("file", metavar="FILE", help="HDF5 or npz file of region features")
+    info.add_argument(
+        "file", metavar="FILE", help="HDF5 or npz file of region features, or TSV file with FILE.json beside it"
+    )
     info.add_argument("--json", action="store_true", help="as one JSON object")
     info.set_defaults(perform=run_info)
     check = actions.add_parser(
@@ -113,8 +120,11 @@ def print_report(report: "BuildReport", output: str, skip_bad: bool, append: boo
 
 
 def run_info(args: argparse.Namespace) -> int:
+    from lxmert_tf.data.features.provenance import read_provenance
     from lxmert_tf.data.features.store import open_features
 
+    if made := read_provenance(args.file):  # of a TSV file, which is not read at random
+        return print_info({"file": args.file, "provenance": made}, args.json)
     store = open_features(args.file)
     facts: dict[str, Any] = {
         "file": store.path,
@@ -127,11 +137,16 @@ def run_info(args: argparse.Namespace) -> int:
         "objects_and_attributes": store.has_labels,
         "provenance": store.provenance,
     }
-    if args.json:
+    if not args.json:
+        low, high = store.min_boxes, store.max_boxes
+        facts["boxes_per_image"] = str(low) if low == high else f"{low} to {high}"
+    return print_info(facts, args.json)
+
+
+def print_info(facts: dict[str, Any], as_json: bool) -> int:
+    if as_json:
         print(json.dumps(facts, indent=2))
         return 0
-    low, high = store.min_boxes, store.max_boxes
-    facts["boxes_per_image"] = str(low) if low == high else f"{low} to {high}"
     for name, value in (facts | facts.pop("provenance")).items():
         if name == "sources":
             for source in value:

@@ -1,7 +1,6 @@
 """`lxmert-tf features extract`: the region features of pictures."""
 
 import argparse
-import logging
 import sys
 from typing import Any
 
@@ -9,6 +8,16 @@ from lxmert_tf.cli.detector_options import add_detector_arguments, detector_sett
 from lxmert_tf.command_line import exit_on_sigterm, quiet_start
 
 DESCRIPTION = "Extract the region features of pictures into OUT, each called as its file without the suffix."
+EPILOG = """\
+examples:
+  lxmert-tf features extract val2014/ coco.h5 --detector frcnn
+  lxmert-tf features extract 'val2014/*.jpg' more.txt coco.h5 --detector frcnn --min-boxes 10 --max-boxes 100
+  lxmert-tf features extract pets/ pets.h5 --detector frcnn --boxes-from boxes.json   {"cat": [[x1, y1, x2, y2], ...]}
+  lxmert-tf features extract val2014/ val-0.tsv --detector frcnn --shard 0/2          on one machine, 1/2 on another,
+  lxmert-tf features build val-0.tsv val-1.tsv val2014.h5                             and then these put together
+
+The same command resumes what was interrupted.
+"""
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -16,13 +25,25 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "images",
         metavar="IMAGES",
         nargs="+",
-        help="picture, pattern, directory of pictures, or list: a .txt file with a path on each line",
+        help="picture, pattern, directory of pictures, or list: a .txt file with a path on each line, "
+        "relative to the working directory",
     )
     parser.add_argument("output", metavar="OUT", help="file to write: .h5, or .tsv as the original's")
     add_options(parser)
-    parser.add_argument("--boxes-from", metavar="FILE", help="describe these boxes: .h5, .tsv or .json, in pixels")
-    parser.add_argument("--shard", type=shard, metavar="I/N", help="every N-th image from the I-th on, I from 0 to N-1")
-    parser.add_argument("--skip-bad", action="store_true", help="leave out pictures that cannot be read, and list them")
+    parser.add_argument(
+        "--boxes-from",
+        metavar="FILE",
+        help="describe these boxes, in pixels: region features (.h5, .npz, .tsv) or .json",
+    )
+    parser.add_argument(
+        "--shard",
+        type=shard,
+        metavar="I/N",
+        help="every N-th image from the I-th on, I from 0 to N-1; as .tsv `features build` puts shards together",
+    )
+    parser.add_argument(
+        "--skip-bad", action="store_true", help="leave out pictures that cannot be read or have no boxes, and list them"
+    )
     parser.add_argument("--overwrite", action="store_true", help="replace OUT")
 
 
@@ -57,7 +78,6 @@ def run(args: argparse.Namespace) -> int:
         raise ValueError("--boxes-from says which boxes there are; leave out --boxes, --min-boxes and --max-boxes.")
     with quiet_start():
         from lxmert_tf.data.features.extract import extract_features
-    logging.getLogger("tensorflow").setLevel(logging.ERROR)  # it warns of the first few sizes of pictures
     with exit_on_sigterm():
         report = extract_features(
             args.images,

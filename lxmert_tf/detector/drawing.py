@@ -4,6 +4,8 @@ What weighs is told three times, so that neither colours nor a screen are needed
 and by numbers.
 """
 
+import itertools
+import math
 import textwrap
 from collections.abc import Sequence
 from pathlib import Path
@@ -26,6 +28,7 @@ SCALE = ((0, 34, 78), (53, 69, 108), (102, 105, 112), (148, 142, 119), (200, 184
 INK, PAPER, FAINT = (20, 20, 20), (255, 255, 255), (150, 150, 150)
 LONGEST, SHORTEST = 960, 480  # pixels that a picture is scaled to at most and at least
 FONT_SIZE, MARGIN = 18, 8
+SUFFIXES = (".png", ".jpg", ".jpeg")  # of files that pictures are written to
 
 
 # Boxes
@@ -77,12 +80,13 @@ def color(weight: float) -> tuple[int, int, int]:
 
 
 def _draw_tag(pen: "ImageDraw", size: tuple[int, int], corners: np.ndarray, label: str, taken: list) -> None:
-    """Writes a label at a corner of a box where no other is, or else below the last tried."""
+    """Writes a label at a corner of a box where no other is, or else as near as there is space."""
     left, top, right, bottom = corners
     width, height = pen.textlength(label, font_of(16)) + 8, 20
     corner = [(left, top), (right - width, top), (left, bottom - height), (right - width, bottom - height)]
-    shifts = [(left, top + height * step) for step in range(1, 12)]
-    for x, y in corner + shifts:
+    rows, columns = np.arange(0, size[1] - height, height), np.arange(0, size[0] - width, height)
+    others = sorted(itertools.product(columns, rows), key=lambda place: math.dist(place, (left, top)))
+    for x, y in corner + others + corner[:1]:
         x, y = min(max(x, 0), size[0] - width), min(max(y, 0), size[1] - height)
         place = (x, y, x + width, y + height)
         if not any(x < b[2] and b[0] < x + width and y < b[3] and b[1] < y + height for b in taken):
@@ -120,12 +124,12 @@ def save_answers(path: str | Path, rows: Sequence[Sequence[PictureAnswers]], pic
     """Draws answers into one file: a row for each picture, or pair, and a column for each question.
 
     Args:
-        path: a file of a kind that Pillow writes.
+        path: a file that ends with one of `SUFFIXES`.
         rows: of each picture the answers to all questions, with their `box_weights`.
         pictures: what each row is about, as `read_image` takes it.
 
     Raises:
-        ValueError: Pillow does not write files with this suffix.
+        ValueError: it ends with another suffix.
     """
     check_suffix(path)
     panels = [[draw_answer(each, about) for each in row] for row, about in zip(rows, pictures, strict=True)]
@@ -135,19 +139,19 @@ def save_answers(path: str | Path, rows: Sequence[Sequence[PictureAnswers]], pic
 
 
 def check_suffix(path: str | Path) -> None:
-    """ValueError if Pillow does not write files with this suffix."""
-    pillow = import_pillow()
-    if pillow.registered_extensions().get(Path(path).suffix.lower()) not in pillow.SAVE:
-        raise ValueError(f"{path} must have the suffix of a kind of picture, such as .png or .jpg.")
+    """ValueError if no pictures are written to files with this suffix."""
+    if Path(path).suffix.lower() not in SUFFIXES:
+        raise ValueError(f"{path}: a picture is written to a file that ends with {', '.join(SUFFIXES)}.")
 
 
 def draw_answer(answered: PictureAnswers, pictures: Sequence[Any]) -> "Image":
-    """The pictures of an answer with their regions, and below them the question and its answers."""
+    """The pictures of an answer with their regions and names, and below them the question and its answers."""
     weights = answered.box_weights or [np.ones(len(each), "float32") for each in answered.regions]
     drawn = []
-    for picture, regions, shares in zip(pictures, answered.regions, weights, strict=True):
+    for name, picture, regions, shares in zip(answered.pictures, pictures, answered.regions, weights, strict=True):
         of_largest = shares / (shares.max(initial=0) or 1)
-        drawn.append(draw_boxes(read_image(picture), regions.normalized_boxes, of_largest, regions.labels()))
+        boxes = draw_boxes(read_image(picture), regions.normalized_boxes, of_largest, regions.labels())
+        drawn.append(_joined([boxes, _caption([Path(name).name], boxes.width)], across=False))
     image = _joined(drawn, across=True)
     best = ", ".join(f"{each.id if each.text is None else each.text} {each.score:.0%}" for each in answered.answers)
     return _joined([image, _caption([answered.question, best], image.width)], across=False)

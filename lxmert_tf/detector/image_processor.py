@@ -3,6 +3,7 @@
 import io
 import math
 import os
+import re
 from dataclasses import dataclass
 from typing import Any
 
@@ -162,6 +163,8 @@ def read_image(image: Any, max_pixels: int = MAX_PIXELS, name: str | None = None
         return _of_file(io.BytesIO(image), name, max_pixels)
     if isinstance(image, str | os.PathLike):
         if not os.path.exists(image):
+            if is_url(image):
+                raise BadImage(f"{name} is a URL, which is not opened: download it, or pass the bytes that are there.")
             raise FileNotFoundError(f"There is no file {os.fspath(image)!r}.")
         if not os.path.isfile(image):
             raise BadImage(f"{name} is not a file.")
@@ -184,6 +187,11 @@ def name_of(image: Any) -> str:
     return (
         f"The picture of {len(image):,} bytes" if isinstance(image, bytes | bytearray | memoryview) else "The picture"
     )
+
+
+def is_url(image: Any) -> bool:
+    """Whether a picture is given by its URL."""
+    return isinstance(image, str) and re.match(r"[a-zA-Z][\w+.-]*://", image) is not None
 
 
 def _of_array(array: np.ndarray, max_pixels: int) -> np.ndarray:

@@ -201,18 +201,20 @@ class FasterRCNN(keras.Model):
         proposing = replace(pipeline, name=kind, nms=(), conf=0.0, min_boxes=0, max_boxes=0)
         if with_boxes:
             proposing = replace(proposing, rpn_min_size=0, pre_nms=0, post_nms=0, rpn_nms=0.0)
+        signature = SIGNATURE if with_boxes else SIGNATURE[:-1]
         if (key := ("find", proposing, with_boxes)) not in self.cache.programs:
 
             def find(pixels, size, scales, boxes=None):
                 return self.find(pixels, size, scales, boxes, proposing)
 
-            self.cache.programs[key] = compiled(find, SIGNATURE if with_boxes else SIGNATURE[:-1])
+            self.cache.programs[key] = compiled(find, signature)
         if (choosing := ("choose", pipeline, with_boxes)) not in self.cache.programs:
 
             def choose(found, size, picture_size, scales, boxes=None):
                 return self.choose(found, size, picture_size, scales, boxes, pipeline)
 
-            self.cache.programs[choosing] = compiled(choose)
+            read = (self.cache.programs[key], ((2,), "int32"), *signature[1:])
+            self.cache.programs[choosing] = compiled(choose, read)
         return self.cache.programs[key], self.cache.programs[choosing]
 
     # Saving and loading

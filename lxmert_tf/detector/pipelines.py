@@ -106,7 +106,9 @@ def make_pipeline(
     if name not in _NUMBERS:
         raise ValueError(f"pipeline must be one of {', '.join(PIPELINES)}, got {name!r}.")
     if unknown := sorted(set(settings) - set(SETTINGS)):
-        raise ValueError(f"A pipeline has no number {unknown[0]!r}; it has {', '.join(SETTINGS)}.")
+        raise ValueError(
+            f"A pipeline has no number {unknown[0]!r}; it has min_boxes, max_boxes, {', '.join(SETTINGS)}."
+        )
     config = config or DetectorConfig()
     shared = {field.name: getattr(config, field.name, None) for field in fields(Pipeline)}
     own = {**shared, "conf": 0.2, "rpn_min_size": config.rpn_min_size, **_NUMBERS[name]}
@@ -118,6 +120,10 @@ def make_pipeline(
         high = max(pipeline.max_boxes, low)
     if high < max(low, 1):
         raise ValueError(f"max_boxes must be at least 1 and at least min_boxes={low}, got {high}.")
+    if min_boxes is not None and low > pipeline.post_nms:
+        raise ValueError(
+            f"min_boxes must be at most {pipeline.post_nms}, since post_nms leaves only so many proposals, got {low}."
+        )
     if pipeline.max_size < pipeline.min_size:
         raise ValueError(f"max_size must be at least min_size={pipeline.min_size}, got {pipeline.max_size}.")
     return replace(pipeline, min_boxes=low, max_boxes=high)

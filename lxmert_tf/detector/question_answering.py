@@ -10,10 +10,10 @@ from keras import ops
 
 from lxmert_tf.answers import TRUTHS, Answer, AnswerTable, config_answers
 from lxmert_tf.configuration import SINGLE_LABEL
-from lxmert_tf.detector.image_processor import MAX_PIXELS, BadImage, name_of
+from lxmert_tf.detector.image_processor import MAX_PIXELS, BadImage, is_url, name_of
 from lxmert_tf.detector.modeling import FasterRCNN
 from lxmert_tf.detector.pipelines import DEFAULT, make_pipeline
-from lxmert_tf.detector.regions import Regions
+from lxmert_tf.detector.regions import Regions, check_found
 
 CHUNK = 64  # questions that are answered at once
 
@@ -45,8 +45,8 @@ class VisualQuestionAnsweringPipeline:
         detector: a `FasterRCNN`.
         tokenizer: an `LxmertTokenizer`.
         answers: what the rows of the answer head mean. Default: what the model's config says.
-        opener: url -> the picture's bytes, or a file that has them; such as `urllib.request.urlopen`. Without it, no
-            URL is opened.
+        opener: url -> the picture's bytes, a file that has them, or a PIL image; such as `urllib.request.urlopen`.
+            Without it, no URL is opened.
         pipeline, min_boxes, max_boxes, max_pixels, **settings: as of `FasterRCNN.detect`.
 
     Raises:
@@ -106,11 +106,12 @@ class VisualQuestionAnsweringPipeline:
 
         Raises:
             FileNotFoundError, BadImage, TypeError: as `ImageProcessor`.
+            BadImage: the detector finds no regions in a picture.
             ValueError: there is no picture or question, or a question is too long.
         """
         questions = [questions] if isinstance(questions, str) else list(questions)
-        if not questions or not all(isinstance(question, str) for question in questions):
-            raise ValueError("questions must be a text, or a list of at least one.")
+        if not questions or not all(isinstance(question, str) and question.strip() for question in questions):
+            raise ValueError("questions must be a text, or a list of at least one; none may be empty.")
         if top_k < 1:
             raise ValueError(f"top_k must be at least 1, got {top_k}.")
         return [
@@ -133,7 +134,7 @@ class VisualQuestionAnsweringPipeline:
 
     def _answer(self, group: tuple, questions: list[str], top_k: int, weighted: bool) -> Iterator[PictureAnswers]:
         regions = tuple(map(self._detect, group))
-        names = tuple(picture if _is_url(picture) else name_of(picture) for picture in group)
+        names = tuple(picture if is_url(picture) else name_of(picture) for picture in group)
         image = model_inputs(regions, self.is_pairwise)
         encoded = None if self.is_pairwise else self.model.encode_image(**image)
         for start in range(0, len(questions), CHUNK):
@@ -150,18 +151,25 @@ class VisualQuestionAnsweringPipeline:
                 yield PictureAnswers(names, question, answers, regions, kept)
 
     def _detect(self, picture: Any) -> Regions:
-        if not _is_url(picture):
-            return self.detector.detect([picture], self.pipeline, max_pixels=self.max_pixels)[0]
+        if not is_url(picture):
+            return self._regions(picture, name_of(picture))
         if self.opener is None:
             raise ValueError(f"{picture} is a URL: pass an opener, such as opener=urllib.request.urlopen.")
         content = self.opener(picture)
-        if not isinstance(content, bytes):
+        if hasattr(content, "read"):
             with closing(content) as file:
                 content = file.read()
         try:
-            return self.detector.detect([content], self.pipeline, max_pixels=self.max_pixels)[0]
+            return self._regions(content, name_of(content))
         except BadImage as error:
             raise BadImage(f"{picture}: {error}") from error
+        except TypeError as error:
+            raise TypeError(f"{picture}, as the opener gives it: {error}") from error
+
+    def _regions(self, picture: Any, name: str) -> Regions:
+        (regions,) = self.detector.detect([picture], self.pipeline, max_pixels=self.max_pixels)
+        check_found(regions, name)
+        return regions
 
     def _best(self, logits: Any, top_k: int) -> list[list[Answer]]:
         """The best answers of each row of logits: float[B, A]."""
@@ -219,7 +227,3 @@ def box_weights(model: Any, text: dict[str, np.ndarray], image: dict[str, np.nda
 
 def _filled_up(rows: np.ndarray, number: int) -> np.ndarray:
     return np.pad(rows, [(0, number - len(rows)), (0, 0)])
-
-
-def _is_url(picture: Any) -> bool:
-    return isinstance(picture, str) and "://" in picture

@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 
 from lxmert_tf.detector.configuration import DetectorConfig
+from lxmert_tf.detector.image_processor import BadImage
 
 
 @dataclass(frozen=True)
@@ -100,3 +101,10 @@ def check_boxes(boxes: Any, size: tuple[int, int], name: str) -> np.ndarray:
             f"y1 <= y2 <= {height}."
         )
     return array
+
+
+def check_found(regions: Regions, name: str) -> None:
+    """BadImage if there are no regions in a picture of this name."""
+    if not len(regions):
+        height, width = regions.size
+        raise BadImage(f"{name}, {width}x{height} pixels, has no boxes: the detector proposes none in it.")

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from conversion.formats import weight_files
 from conversion.source import open_source
 from lxmert_tf.files import sha256
-from lxmert_tf.tasks import keras_class
+from lxmert_tf.tasks import ARCHITECTURES, keras_class
 
 if TYPE_CHECKING:
     import keras
@@ -41,12 +41,14 @@ def load(source: str | os.PathLike, precision: str = "float32", config: str | os
 
     Raises:
         FileNotFoundError: there is no such path or repository.
-        ValueError: it is damaged, or lacks a head, which would be served untrained.
+        ValueError: it is damaged, a detector's, or lacks a head, which would be served untrained.
     """
     import lxmert_tf
 
     own = None if config is None else lxmert_tf.LxmertConfig.from_json_file(config)
     checkpoint = open_source(source, own)
+    if checkpoint.task not in ARCHITECTURES:
+        raise ValueError(f"{checkpoint.path} holds a {checkpoint.task}, not an LXMERT model; give one of a model.")
     model = getattr(lxmert_tf, keras_class(checkpoint.task)).from_pretrained(checkpoint, dtype=precision)
     missing = checkpoint.match().missing
     untrained = sorted(name for name in missing if not name.startswith("obj_predict_head"))

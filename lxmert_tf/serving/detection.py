@@ -8,7 +8,7 @@ import tensorflow as tf
 from lxmert_tf.detector.image_processor import MAX_PIXELS
 from lxmert_tf.detector.layers.primitives import Block, NormalizedConvolution
 from lxmert_tf.detector.pipelines import Pipeline
-from lxmert_tf.serving.image_decoding import decode_image
+from lxmert_tf.serving.image_decoding import checked_image, decode_image
 from lxmert_tf.serving.image_resizing import resize_image
 
 if TYPE_CHECKING:
@@ -41,22 +41,29 @@ class Detection:
     def _find(self, images: tf.Tensor) -> dict[str, tf.Tensor]:
         """The visual inputs of string[B] or string[B, images]: one picture after the other, equal ones once."""
         different, place = tf.unique(tf.reshape(images, [-1]))
+        first = tf.math.unsorted_segment_min(tf.range(tf.size(place)), place, tf.size(different))
+        indices = tf.transpose(tf.unravel_index(first, tf.shape(images)))
+        named = tf.strings.reduce_join(tf.strings.as_string(indices), axis=1, separator=", ")
         boxes, width = self.pipeline.max_boxes, self.detector.config.feature_size
         specs = {
             "visual_feats": tf.TensorSpec((boxes, width), tf.float32),
             "visual_pos": tf.TensorSpec((boxes, 4), tf.float32),
             "visual_attention_mask": tf.TensorSpec((boxes,), tf.int32),
         }
-        found = tf.map_fn(self._regions, different, fn_output_signature=specs, parallel_iterations=1)
+        found = tf.map_fn(self._regions, (different, named), fn_output_signature=specs, parallel_iterations=1)
         place = tf.reshape(place, tf.shape(images))
         return {name: tf.gather(value, place) for name, value in found.items()}
 
-    def _regions(self, content: tf.Tensor) -> dict[str, tf.Tensor]:
-        """The regions of a picture, string[], filled up to as many as there can be."""
-        image = resize_image(decode_image(content, self.max_pixels), self.detector.config, self.pipeline)
+    def _regions(self, picture: tuple[tf.Tensor, tf.Tensor]) -> dict[str, tf.Tensor]:
+        """The regions of a picture, string[] and its place, filled up to as many as there can be."""
+        content, place = picture
+        decoded = decode_image(content, self.max_pixels, place)
+        image = resize_image(decoded, self.detector.config, self.pipeline, place)
         found = self.detector.call(*image, pipeline=self.pipeline)
         boxes = self.pipeline.max_boxes
         number = tf.shape(found["boxes"])[0]
+        none = "must have something that the detector finds, but it proposes no boxes"
+        number = checked_image(number, number > 0, place, none)
         padding = [[0, boxes - number], [0, 0]]
         width = self.detector.config.feature_size
         return {

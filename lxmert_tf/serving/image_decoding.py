@@ -10,7 +10,6 @@ import tensorflow as tf
 
 from lxmert_tf.backend import asserted
 
-DAMAGED = "images must be whole, got one that is cut short or damaged, of bytes"
 PNG_SIGNATURE = 0x89504E470D0A1A0A
 PNG_EXIF, PNG_END = 0x65584966, 0x49454E44  # the chunks eXIf and IEND
 JPEG_START, JPEG_SCAN, JPEG_END, JPEG_APP1 = 0xFFD8FF, 0xDA, 0xD9, 0xE1  # markers
@@ -28,12 +27,19 @@ class Header(NamedTuple):
     exif: tf.Tensor
 
 
-def decode_image(content: tf.Tensor, max_pixels: int) -> tf.Tensor:
+def checked_image(x: tf.Tensor, condition: tf.Tensor, place: tf.Tensor | str, *parts: tf.Tensor | str) -> tf.Tensor:
+    """`asserted` of a picture, by its place in the batch: `images[PLACE]` and the parts, texts and numbers."""
+    texts = [part if isinstance(part, str) else tf.strings.as_string(part) for part in parts]
+    return asserted(x, condition, tf.strings.join(["images[", place, "] ", *texts]))
+
+
+def decode_image(content: tf.Tensor, max_pixels: int, place: tf.Tensor | str = "0") -> tf.Tensor:
     """uint8[h, w, 3], red, green and blue of a file, turned as its EXIF says.
 
     Args:
         content: string[], a JPEG or PNG file.
         max_pixels: of larger pictures, nothing but the header is read.
+        place: string[], of the picture in its batch, for messages.
 
     Raises:
         tf.errors.InvalidArgumentError: when the graph runs, saying what is wrong with the file.
@@ -41,14 +47,16 @@ def decode_image(content: tf.Tensor, max_pixels: int) -> tf.Tensor:
     data = tf.io.decode_raw(content, tf.uint8)
     size = tf.size(data)
     is_jpeg, is_png = number(data, 0, 3) == JPEG_START, number(data, 0, 8) == PNG_SIGNATURE - (1 << 64)
-    data = asserted(data, is_jpeg | is_png, "images must be JPEG or PNG files, got something else, of bytes", size)
+    other = "must be a JPEG or PNG file, got something else, of ", size, " bytes"
+    data = checked_image(data, is_jpeg | is_png, place, *other)
     header = tf.cond(is_jpeg, lambda: jpeg_header(data), lambda: png_header(data))
     pixels = header.height * header.width
-    content = asserted(content, pixels > 0, DAMAGED, size)
-    said = [header.width, tf.constant("x"), header.height]
-    content = asserted(content, pixels <= max_pixels, f"images must have at most {max_pixels:,} pixels, got", *said)
+    damaged = "must be whole, but is cut short or damaged, of ", size, " bytes"
+    content = checked_image(content, pixels > 0, place, *damaged)
+    many = f"must have at most {max_pixels:,} pixels, got ", header.width, "x", header.height
+    content = checked_image(content, pixels <= max_pixels, place, *many)
     image = _decoded_or_empty(content, is_jpeg)
-    image = asserted(image, tf.size(image) > 0, DAMAGED, size)
+    image = checked_image(image, tf.size(image) > 0, place, *damaged)
     return turned(image, orientation(data, header.exif))
 
 

@@ -7,10 +7,10 @@ from typing import NamedTuple
 
 import tensorflow as tf
 
-from lxmert_tf.backend import asserted
 from lxmert_tf.detector.configuration import DetectorConfig
 from lxmert_tf.detector.image_processor import SMALLEST
 from lxmert_tf.detector.pipelines import Pipeline
+from lxmert_tf.serving.image_decoding import checked_image
 
 BITS = 22  # of the fractions that Pillow resizes with
 
@@ -24,16 +24,17 @@ class Resized(NamedTuple):
     scales: tf.Tensor
 
 
-def resize_image(image: tf.Tensor, config: DetectorConfig, pipeline: Pipeline) -> Resized:
-    """A picture, uint8[h, w, 3] of red, green and blue, as the network takes it.
+def resize_image(image: tf.Tensor, config: DetectorConfig, pipeline: Pipeline, place: tf.Tensor | str = "0") -> Resized:
+    """A picture, uint8[h, w, 3] of red, green and blue, as the network takes it; `place` as of `decode_image`.
 
     Raises:
         tf.errors.InvalidArgumentError: when the graph runs, where the picture is too narrow.
     """
     picture_size = tf.shape(image)[:2]
     size, scales = resized_size(picture_size, pipeline)
-    message = f"images must be wider: resized, one has less than {SMALLEST} pixels in one direction, got height, width"
-    colours = asserted(image[:, :, ::-1], tf.reduce_min(size) >= SMALLEST, message, picture_size)
+    narrow = f"must be wider: resized, it has less than {SMALLEST} pixels in one direction, got "
+    sides = picture_size[1], "x", picture_size[0]
+    colours = checked_image(image[:, :, ::-1], tf.reduce_min(size) >= SMALLEST, place, narrow, *sides)
     mean, std = tf.constant(config.pixel_mean, tf.float32), tf.constant(config.pixel_std, tf.float32)
     if pipeline.name.startswith("detectron2"):
         pixels = (tf.cast(resize_antialiased(colours, size), tf.float32) - mean) / std

@@ -28,6 +28,7 @@ def test_settings():
     ("arguments", "message"),
     [
         (("--boxes", "8", "--min-boxes", "8"), "--boxes is --min-boxes and --max-boxes in one"),
+        (("--boxes", "0"), "--boxes must be at least 1, got 0"),
         (("--set", "min_size"), "--set must be NAME=VALUE with a NAME of min_size, .*, got 'min_size'"),
         (("--set", "size=3"), "got 'size=3'"),
         (("--set", "min_size=3.5"), r"--set min_size must be an integer, got '3\.5'"),

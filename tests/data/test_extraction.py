@@ -116,7 +116,7 @@ def test_36_boxes_unless_told(folder):
         ({"max_boxes": 9}, (9, 9)),
     ]:
         for pipeline in ("caffe", "huggingface"):
-            made = asdict(extractor.Extractor(folder / "tiny", pipeline, **options).pipeline)
+            made = asdict(extractor.Extractor(folder / "tiny", pipeline, post_nms=20, **options).pipeline)
             assert (made["min_boxes"], made["max_boxes"]) == expected
 
 
@@ -267,6 +267,38 @@ def test_shards_are_put_together(folder, whole, tmp_path):
     for name, value in merged.read(expected.img_ids).items():
         np.testing.assert_array_equal(value, expected.read(expected.img_ids)[name])
     assert [source["extraction"]["shard"] for source in merged.provenance["sources"]] == [[0, 3], [1, 3], [2, 3]]
+    made, whole_made = merged.provenance, expected.provenance
+    assert made["extractor"] == whole_made["extractor"]
+    assert made["extraction"] | {"shard": None} == whole_made["extraction"] and "shard" not in made["extraction"]
+
+
+def test_shards_of_different_options_are_not_mixed(whole, tmp_path, capsys):
+    original, made = whole.with_suffix(".tsv"), json.loads((whole.parent / "whole.tsv.json").read_text())
+    one, other, unknown = (tmp_path / f"{name}.tsv" for name in ("one", "other", "unknown"))
+    for path, lines in ((one, slice(0, 2)), (other, slice(2, 4)), (unknown, slice(4, 6))):
+        path.write_bytes(b"".join(original.read_bytes().splitlines(keepends=True)[lines]))
+    beside = [tmp_path / f"{name}.tsv.json" for name in ("one", "other")]
+    for path in beside:
+        path.write_text(json.dumps(made))
+    for changed, message in [
+        ({"pipeline": made["extraction"]["pipeline"] | {"name": "huggingface"}}, 'pipeline name "caffe" and "huggi'),
+        ({"detector": {"file": "model.weights.h5", "sha256": "0"}}, "detector sha256 "),
+        ({"precision": "bfloat16"}, 'precision "float32" and "bfloat16"; build a file of each.'),
+        ({"boxes_from": {"file": "a.json", "sha256": "0"}}, "--boxes-from false and true"),
+    ]:
+        beside[1].write_text(json.dumps(made | {"extraction": made["extraction"] | changed}))
+        with pytest.raises(ValueError, match=f"one.tsv and .*other.tsv were extracted with different .*{message}"):
+            build_features([one, other], tmp_path / "out.h5")
+    assert not list(tmp_path.glob("out*"))
+    build_features([one, unknown], tmp_path / "out.h5")
+    mixture = open_features(tmp_path / "out.h5").provenance
+    assert "extraction" not in mixture and mixture["sources"][0]["extraction"] == made["extraction"]
+    with pytest.raises(ValueError, match=r"out\.h5 and .*other\.tsv were extracted with different options"):
+        build_features(other, tmp_path / "out.h5", append=True)
+    with pytest.raises(ValueError, match=r"whole.h5 is not a TSV file; .* put together are extracted as \.tsv files"):
+        build_features(whole, tmp_path / "again.h5")
+    assert main(["features", "info", str(one)]) == 0
+    assert made["extraction"]["detector"]["sha256"] in capsys.readouterr().out
 
 
 def test_files_patterns_directories_and_lists(folder, tmp_path, monkeypatch):
@@ -296,7 +328,7 @@ def test_two_pictures_of_one_name(folder, tmp_path, capsys):
     [
         (["nothing.jpg"], "a.h5", "There is no file 'nothing.jpg'."),
         (["nothing*.jpg"], "a.h5", "There is no file 'nothing*.jpg'."),
-        (["missing.txt"], "a.h5", "There is no file 'nothing.jpg' nor 1 others."),
+        (["missing.txt"], "a.h5", "'nothing.jpg' nor 1 others, which missing.txt lists; its paths are relative"),
         (["empty"], "a.h5", "empty has no pictures, files whose names end with .jpg"),
         (["a.png"], "a.npz", "must end with .h5, .hdf5, .tsv, got 'a.npz'"),
         (["a.png"], "there.h5", "there.h5 already exists; overwrite it (--overwrite)"),
@@ -304,11 +336,13 @@ def test_two_pictures_of_one_name(folder, tmp_path, capsys):
         (["a.png", "--boxes-from=b.json", "--boxes=2"], "a.h5", "--boxes-from says which boxes there are"),
         (["a.png", "--boxes-from=b.json"], "a.h5", "b.json has no boxes of the image 'a'"),
         (["a.png", "--boxes-from=c.json"], "a.h5", "c.json, image 'a': the boxes must be a list of [x1, y1, x2, y2]"),
-        (["a.png", "--boxes-from=d.json"], "a.h5", "The boxes of a.png must be x1, y1, x2, y2 in pixels"),
+        (["a.png", "--boxes-from=d.json"], "a.h5", "The boxes of 'a' in d.json must be x1, y1, x2, y2 in pixels"),
         (["a.png", "--shard=1/2"], "a.h5", "The shard 1/2 is empty: there are only 1 pictures."),
         (["a.png", "--set=threshold=1"], "a.h5", "--set must be NAME=VALUE with a NAME of min_size"),
         (["a.png", "--set=conf=0"], "a.h5", "conf must be a number above 0 to 1, got 0"),
-        (["a.png", "--boxes=0"], "a.h5", "max_boxes must be at least 1"),
+        (["a.png", "--boxes=0"], "there.h5", "--boxes must be at least 1, got 0"),
+        (["a.png", "--boxes=9"], "there.h5", "min_boxes must be at most 8, since post_nms leaves only so many"),
+        (["https://example.org/a.png?size=9"], "a.h5", "size=9 is a URL, which is not opened: download it"),
     ],
 )
 def test_refusals_are_one_sentence(folder, tmp_path, monkeypatch, capsys, arguments, out, complaint):
@@ -364,6 +398,28 @@ def test_boxes_from_a_file(folder, whole, tmp_path, kind):
     for name, value in given.read(given.img_ids).items():
         np.testing.assert_allclose(value, found.read(given.img_ids)[name], rtol=1e-4, atol=1e-4)
     assert given.provenance["extraction"]["boxes_from"]["file"] == file.name
+
+
+def test_boxes_of_pictures_of_another_size(folder, whole, tmp_path):
+    picture = Image.open(folder / "pictures" / "image_00.png")
+    picture.resize((100, 80)).save(tmp_path / "image_00.png")
+    for kind in ("h5", "tsv"):
+        file = whole.with_suffix(f".{kind}")
+        with pytest.raises(ValueError, match=r"'image_00' for a picture of 50x40 pixels, but it has 100x80; give"):
+            extract_features(tmp_path / "image_00.png", tmp_path / "out.h5", folder / "tiny", boxes_from=file)
+
+
+def test_pictures_without_good_boxes_can_be_left_out(folder, tmp_path):
+    inside, outside = [[1, 2, 30, 40]], [[1, 2, 30, 41]]
+    boxes = {"image_00": inside, "image_01": outside, "image_02": [], "image_03": [[1, 2]], "image_04": inside}
+    (tmp_path / "boxes.json").write_text(json.dumps(boxes))
+    images, options = folder / "pictures" / "image_0[0-5].png", {"min_size": 32, "max_size": 64}
+    report = extract_features(
+        images, tmp_path / "a.h5", folder / "tiny", boxes_from=tmp_path / "boxes.json", skip_bad=True, **options
+    )
+    assert open_features(tmp_path / "a.h5").img_ids == ("image_00", "image_04")
+    for message, number in zip(report.skipped, (1, 2, 3, 5), strict=True):
+        assert "boxes.json" in message and f"'image_0{number}'" in message and message.endswith(".")
 
 
 # Bad pictures

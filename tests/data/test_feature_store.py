@@ -86,6 +86,11 @@ def test_single_boxes(folder, regions):
     np.testing.assert_array_equal(store.read_boxes(rows, places), expected)
 
 
+def test_one_name_is_no_list_of_names(folder):
+    with pytest.raises(TypeError, match=r"^img_ids must be a list of names, got the text 'image_0'; give \['"):
+        open_features(folder / "features.h5").read("image_0")
+
+
 def test_unknown_image(folder):
     with pytest.raises(
         KeyError, match=r"^image 'nobody' has no region features in .*features\.h5, which has 150 images$"

@@ -114,6 +114,11 @@ def test_urls_are_left_to_an_opener(ask, monkeypatch):
         monkeypatch.setattr(ask, "opener", partial(opener, content=content))
         assert_same(ask([url], "what"), wanted)
     assert opened == [url, url]
+    monkeypatch.setattr(ask, "opener", lambda address: Image.open(IMAGES[0]))
+    assert_same(ask([url], "what"), wanted)
+    monkeypatch.setattr(ask, "opener", lambda address: None)
+    with pytest.raises(TypeError, match=r"^https://example\.org/cat\.png, as the opener gives it: A picture must be"):
+        ask([url], "what")
     assert content.closed
     monkeypatch.setattr(ask, "opener", partial(opener, content=b"<html>"))
     with pytest.raises(BadImage, match=r"https://example\.org/cat\.png: The picture of 6 bytes is not a picture"):
@@ -159,6 +164,15 @@ def test_a_picture_without_regions_is_one_box_of_zeros(ask):
     assert not inputs["visual_feats"][0].any()
 
 
+def test_a_picture_without_regions_is_refused(ask, monkeypatch):
+    (regions,) = ask(IMAGES[0], "what")[0].regions
+    names = ("boxes", "normalized_boxes", "features", "object_ids", "object_scores")
+    none = replace(regions, **{name: getattr(regions, name)[:0] for name in names})
+    monkeypatch.setattr(ask.detector, "detect", lambda *_, **__: [none])
+    with pytest.raises(BadImage, match=r"image0_97x143\.png, 143x97 pixels, has no boxes: the detector proposes none"):
+        ask(IMAGES[0], "what")
+
+
 def test_parts_that_do_not_fit(ask, tmp_path):
     detector = tiny_detector()
     with pytest.raises(ValueError, match="TFLxmertModel does not answer"):
@@ -172,6 +186,7 @@ def test_parts_that_do_not_fit(ask, tmp_path):
         VisualQuestionAnsweringPipeline(ask.model, detector, ask.tokenizer, pipeline="fast")
     for pictures, questions, message in (
         (IMAGES[0], [], "questions must be a text, or a list of at least one"),
+        (IMAGES[0], ["what", " "], "none may be empty"),
         ([], "what", "at least one picture"),
         (IMAGES[0], "what is " * 40, "more than max_position_embeddings"),
     ):
@@ -191,7 +206,7 @@ def run(checkpoints, monkeypatch, capsys):
 
     def answer(*arguments: str, task: str = "qa"):
         code = main(
-            ["answer", *map(str, arguments), "--model", str(checkpoints / task), "--detector", str(HF), *OPTIONS]
+            ["answer", "--model", str(checkpoints / task), "--detector", str(HF), *OPTIONS, *map(str, arguments)]
         )
         return code, *capsys.readouterr()
 
@@ -208,8 +223,10 @@ def test_the_command_prints_what_python_answers(run, ask, tmp_path):
         assert [region["box"] for region in one["regions"]] == each.regions[0].boxes.tolist()
         assert [region["name"] for region in one["regions"]] == each.regions[0].object_names
         assert [region["weight"] for region in one["regions"]] == pytest.approx(each.box_weights[0].tolist())
-    (tmp_path / "questions.txt").write_text(f"\n{QUESTIONS[0]}\n", encoding="utf-8")
-    code, out, _ = run(IMAGES[0], "--questions", tmp_path / "questions.txt")
+    (tmp_path / "questions.txt").write_text(f"{QUESTIONS[0]}\n\n", encoding="utf-8-sig")
+    code, out, _ = run(IMAGES[0], "--questions", tmp_path / "questions.txt", "--json")
+    assert code == 0 and json.loads(out)[0]["question"] == QUESTIONS[0]
+    code, out, _ = run(IMAGES[0], QUESTIONS[0])
     best = wanted[0].answers[0]
     assert code == 0 and out.splitlines()[0] == f"{best.text}\t{best.score:.3f}"
 
@@ -233,8 +250,12 @@ def test_the_command_draws_where_the_model_looked(run, tmp_path):
         ([IMAGES[0]], "Give at least one question, in quotes or in a file"),
         ([IMAGES[0], "cat.jpg", "what"], "There is no file 'cat.jpg'"),
         ([IMAGES[0].parent, "what"], "is a directory: name the pictures in it"),
+        ([IMAGES[0], "what " * 1000], "more than max_position_embeddings"),
+        (["https://example.org/cat", "what"], "https://example.org/cat is a URL, which is not opened: download it"),
+        ([IMAGES[0], "what", "--model", HF], "pytorch_model.bin holds a detector, not an LXMERT model; give one of a"),
         ([HF / "config.yaml", "what"], "config.yaml is not a picture of a known kind"),
-        ([IMAGES[0], "what", "--save", "a.txt"], "a.txt must have the suffix of a kind of picture"),
+        ([IMAGES[0], "what", "--save", "a.txt"], "a.txt: a picture is written to a file that ends with .png"),
+        ([IMAGES[0], "what", "--save", "a.gif"], "a.gif: a picture is written to a file that ends with .png, .jpg"),
         ([IMAGES[0], "what", "--save", IMAGES[0]], "would be overwritten"),
         ([IMAGES[0], "what", "--set", "size=3"], "--set must be NAME=VALUE"),
         ([IMAGES[0], "what", "--top-k", "0"], "top_k must be at least 1"),

@@ -79,8 +79,9 @@ def test_any_number_of_boxes(number):
     assert (tags > 300) == (number > 0)
 
 
-def test_tags_do_not_hide_each_other():
-    same = np.tile([0.2, 0.2, 0.6, 0.6], (NUMBERED, 1))
+@pytest.mark.parametrize("box", [(0.2, 0.2, 0.6, 0.6), (0.9, 0.9, 0.97, 0.97)])
+def test_tags_do_not_hide_each_other(box):
+    same = np.tile(box, (NUMBERED, 1))
     one, all_ = (
         (np.asarray(draw_boxes(np.full((500, 500, 3), 255, np.uint8), boxes, np.zeros(len(boxes)))) == 255)
         for boxes in (same[:1], same)

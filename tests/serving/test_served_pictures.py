@@ -152,8 +152,8 @@ def test_pairs_on_a_server(folder, capsys):
 class HashDetection(Detection):
     """Finds in a picture what depends on nothing but its bytes."""
 
-    def _regions(self, content):
-        seed = tf.stack([tf.strings.to_hash_bucket_fast(content, 1000), 0])
+    def _regions(self, picture):
+        seed = tf.stack([tf.strings.to_hash_bucket_fast(picture[0], 1000), 0])
         boxes, width = self.pipeline.max_boxes, self.detector.config.feature_size
         return {
             "visual_feats": tf.random.stateless_uniform((boxes, width), seed),
@@ -180,6 +180,14 @@ def test_pairs(folder):
     np.testing.assert_allclose(one[0], wanted[0], rtol=0, atol=1e-6)
     with pytest.raises(tf.errors.InvalidArgumentError, match=r"images must be \[batch, 2\], got shape"):
         servable.signatures["detect"](images=tf.constant(["a"]))
+
+
+def test_a_picture_without_regions_is_refused():
+    detector = type(tiny_detector())(TINY_CONFIG)
+    pipeline = make_pipeline("caffe", TINY_CONFIG, 3, 8, rpn_min_size=10_000)
+    images = tf.constant([[IMAGES[0].read_bytes(), IMAGES[1].read_bytes()]])
+    with pytest.raises(tf.errors.InvalidArgumentError, match=r"\[images\[0, 0\] must have something that the detector"):
+        Detection(detector, pipeline, num_images=2).find(images)
 
 
 def test_clients_send_pairs_and_read_truths(monkeypatch):
@@ -373,16 +381,16 @@ def png_of(width: int, height: int) -> bytes:
 
 
 REFUSED = {
-    "empty": (b"", "must be JPEG or PNG files, got something else, of bytes 0"),
-    "text": (b"not a picture", "must be JPEG or PNG files, got something else, of bytes 13"),
-    "GIF": (encoded(PICTURE, "GIF"), "must be JPEG or PNG files"),
-    "JPEG cut in its header": (JPEG[:20], "one that is cut short or damaged, of bytes 20"),
-    "JPEG cut": (JPEG[:-100], "one that is cut short or damaged"),
-    "PNG cut": (PNG[: len(PNG) // 2], "one that is cut short or damaged"),
-    "PNG with a wrong checksum": (PNG[:60] + bytes([PNG[60] ^ 255]) + PNG[61:], "one that is cut short or damaged"),
-    "many pixels": (png_of(60_000, 60_000), "must have at most 89,478,485 pixels, got 60000 x 60000"),
-    "no pixels": (png_of(0, 60_000), "one that is cut short or damaged"),
-    "a column": (encoded(Image.new("RGB", (1, 500)), "PNG"), "less than 3 pixels in one direction, got height, width"),
+    "empty": (b"", "must be a JPEG or PNG file, got something else, of 0 bytes"),
+    "text": (b"not a picture", "must be a JPEG or PNG file, got something else, of 13 bytes"),
+    "GIF": (encoded(PICTURE, "GIF"), "must be a JPEG or PNG file"),
+    "JPEG cut in its header": (JPEG[:20], "is cut short or damaged, of 20 bytes"),
+    "JPEG cut": (JPEG[:-100], "is cut short or damaged"),
+    "PNG cut": (PNG[: len(PNG) // 2], "is cut short or damaged"),
+    "PNG with a wrong checksum": (PNG[:60] + bytes([PNG[60] ^ 255]) + PNG[61:], "is cut short or damaged"),
+    "many pixels": (png_of(60_000, 60_000), "must have at most 89,478,485 pixels, got 60000x60000"),
+    "no pixels": (png_of(0, 60_000), "is cut short or damaged"),
+    "a column": (encoded(Image.new("RGB", (1, 500)), "PNG"), "less than 3 pixels in one direction, got 1x500"),
 }
 
 
@@ -392,6 +400,7 @@ def test_bad_files_are_refused_in_words_and_the_server_goes_on(kind, server):
     with GrpcClient(server["grpc"], "qa", timeout=PATIENCE) as client:
         with pytest.raises(InvalidRequestError) as caught:
             client.answer_image([PNG, content], ["what", "what"])
+        assert "images[1] must " in str(caught.value)
         assert message in str(caught.value) and "node" not in str(caught.value)
     with pytest.raises(InvalidRequestError) as caught:
         RestClient(server["rest"], "qa", timeout=PATIENCE).detect(content)

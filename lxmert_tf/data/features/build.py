@@ -22,6 +22,7 @@ from tqdm import tqdm
 
 from lxmert_tf.configuration import LxmertConfig
 from lxmert_tf.data.features.layout import PIXELS, read_layout
+from lxmert_tf.data.features.provenance import check_extracted_alike, common_record, sources_of
 from lxmert_tf.data.features.regions import LABELS, RegionFeatures, Series, class_counts
 from lxmert_tf.data.features.rows import BINARY
 from lxmert_tf.data.features.sources import Record, Source, open_sources, sample
@@ -92,7 +93,8 @@ def build_features(
         progress: show a bar.
 
     Raises:
-        ValueError: a line is bad and not to be skipped, `out` is one of the sources, or an option is bad.
+        ValueError: a line is bad and not to be skipped, `out` is one of the sources, sources were extracted with
+            different options, as is recorded beside them, or an option is bad.
         FileExistsError: `out` exists, and is neither to be replaced nor to be appended to.
         FileNotFoundError: a source does not exist, or `out` when appending.
         OSError: `out` cannot be written.
@@ -190,7 +192,7 @@ class Build:
         checkpoint: how much of the sources' sizes there is between entries of the journal. Default: `CHECKPOINT`.
 
     Raises:
-        ValueError: another extraction of the same file is not finished.
+        ValueError: another extraction of the same file is not finished, or sources were extracted differently.
     """
 
     def __init__(
@@ -218,6 +220,8 @@ class Build:
         self.bounds = [source.size for source in sources]
         if plan["base"]:
             self._read_base()
+        before = [(out, source) for source in sources_of(self.base_provenance)]
+        check_extracted_alike([*before, *((source.path, source.record) for source in sources)])
         self.series.labels = plan["labels"]
         self.base_images = len(self.images)
         if not self._resume():
@@ -435,11 +439,13 @@ class Build:
 
     def _finish(self, digests: list[str], record: Mapping[str, Any]) -> None:
         sources = [source.provenance(digest) for source, digest in zip(self.sources, digests, strict=True)]
+        sources = [*sources_of(self.base_provenance), *sources]
         provenance = {
             "format": FORMAT,
             "extractor": self.base_provenance.get("extractor"),
+            **common_record(sources),
             "box_format": PIXELS,
-            "sources": [*self.base_provenance.get("sources", []), *sources],
+            "sources": sources,
             "skipped": self.base_provenance.get("skipped", 0) + len(self.report.skipped),
             **record,
         }

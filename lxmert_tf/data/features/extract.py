@@ -3,17 +3,15 @@
 import hashlib
 import os
 from collections import deque
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from lxmert_tf.configuration import LxmertConfig
 from lxmert_tf.data.features.build import FORMAT, TSV, Build, BuildReport, locked_journal
 from lxmert_tf.data.features.extractor import Extractor
-from lxmert_tf.data.features.pictures import find_pictures, read_boxes
+from lxmert_tf.data.features.pictures import GivenBoxes, find_pictures, is_list, read_list
 from lxmert_tf.data.features.regions import RegionFeatures, Series
 from lxmert_tf.data.features.sources import Record, Update
 from lxmert_tf.detector.image_processor import ProcessedImage
@@ -45,14 +43,14 @@ def extract_features(
 
     Args:
         images: files, patterns of the shell, directories, whose pictures at any depth are meant, and lists: `.txt`
-            files with a path on each line.
+            files with a path on each line, relative to the working directory.
         out: an HDF5 file in the layout of docs/data.md, or a `.tsv` of the original's ten columns, whose provenance is
             beside it in `OUT.json`.
         detector: a checkpoint of any format: directory, file or Hub id.
         boxes_from: a file of boxes for each image, which are described in place of the detector's own: region features
             (HDF5, npz or TSV) or JSON, `{"image": [[x1, y1, x2, y2], ...], ...}`, in pixels.
         shard: (i, n), to extract only every n-th image from the i-th on, counted from 0.
-        skip_bad: leave out pictures that cannot be read, and report them.
+        skip_bad: leave out pictures that cannot be read or have no boxes, and report them.
         overwrite: replace an existing `out`, and what other options have begun.
         progress: show a bar.
         **options: `pipeline`, `min_boxes`, `max_boxes`, `precision`, `max_pixels` and numbers of the pipeline, as of
@@ -69,14 +67,17 @@ def extract_features(
     out = Path(out)
     if out.suffix not in SUFFIXES:
         raise ValueError(f"The name of the file to write must end with {', '.join(SUFFIXES)}, got {os.fspath(out)!r}.")
-    if out.exists() and not overwrite:
-        raise FileExistsError(f"{out} already exists; overwrite it (--overwrite).")
+    images = [images] if isinstance(images, str | os.PathLike) else images
     paths = find_pictures(images, shard)
     check_apart(out, paths.values())
+    boxes = None if boxes_from is None else GivenBoxes(boxes_from)
     if not skip_bad:
-        _check_all_there(paths)
-    boxes = None if boxes_from is None else _boxes_of(paths, boxes_from)
+        _check_all_there(paths, images)
+        if boxes is not None:
+            boxes.check(paths)
     extractor = Extractor(detector, **options)
+    if out.exists() and not overwrite:
+        raise FileExistsError(f"{out} already exists; overwrite it (--overwrite).")
     if out.suffix == ".tsv" and not extractor.has_labels:
         raise ValueError(f"A detector without attributes has no lines for a TSV file; write {out.with_suffix('.h5')}.")
     extraction = extractor.options | {
@@ -109,15 +110,16 @@ class Pictures:
     Args:
         paths: by the images' names.
         extractor: what describes them.
-        boxes: of each image, in pixels; None to have the detector find them.
+        boxes: of each image; None to have the detector find them.
     """
 
     unit = " images"
 
-    def __init__(self, paths: Mapping[str, Path], extractor: Extractor, boxes: Mapping[str, np.ndarray] | None):
+    def __init__(self, paths: Mapping[str, Path], extractor: Extractor, boxes: GivenBoxes | None):
         self.paths, self.extractor, self.boxes = paths, extractor, boxes
         self.path = next(iter(paths.values())).absolute().parent
         self.kind, self.size = "pictures", len(paths)
+        self.record: dict[str, Any] = {}  # `extract_features` has it
         listed = "\n".join(map(os.fspath, paths.values()))
         self.fingerprint = [len(paths), hashlib.sha256(os.fsencode(listed)).hexdigest()]
 
@@ -125,7 +127,7 @@ class Pictures:
     def most_boxes(self) -> int:
         """How many boxes there are at most."""
         if self.boxes is not None:
-            return sum(len(self.boxes[img_id]) for img_id in self.paths)
+            return sum(map(self.boxes.number, self.paths))
         pipeline = self.extractor.pipeline
         return len(self.paths) * min(pipeline.max_boxes, pipeline.post_nms)
 
@@ -148,7 +150,7 @@ class Pictures:
                 processed = image.result()
             except FileNotFoundError as error:  # one of many, which can be skipped
                 raise ValueError(str(error)) from error
-            boxes = None if self.boxes is None else self.boxes[img_id]
+            boxes = None if self.boxes is None else self.boxes.of(img_id, processed.size)
             regions = self.extractor.describe(img_id, processed, path, boxes)
             series.check(regions)
             return regions
@@ -159,17 +161,10 @@ class Pictures:
         return {"name": self.path.name, "kind": self.kind, "images": self.size}
 
 
-def _check_all_there(paths: Mapping[str, Path]) -> None:
+def _check_all_there(paths: Mapping[str, Path], images: Iterable[str | os.PathLike]) -> None:
     missing = [path for path in paths.values() if not path.exists()]
     if missing:
         more = f" nor {len(missing) - 1:,} others" if len(missing) > 1 else ""
-        raise FileNotFoundError(f"There is no file {os.fspath(missing[0])!r}{more}.")
-
-
-def _boxes_of(paths: Mapping[str, Path], file: str | os.PathLike) -> Mapping[str, np.ndarray]:
-    boxes = read_boxes(file)
-    missing = [img_id for img_id in paths if img_id not in boxes]
-    if missing:
-        more = f" and of {len(missing) - 1:,} others" if len(missing) > 1 else ""
-        raise ValueError(f"{os.fspath(file)} has no boxes of the image {missing[0]!r}{more}.")
-    return boxes
+        lists = [given for given in map(Path, images) if is_list(given) and missing[0] in read_list(given)]
+        listed = f", which {lists[0]} lists; its paths are relative to the working directory" if lists else ""
+        raise FileNotFoundError(f"There is no file {os.fspath(missing[0])!r}{more}{listed}.")

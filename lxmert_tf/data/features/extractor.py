@@ -1,7 +1,7 @@
 """Extractor: the detector as the region features of pictures are made with it, on one machine and on many."""
 
 import os
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from typing import Any
 
 from conversion.source import open_detector_source
@@ -9,6 +9,7 @@ from lxmert_tf.data.features.regions import RegionFeatures, check_regions
 from lxmert_tf.detector.image_processor import MAX_PIXELS, ImageProcessor, ProcessedImage
 from lxmert_tf.detector.modeling import FasterRCNN
 from lxmert_tf.detector.pipelines import DEFAULT, make_pipeline
+from lxmert_tf.detector.regions import check_found
 from lxmert_tf.files import sha256
 from lxmert_tf.versions import installed
 
@@ -49,11 +50,11 @@ class Extractor:
     ):
         if precision not in PRECISIONS:
             raise ValueError(f"precision must be one of {', '.join(PRECISIONS)}, got {precision!r}.")
-        if min_boxes is max_boxes is None:
-            min_boxes = max_boxes = BOXES
         checkpoint = open_detector_source(detector)
         config = checkpoint.config
         self.pipeline = make_pipeline(pipeline, config, min_boxes, max_boxes, **settings)
+        if min_boxes is max_boxes is None:
+            self.pipeline = replace(self.pipeline, min_boxes=BOXES, max_boxes=BOXES)
         self.processor = ImageProcessor(config, self.pipeline, max_pixels)
         self.detector = FasterRCNN.from_pretrained(checkpoint, dtype=precision)
         self.has_labels = config.num_attributes > 0
@@ -86,8 +87,7 @@ class Extractor:
         """
         regions = self.detector.detect_processed(image, self.pipeline, boxes, name=name)
         height, width = image.size
-        if not len(regions):
-            raise ValueError(f"{name}, {width}x{height} pixels, has no boxes: the detector proposes none in it.")
+        check_found(regions, name)
         found = RegionFeatures(
             img_id=img_id,
             img_h=height,

@@ -14,10 +14,10 @@ from lxmert_tf.data.features.arrays import NAMES
 from lxmert_tf.data.features.image import NPY, NPZ, image_name, parse_image
 from lxmert_tf.data.features.lmdb import Lmdb, is_lmdb
 from lxmert_tf.data.features.npz import LARGEST, check_bytes
+from lxmert_tf.data.features.provenance import RECORDED, read_provenance
 from lxmert_tf.data.features.regions import RegionFeatures, Series
 from lxmert_tf.data.features.rows import npy_header
-from lxmert_tf.data.features.tsv import BOTTOM_UP_FIELDS, FIELDS, PROVENANCE, numbered_lines, parse_line, plain_field
-from lxmert_tf.files import read_json_as
+from lxmert_tf.data.features.tsv import BOTTOM_UP_FIELDS, FIELDS, numbered_lines, parse_line, plain_field
 
 INFO = "_info.npy"  # beside NAME.npy: what else is known of the image
 SAMPLES = 100  # images of which one must be readable to tell what a source has
@@ -54,6 +54,7 @@ class Source(Protocol):
         size: bytes, of all files; or images, where `unit` says so.
         unit: of the size: "B" or " images".
         fingerprint: what changes when a file changes, as JSON.
+        record: what is recorded of how its features were made, as JSON.
     """
 
     path: Path
@@ -61,6 +62,7 @@ class Source(Protocol):
     size: int
     unit: str
     fingerprint: list
+    record: dict[str, Any]
 
     def records(self, done: int = 0, offset: int = 0, update: Update = _ignore) -> Iterator[Record]:
         """The images in order, but for the `done` first, which take up `offset` bytes.
@@ -135,7 +137,10 @@ def _open(path: Path) -> Source:
             raise ValueError(f"{path} has no region features: expected .npz or .npy files of one image, or data.mdb")
         return ImageFiles(files, path)
     if is_store(path):
-        raise ValueError(f"{path} is not a TSV file; HDF5 and npz files of many images need no building")
+        raise ValueError(
+            f"{path} is not a TSV file; HDF5 and npz files of many images need no building, and shards that "
+            "are to be put together are extracted as .tsv files"
+        )
     if not path.exists():
         raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), os.fspath(path))
     return Database(path) if is_lmdb(path) else TsvFile(path)
@@ -151,6 +156,8 @@ class TsvFile:
         status = path.stat()
         self.size = status.st_size
         self.fingerprint = [str(path.resolve()), status.st_size, status.st_mtime_ns]
+        made = read_provenance(path)
+        self.record = {name: made[name] for name in RECORDED if name in made}
         with open(path, "rb") as file:
             fields = file.readline().rstrip(b"\r\n").split(b"\t")
         authors = {len(FIELDS): "the original LXMERT", len(BOTTOM_UP_FIELDS): "bottom-up attention"}.get(len(fields))
@@ -164,9 +171,7 @@ class TsvFile:
                 yield Record(number, len(line), self._reader(line, number))
 
     def provenance(self, digest: str) -> dict[str, Any]:
-        beside = self.path.with_name(self.path.name + PROVENANCE)
-        made = read_json_as(beside, dict, "a TSV file's provenance") if beside.is_file() else {}
-        return _of_files(self, digest) | {name: made[name] for name in ("extraction",) if name in made}
+        return _of_files(self, digest) | self.record
 
     def _reader(self, line: bytes, number: int) -> Callable[[Series], RegionFeatures]:
         return lambda series: parse_line(line, os.fspath(self.path), number, series)
@@ -185,6 +190,7 @@ class ImageFiles:
         newest = max((each.st_mtime_ns for each in status), default=0)
         self.fingerprint = [str(self.path.resolve()), self.size, newest, len(self.files)]
         suffixes = " and ".join(sorted({file.suffix for file in self.files}))
+        self.record: dict[str, Any] = {}
         self.kind = f"{len(self.files):,} files {suffixes} of one image each"
 
     def records(self, done: int = 0, offset: int = 0, update: Update = _ignore) -> Iterator[Record]:
@@ -226,6 +232,7 @@ class Database:
         status = path.stat()
         self.size = status.st_size
         self.fingerprint = [str(path.resolve()), status.st_size, status.st_mtime_ns]
+        self.record: dict[str, Any] = {}
         self.kind = f"LMDB of {len(Lmdb(path)):,} entries"
 
     def records(self, done: int = 0, offset: int = 0, update: Update = _ignore) -> Iterator[Record]:

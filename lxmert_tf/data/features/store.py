@@ -95,6 +95,8 @@ class FeatureStore:
 
     def rows(self, img_ids: Sequence[str]) -> np.ndarray:
         """`int64[B]`, the index of each image in the file; UnknownImageError if one has no features."""
+        if isinstance(img_ids, str):
+            raise TypeError(f"img_ids must be a list of names, got the text {img_ids!r}; give [{img_ids!r}].")
         try:
             return np.array([self._row[img_id] for img_id in img_ids], np.int64)
         except KeyError as error:
