@@ -9,7 +9,7 @@ INTEGERS = ("min_size", "max_size", "pre_nms", "post_nms")
 NO_CHANGES = {"pipeline": DEFAULT, "min_boxes": None, "max_boxes": None}  # what no options are
 
 
-def add_detector_arguments(parser: argparse._ActionsContainer, required: bool = True) -> None:
+def add_detector_arguments(parser: argparse.ArgumentParser, required: bool = True) -> None:
     """Adds `--detector` and what `detector_settings` reads."""
     parser.add_argument(
         "--detector", required=required, metavar="DIR", help="checkpoint of the detector: directory, file or Hub id"

@@ -37,7 +37,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--save", metavar="FILE", help="the picture (.png) or page (.html) to write; of evaluate, .png")
     picture = parser.add_argument_group("a question about a picture")
     picture.add_argument("--photo", metavar="FILE", help="the picture; with --features, what is drawn on")
-    add_detector_arguments(picture, required=False)
+    add_detector_arguments(parser, required=False)
     picture.add_argument("--image", metavar="ID", help="the picture's name in the region features")
     picture.add_argument("--answer", help="the answer to explain, by name or id (default: the model's)")
     picture.add_argument("--method", choices=METHODS, help=f"(default: {QUESTION['method']})")
