@@ -9,9 +9,9 @@ from lxmert_tf.command_line import quiet_start
 NAME = "web"
 HELP = "open a page on which pictures are asked, and answers explained"
 EPILOG = """\
-Pictures are uploaded where there is a detector, or chosen from a file of region features, whose boxes get the classes'
-names of --detector. The page is open to this machine only, unless --host says otherwise; Ctrl-C ends it. Needs the extra
-`web`.
+Pictures are uploaded where there is a detector, or chosen from a file of region features, whose boxes get the names of
+the classes of --detector. Only this machine can open the page, unless --host says otherwise; Ctrl-C ends it. Needs the
+extra `web`.
 
 examples:
   lxmert-tf web --model unc-nlp/lxmert-vqa-uncased --detector DETECTOR

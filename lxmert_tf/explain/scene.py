@@ -62,7 +62,10 @@ def from_photo(
 
 
 def from_features(
-    features: FeatureStore | str, image: str, photo: str | os.PathLike | None = None, detector: str | None = None
+    features: FeatureStore | str,
+    image: str,
+    photo: str | os.PathLike | None = None,
+    detector: DetectorConfig | str | None = None,
 ) -> Scene:
     """A picture's boxes as a file of region features has them.
 
@@ -70,7 +73,7 @@ def from_features(
         features: the file, or its path.
         image: the picture's name in it.
         photo: the picture's file; without it boxes are drawn on white.
-        detector: a detector's directory, whose names of classes the boxes get.
+        detector: a detector's config, or directory, whose names of classes the boxes get.
 
     Raises:
         FileNotFoundError: a file does not exist.
@@ -78,7 +81,7 @@ def from_features(
     """
     store = features if isinstance(features, FeatureStore) else open_features(features)
     read = {name: values[0] for name, values in store.read([image]).items()}
-    config = DetectorConfig() if detector is None else DetectorConfig.from_pretrained(detector)
+    config = DetectorConfig.from_pretrained(detector) if isinstance(detector, str) else detector or DetectorConfig()
     number = len(read["visual_feats"])
     names = [f"box {index}" for index in range(number)]
     if "objects_id" in read:

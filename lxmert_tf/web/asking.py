@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from lxmert_tf.data.features.store import FeatureStore
-from lxmert_tf.detector import FasterRCNN
+from lxmert_tf.detector import DetectorConfig, FasterRCNN
 from lxmert_tf.detector.pipelines import DEFAULT, make_pipeline
 from lxmert_tf.explain.explanation import Explainer, Explanation
 from lxmert_tf.explain.scene import Scene, from_features, from_photo
@@ -147,11 +147,12 @@ def see_features(
     _check_width(explainer, store.feat_dim, "The")
     if images is not None and not os.path.isdir(images):
         raise NotADirectoryError(f"There is no directory {os.fspath(images)!r} of images.")
+    config = None if detector is None else DetectorConfig.from_pretrained(detector)
 
     def see(picture: str) -> Scene:
         if picture not in store:
             raise ValueError(f"There is no picture {picture!r}.")
-        return from_features(store, picture, None if images is None else _photo(Path(images), picture), detector)
+        return from_features(store, picture, None if images is None else _photo(Path(images), picture), config)
 
     return see
 

@@ -24,16 +24,6 @@ KEPT = 3600  # seconds that what visitors send and see is kept
 FONT = ("system-ui", "sans-serif")
 
 
-class Photo(gr.Image):
-    """An upload that comes as it is: `read_image` says what is wrong with it."""
-
-    is_template = True  # the browser shows it as its base class
-
-    def preprocess(self, payload: Any) -> str | None:
-        """The file's path."""
-        return None if payload is None else payload.path
-
-
 def make_page(asking: Asking, images: Sequence[str] | None = None) -> gr.Blocks:
     """The page.
 
@@ -130,7 +120,15 @@ def _updates(asked: Asked) -> list[Any]:
 
 
 def _upload() -> gr.Image:
-    return Photo(label="Picture", type="filepath", sources=["upload", "clipboard"], height=320, elem_id="picture")
+    """An upload, which comes as it is: `read_image` says what is wrong with it."""
+    upload = gr.Image(label="Picture", sources=["upload", "clipboard"], height=320, elem_id="picture")
+
+    def path_of(payload: Any) -> str | None:
+        return None if payload is None else payload.path
+
+    # Not in a subclass, beside whose file Gradio would write another
+    upload.preprocess = path_of  # type: ignore[method-assign]
+    return upload
 
 
 def _choice(images: Sequence[str], see: Callable[[str], Scene]) -> gr.Dropdown:

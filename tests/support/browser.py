@@ -6,13 +6,15 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
+import pytest
+
 BROWSER, DRIVER = shutil.which("chromium"), shutil.which("chromedriver")
 
 
 @contextmanager
 def browser(width: int = 1280, height: int = 900) -> Iterator[Any]:
     """A browser whose page is so many pixels wide; narrow ones are taken for telephones."""
-    from selenium import webdriver
+    webdriver = pytest.importorskip("selenium.webdriver")
 
     options = webdriver.ChromeOptions()
     options.binary_location = BROWSER
