@@ -9,6 +9,7 @@ from typing import Any
 
 from lxmert_tf.data.features.store import FeatureStore
 from lxmert_tf.detector import DetectorConfig, FasterRCNN
+from lxmert_tf.detector.image_processor import read_image
 from lxmert_tf.detector.pipelines import DEFAULT, make_pipeline
 from lxmert_tf.explain.explanation import Explainer, Explanation
 from lxmert_tf.explain.scene import Scene, from_features, from_photo
@@ -45,6 +46,10 @@ class Asking:
     def __init__(self, explainer: Explainer, see: Callable[[str], Scene], time_limit: float = 120):
         self.explainer, self.see, self.time_limit = explainer, see, time_limit
         self._worker = ThreadPoolExecutor(1)
+
+    def check(self, picture: str) -> None:
+        """ValueError if an uploaded file is no picture that is taken."""
+        read_image(picture, MAX_PIXELS, Path(picture).name)
 
     def ask(self, picture: str | None, questions: Sequence[str], method: str, asked: Asked | None = None) -> Asked:
         """Answers questions about a picture, which is seen once as long as it stays the same.

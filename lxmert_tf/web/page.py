@@ -20,6 +20,8 @@ from lxmert_tf.web.rendering import CSS, render_answers, render_boxes, render_pi
 QUESTIONS = 2
 LISTED = 1000  # names of images that the page lists; others are typed
 WAITING = 20  # visitors; more are told to come back
+SHOWN = 20  # seconds that a message is shown
+CAUSED = (ValueError, OSError, MemoryError)  # what a visitor can cause
 KEPT = 3600  # seconds that what visitors send and see is kept
 FONT = ("system-ui", "sans-serif")
 
@@ -36,7 +38,7 @@ def make_page(asking: Asking, images: Sequence[str] | None = None) -> gr.Blocks:
         asked = gr.State(None, time_to_live=KEPT)
         with gr.Row():
             with gr.Column(min_width=300):
-                picture = _upload() if images is None else _choice(images, asking.see)
+                picture = _upload(asking.check) if images is None else _choice(images, asking.see)
             with gr.Column(min_width=300):
                 labels = ("Question", "Another question, to compare (optional)")
                 questions = [
@@ -119,8 +121,8 @@ def _updates(asked: Asked) -> list[Any]:
     return updates
 
 
-def _upload() -> gr.Image:
-    """An upload, which comes as it is: `read_image` says what is wrong with it."""
+def _upload(check: Callable[[str], None]) -> gr.Image:
+    """An upload, which comes as it is; what is no picture is taken away at once."""
     upload = gr.Image(label="Picture", sources=["upload", "clipboard"], height=320, elem_id="picture")
 
     def path_of(payload: Any) -> str | None:
@@ -128,6 +130,16 @@ def _upload() -> gr.Image:
 
     # Not in a subclass, beside whose file Gradio would write another
     upload.preprocess = path_of  # type: ignore[method-assign]
+
+    def refuse(path: str) -> Any:
+        try:
+            check(path)
+        except CAUSED as error:
+            gr.Warning(sentence(error), duration=SHOWN, title="Not taken")
+            return None
+        return gr.skip()
+
+    upload.upload(refuse, upload, upload, api_visibility="private", show_progress="hidden")
     return upload
 
 
@@ -152,8 +164,8 @@ def _in_words(function: Callable[..., Any]) -> Callable[..., Any]:
     def called(*args: Any) -> Any:
         try:
             return function(*args)
-        except (ValueError, OSError, MemoryError) as error:
-            raise gr.Error(sentence(error), duration=None, print_exception=False) from error
+        except CAUSED as error:
+            raise gr.Error(sentence(error), duration=SHOWN, print_exception=False) from error
 
     return called
 

@@ -16,7 +16,8 @@ if TYPE_CHECKING:
 LONGEST = 640  # pixels of the picture: on a narrow screen larger ones would have small numbers
 CSS = """
 .answer { font-size: 1.3em; font-weight: 600; margin: 0 0 .6em; overflow-wrap: anywhere }
-.bars { display: grid; grid-template-columns: minmax(5em, 2fr) 3fr 4em; gap: .3em .8em; margin: .3em 0 }
+.answer mark { background: #fee838; color: #141414; padding: 0 .25em }
+.bars { display: grid; grid-template-columns: minmax(8em, 2fr) 3fr 4em; gap: .3em .8em; margin: .3em 0 }
 .bars > * { overflow-wrap: anywhere }
 .bars > :nth-child(3n) { text-align: right; white-space: nowrap; font-variant-numeric: tabular-nums }
 .bar { align-self: center; height: .7em; border: 1px solid currentColor }

@@ -166,11 +166,10 @@ def test_wrong_files_are_refused(address, photo, tmp_path):
         visit.ask("word1?")
         visit.wait_for(".toast-body", "Choose a picture first.")
         visit.upload(notes)
-        visit.wait_for("#picture img")
-        visit.ask("word1?")
         visit.wait_for(".toast-body", "notes.png is not a picture of a known kind, such as JPEG or PNG.")
+        visit.wait_for("#picture input[type=file]")  # taken away again
         visit.upload(large)
-        visit.wait_for(".toast-body", "size")
+        visit.wait_for(".toast-body", "maximum allowed size")
         visit.upload(photo)
         visit.wait_for("#picture img")
         visit.ask("word1?")
