@@ -128,18 +128,11 @@ def _upload(check: Callable[[str], None]) -> gr.Image:
     def path_of(payload: Any) -> str | None:
         return None if payload is None else payload.path
 
-    # Not in a subclass, beside whose file Gradio would write another
+    # Not in a subclass, beside whose file Gradio would write another. It is lost where an event returns a `gr.Image`.
     upload.preprocess = path_of  # type: ignore[method-assign]
 
-    def refuse(path: str) -> Any:
-        try:
-            check(path)
-        except CAUSED as error:
-            gr.Warning(sentence(error), duration=SHOWN, title="Not taken")
-            return None
-        return gr.skip()
-
-    upload.upload(refuse, upload, upload, api_visibility="private", show_progress="hidden")
+    checked = upload.upload(_in_words(check), upload, api_visibility="private", show_progress="hidden")
+    checked.failure(lambda: None, outputs=upload, api_visibility="private", show_progress="hidden")
     return upload
 
 

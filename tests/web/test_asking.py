@@ -101,14 +101,14 @@ def test_an_unknown_answer_is_refused(asking, asked):
         asking.explain(asked, ["purple", None], "chefer")
 
 
-def test_a_time_limit(explainer, see, photo):
+def test_a_time_limit(explainer, asked, photo):
     go = threading.Event()
-    slow = Asking(explainer, lambda picture: go.wait(60) and see(picture), time_limit=0.05)
+    slow = Asking(explainer, lambda picture: go.wait(60) and asked.scene, time_limit=0.05)
     with pytest.raises(TimeoutError, match=r"longer than 0\.05 seconds"):
-        slow.ask(photo, ["word1"], "chefer")
+        slow.ask(photo, ["word1"], "raw_attention")
     go.set()
     slow.time_limit = 60
-    assert slow.ask(photo, ["word1"], "chefer").explanations
+    assert slow.ask(photo, ["word1"], "raw_attention").explanations
 
 
 # Region features in place of a detector

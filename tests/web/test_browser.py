@@ -19,7 +19,7 @@ from support.models import tiny_model
 
 pytestmark = pytest.mark.slow
 needs_browser = pytest.mark.skipif(None in (BROWSER, DRIVER), reason="chromium or chromedriver is not here")
-WAIT = 120  # seconds, on a busy machine
+WAIT = 60  # seconds, on a busy machine
 OPTIONS = ["--min-boxes", 3, "--max-boxes", 8, "--set", "min_size=64", "--set", "max_size=128"]
 
 
