@@ -178,14 +178,13 @@ def open_page(page: gr.Blocks, host: str = "127.0.0.1", port: int | None = None,
     Raises:
         OSError: the port is taken.
     """
-    font = {"font": FONT, "font_mono": ("ui-monospace", "monospace")}
     page.queue(max_size=WAITING, api_open=False)
     try:
         page.launch(
             server_name=host,
             server_port=port,
             max_file_size=round(max_megabytes * 2**20),
-            theme=gr.themes.Default(**font),
+            theme=gr.themes.Default(font=FONT, font_mono=("ui-monospace", "monospace")),
             css=CSS,
             footer_links=[],
             quiet=True,
@@ -200,4 +199,4 @@ def open_page(page: gr.Blocks, host: str = "127.0.0.1", port: int | None = None,
         )
     except OSError as error:  # Gradio's message is about variables of its own
         raise OSError(f"{host} port {port or '7860 to 7959'} is taken; choose another ({option('port')}).") from error
-    return page.local_url
+    return str(page.local_url)
