@@ -11,10 +11,15 @@ PEERS := $(patsubst requirements-%.txt,%,$(notdir $(wildcard tests/upstream/requ
 UPSTREAM := $(patsubst tests/upstream/requirements-%.txt,.venv-%/.installed,$(wildcard tests/upstream/requirements-*.txt))
 BENCHMARKS ?= $(filter-out common gpu,$(basename $(notdir $(wildcard benchmarks/*.py))))
 
-.PHONY: demo test slow long published versions versions-lowest versions-highest backends interop bench gpu-wheels lint format
+.PHONY: demo web test slow long published versions versions-lowest versions-highest backends interop bench gpu-wheels lint format
 
 demo: $(STAMP)
 	$(BIN)/lxmert-tf demo --output demo --overwrite
+
+web: $(STAMP)
+	[ -f demo/answer.png -a -f demo/data/detector.json ] || $(MAKE) demo
+	$(BIN)/lxmert-tf web --model demo/checkpoint --features demo/data/features.h5 --images demo/data/images \
+	    --detector demo/data/detector.json
 
 test: $(STAMP)
 	$(BIN)/python -m pytest -n 2 -m "not slow and not long and not published" --durations=25 $(PYTEST_FLAGS)

@@ -17,6 +17,7 @@ SUBCOMMANDS = [
     "explain",
     "export",
     "ask",
+    "web",
 ]
 
 

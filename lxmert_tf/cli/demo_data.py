@@ -11,6 +11,7 @@ Of the pictures 80% are for training, 10% for validation and 10% for testing. OU
   features.tsv                       region features of all pictures
   label2ans.json, ans2label.json     the answers of VQA and GQA; all_ans.json: the same as pretraining lists them
   vocab.txt, config.json             a small model that learns the set, the same for every task
+  detector.json                      the names of the boxes' classes, for --detector of `lxmert-tf explain` and `web`
   images/                            the pictures, unless --no-pictures is given
 and train.json, valid.json and test.json (without labels). With --task all these three are in OUT/vqa, OUT/gqa,
 OUT/nlvr2 and OUT/pretrain, and everything else serves all of them: OUT/gqa/train.json goes with OUT/features.tsv.

@@ -17,13 +17,21 @@ from lxmert_tf.data.features.regions import RegionFeatures
 from lxmert_tf.data.features.tsv import write_tsv
 from lxmert_tf.demo import gqa, nlvr2, pretraining, vqa
 from lxmert_tf.demo.model import model_config, vocabulary
-from lxmert_tf.demo.pictures import detect, draw, pillow
+from lxmert_tf.demo.pictures import class_names, detect, draw, pillow
 from lxmert_tf.demo.questions import ANSWERS
 from lxmert_tf.demo.scenes import MAX_SHAPES, SPLITS, make_scene, splits
 from lxmert_tf.files import staged, write_text
 from lxmert_tf.tasks import TASKS
 
-SHARED_FILES = ("features.tsv", "label2ans.json", "ans2label.json", "all_ans.json", "vocab.txt", "config.json")
+SHARED_FILES = (
+    "features.tsv",
+    "label2ans.json",
+    "ans2label.json",
+    "all_ans.json",
+    "vocab.txt",
+    "config.json",
+    "detector.json",
+)
 SHOW_PROGRESS = 1000  # pictures; fewer take a few seconds
 SPLIT_FILES = tuple(f"{split}.json" for split in SPLITS)
 
@@ -39,7 +47,7 @@ def write_dataset(
     overwrite: bool = False,
 ) -> Path:
     """Writes a whole set: features.tsv, {train,valid,test}.json, label2ans.json, ans2label.json, all_ans.json,
-    vocab.txt, config.json (a small LXMERT that learns it) and images/IMG_ID.png.
+    vocab.txt, config.json (a small LXMERT that learns it), detector.json (the boxes' classes) and images/IMG_ID.png.
 
     Of the images 80% are for training, 10% for validation and 10% for testing; no two splits share one, and test.json
     has no labels. Pictures, answers, vocabulary and configuration are the same for every task, so a model pretrained on
@@ -124,6 +132,7 @@ def _write_shared(part: Path, feat_dim: int) -> None:
     vocab = vocabulary()
     write_text(part / "vocab.txt", "".join(f"{word}\n" for word in vocab))
     write_text(part / "config.json", json.dumps(model_config(len(vocab), feat_dim), indent=2) + "\n")
+    write_text(part / "detector.json", json.dumps(class_names(), indent=2) + "\n")
 
 
 def _write_sentences(folder: Path, task: str, num_images: int, seed: int) -> None:

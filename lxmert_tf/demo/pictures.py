@@ -70,6 +70,17 @@ def class_name(object_id: int, attribute_id: int) -> str:
     return f"{[*COLORS, ''][attribute_id]} {SHAPES[object_id]}".strip()
 
 
+def class_names() -> dict[str, object]:
+    """The classes' names, as a detector's config has them."""
+    objects, attributes = [*SHAPES, "background"], [*COLORS, ""]
+    return {
+        "num_classes": len(objects),
+        "num_attributes": len(attributes),
+        "object_names": objects,
+        "attribute_names": attributes,
+    }
+
+
 def box_features(pixels: np.ndarray, boxes: Iterable[Box], feat_dim: int) -> np.ndarray:
     """Region features: silhouette and mean colour of what a box shows, projected by a fixed random matrix.
 

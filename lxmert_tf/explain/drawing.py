@@ -66,6 +66,12 @@ def percents(relevance: np.ndarray) -> list[str]:
     return [f"{share:.0f}%" for share in 100 * relevance / largest + 0.0]
 
 
+def shade(weight: float) -> tuple[tuple[int, ...], tuple[int, ...]]:
+    """Red, green and blue in 0..255 of a word's paper, the darker the more its weight in 0..1, and of its ink."""
+    paper = tuple(round(255 - (255 - dark) * float(weight)) for dark in SCALE[0])
+    return paper, PAPER if weight > 0.45 else INK
+
+
 # Parts
 
 
@@ -99,9 +105,8 @@ def _draw_words(
     for number, row in enumerate(rows):
         y = top + number * 2 * LINE
         for index, left, right in row:
-            shade = tuple(round(255 - (255 - dark) * float(weights[index])) for dark in SCALE[0])
-            pen.rectangle((MARGIN + left, y, MARGIN + right, y + LINE), fill=shade, outline=FAINT)
-            ink = PAPER if weights[index] > 0.45 else INK
+            paper, ink = shade(weights[index])
+            pen.rectangle((MARGIN + left, y, MARGIN + right, y + LINE), fill=paper, outline=FAINT)
             pen.text((MARGIN + (left + right) / 2, y + LINE / 2), tokens[index], ink, font_of(17), anchor="mm")
             pen.text((MARGIN + (left + right) / 2, y + LINE + 10), shares[index], INK, font_of(12), anchor="mm")
 

@@ -2,13 +2,16 @@
 
 import os
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from lxmert_tf.data.features.store import open_features
+from lxmert_tf.data.features.store import FeatureStore, open_features
 from lxmert_tf.detector.configuration import DetectorConfig
-from lxmert_tf.detector.image_processor import read_image
+from lxmert_tf.detector.image_processor import MAX_PIXELS, read_image
+
+if TYPE_CHECKING:
+    from lxmert_tf.detector import FasterRCNN
 
 BLANK = (600, 800)  # height and width where a file tells neither
 
@@ -30,12 +33,20 @@ class Scene:
     pixels: np.ndarray
 
 
-def from_photo(photo: str | os.PathLike, detector: str, **settings: Any) -> Scene:
+def from_photo(
+    photo: str | os.PathLike,
+    detector: "FasterRCNN | str",
+    max_pixels: int = MAX_PIXELS,
+    name: str | None = None,
+    **settings: Any,
+) -> Scene:
     """A picture's boxes as a detector finds them.
 
     Args:
         photo: the picture's file.
-        detector: checkpoint of any format, or Hub id.
+        detector: a detector, or its checkpoint of any format, or Hub id.
+        max_pixels: more than these are refused before they are decoded.
+        name: what messages call the picture. Default: its path.
         **settings: as of `FasterRCNN.detect`: the pipeline and its numbers.
 
     Raises:
@@ -43,29 +54,34 @@ def from_photo(photo: str | os.PathLike, detector: str, **settings: Any) -> Scen
     """
     from lxmert_tf.detector import FasterRCNN
 
-    pixels = read_image(photo)
-    [found] = FasterRCNN.from_pretrained(detector).detect(photo, **settings)
+    pixels = read_image(photo, max_pixels, name)
+    if isinstance(detector, str):
+        detector = FasterRCNN.from_pretrained(detector)
+    [found] = detector.detect([pixels], max_pixels=max_pixels, **settings)
     return Scene(found.features, found.normalized_boxes, found.labels(), pixels)
 
 
 def from_features(
-    features: str, image: str, photo: str | os.PathLike | None = None, detector: str | None = None
+    features: FeatureStore | str,
+    image: str,
+    photo: str | os.PathLike | None = None,
+    detector: DetectorConfig | str | None = None,
 ) -> Scene:
     """A picture's boxes as a file of region features has them.
 
     Args:
-        features: the file.
+        features: the file, or its path.
         image: the picture's name in it.
         photo: the picture's file; without it boxes are drawn on white.
-        detector: a detector's directory, whose names of classes the boxes get.
+        detector: a detector's config, or directory, whose names of classes the boxes get.
 
     Raises:
         FileNotFoundError: a file does not exist.
         ValueError: there is no such image, or a file is no picture or no detector.
     """
-    store = open_features(features)
+    store = features if isinstance(features, FeatureStore) else open_features(features)
     read = {name: values[0] for name, values in store.read([image]).items()}
-    config = DetectorConfig() if detector is None else DetectorConfig.from_pretrained(detector)
+    config = DetectorConfig.from_pretrained(detector) if isinstance(detector, str) else detector or DetectorConfig()
     number = len(read["visual_feats"])
     names = [f"box {index}" for index in range(number)]
     if "objects_id" in read:

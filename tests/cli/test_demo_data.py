@@ -14,6 +14,7 @@ from lxmert_tf.tasks import TASKS
 pytest.importorskip("PIL.Image")
 
 SHARED = {"features.tsv", "label2ans.json", "ans2label.json", "all_ans.json", "vocab.txt", "config.json"}
+SHARED |= {"detector.json"}
 SPLITS = {"train.json", "valid.json", "test.json"}
 
 

@@ -47,7 +47,7 @@ FLOORS = (
         *(f"lxmert_tf.{name}" for name in ("data", "training", "serving", "explain")),
         *(f"conversion.{n}" for n in CHECKPOINTS.split()),
     },
-    {"lxmert_tf.cli", "lxmert_tf.demo", "conversion.cli", "conversion.__main__"},
+    {"lxmert_tf.cli", "lxmert_tf.demo", "lxmert_tf.web", "conversion.cli", "conversion.__main__"},
 )
 
 LATER = ast.FunctionDef | ast.Lambda | ast.AsyncFunctionDef  # what runs when it is called

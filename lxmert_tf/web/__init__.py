@@ -1,0 +1,1 @@
+"""A page to ask pictures on: `lxmert-tf web`. Needs Gradio (extra `web`)."""
