@@ -42,11 +42,23 @@ def product_rate(dtype: str, rounds: int = 7) -> float:
     return 2 * SIDE**3 / 1e9 / median(seconds)
 
 
+def has_bfloat16() -> bool:
+    """Whether the processor multiplies bfloat16; others take longer with it than with float32."""
+    flags = Path("/proc/cpuinfo").read_text().split()
+    return "avx512_bf16" in flags or "amx_bf16" in flags
+
+
 def write_detector(directory: Path, proposals: int) -> None:
     """A detector of the published size with random weights, as Hugging Face's format has it."""
     from lxmert_tf.detector import DetectorConfig, FasterRCNN
 
-    FasterRCNN(DetectorConfig(post_nms=proposals, rpn_nms=1.0)).save_pretrained(directory, format="hf-pt-bin")
+    detector = FasterRCNN(DetectorConfig(post_nms=proposals, rpn_nms=1.0))
+    for weight in detector.weights:  # so that a hundred layers neither swell nor die away
+        if weight.path.endswith("conv3/norm/gamma"):
+            weight.assign(0.2 * weight)
+        elif weight.path.endswith("stem/conv1/norm/gamma"):
+            weight.assign(0.02 * weight)
+    detector.save_pretrained(directory, format="hf-pt-bin")
 
 
 def main() -> None:
@@ -58,13 +70,14 @@ def main() -> None:
     parser.add_argument("--proposals", type=int, default=300, help="default: %(default)s")
     parser.add_argument("--rounds", type=int, default=5, help="default: %(default)s")
     arguments = parser.parse_args()
-    names = [name for name in DETECTORS if name in OURS or arguments.research]
+    ours = OURS if has_bfloat16() else OURS[:1]
+    names = [name for name in DETECTORS if name in ours or (arguments.research and name not in OURS)]
     work = gflop(*arguments.size, arguments.proposals)
     with tempfile.TemporaryDirectory() as folder:
         write_detector(Path(folder), arguments.proposals)
         os.environ |= {"DETECTOR": folder, "RESEARCH": arguments.research or ""}
         results = contest(names, arguments.rounds, True, "detector", *arguments.size)
-    rates = {name: product_rate(name.rpartition(" ")[2]) for name in OURS}
+    rates = {name: product_rate(name.rpartition(" ")[2]) for name in ours}
     lines = []
     for name, one in results.items():
         seconds = one["seconds"]
@@ -72,7 +85,7 @@ def main() -> None:
         against = f"{ratio(seconds, results[OURS[0]]['seconds']):.2f}"
         lines.append([name, f"{median(seconds):.2f} s", against, f"{one['peak_mb'] / 1000:.2f} GB", share])
     header = ["detector", "median", "times ours in float32", "peak memory", "share of the product rate"]
-    rate = ", ".join(f"{rates[name]:.0f} GFLOP/s in {name.rpartition(' ')[2]}" for name in OURS)
+    rate = ", ".join(f"{rates[name]:.0f} GFLOP/s in {name.rpartition(' ')[2]}" for name in ours)
     height, width = arguments.size
     parts = [
         f"One picture of {height} x {width} with {arguments.proposals} proposals: {work:.0f} GFLOP. A product of "
