@@ -11,7 +11,7 @@ from lxmert_tf.head_masks import ATTENTIONS, check_head_mask, named_masks
 from lxmert_tf.input_table import IMAGE_INPUTS, INPUTS, TABLE, TEXT_INPUTS
 
 
-def is_traced() -> bool:
+def _is_traced() -> bool:
     """Whether a call is compiled or recorded, so that its checks would be made once for all inputs, or fail."""
     return torch.compiler.is_compiling() or torch.jit.is_tracing()
 
@@ -94,7 +94,7 @@ def check_scores(scores: torch.Tensor) -> torch.Tensor:
     Raises:
         ValueError: they do not.
     """
-    if scores.dtype != torch.bool and not is_traced():
+    if scores.dtype != torch.bool and not _is_traced():
         wrong = scores[(scores < 0) | (scores > 1)]
         if wrong.numel():
             raise ValueError(f"labels must be soft scores in 0..1, got {wrong[0].item()}.")
@@ -118,7 +118,7 @@ def _brackets(shape: tuple[Any, ...]) -> str:
 
 
 def _check_ids(name: str, ids: torch.Tensor | None, limit: int, limit_name: str, ignored: int | None = None) -> None:
-    if ids is None or is_traced():
+    if ids is None or _is_traced():
         return
     if ids.is_floating_point() or ids.is_complex() or ids.dtype == torch.bool:
         raise ValueError(f"{name} must hold integers, got {ids.dtype}.")
@@ -131,7 +131,7 @@ def _check_ids(name: str, ids: torch.Tensor | None, limit: int, limit_name: str,
 
 
 def _check_mask(name: str, mask: torch.Tensor | None, what: str) -> None:
-    if mask is None or mask.dtype == torch.bool or is_traced():
+    if mask is None or mask.dtype == torch.bool or _is_traced():
         return
     wrong = mask[~((mask >= 0) & (mask <= 1))]
     if wrong.numel():

@@ -454,8 +454,8 @@ def test_same_seed_same_set(tmp_path):
         write_dataset(tmp_path / name, "all", num_images=100, boxes=5, feat_dim=4, seed=seed)
     one, two, other = (contents(tmp_path / name) for name in ("one", "two", "other"))
     assert one == two
-    assert len(one) == 6 + 4 * 3 + 100
-    fixed = {"vocab.txt", "config.json", "label2ans.json", "ans2label.json", "all_ans.json"}
+    assert len(one) == 7 + 4 * 3 + 100
+    fixed = {"vocab.txt", "config.json", "label2ans.json", "ans2label.json", "all_ans.json", "detector.json"}
     assert {path for path in one if one[path] == other[path]} == fixed
 
 
@@ -465,7 +465,7 @@ def test_one_task_alone_is_as_among_all(directory, tmp_path, task):
     among_all = contents(directory)
     for name, content in contents(tmp_path / "one").items():
         assert content == among_all[f"{task}/{name}" if name in dataset.SPLIT_FILES else name]
-    assert len(contents(tmp_path / "one")) == 9
+    assert len(contents(tmp_path / "one")) == 10
 
 
 def test_a_larger_set_begins_with_the_same_pictures(tmp_path):

@@ -90,7 +90,7 @@ def test_all_pipelines_find_something(tiny):
     """Whatever the numbers: also where nothing is likely, and where no threshold leaves enough."""
     for pipeline in ("caffe", "detectron2", "detectron2-demo", "huggingface"):
         numbers = {"min_size": 64, "max_size": 96, "conf": 0.15}
-        [regions] = tiny.detect(PICTURE, pipeline, 30, 40, **numbers)
+        [regions] = tiny.detect(PICTURE, pipeline, 20, 40, **numbers)
         assert len(regions) <= 20
         assert regions.features.shape == (len(regions), tiny.config.feature_size)
         assert (regions.normalized_boxes >= 0).all() and (regions.normalized_boxes <= 1).all()
