@@ -36,8 +36,9 @@ class CountedChecks(keras.metrics.Metric):
         # A batch of no examples has no first value
         flat = ops.concatenate([ops.cast(ops.reshape(values, (-1,)), "float32"), ops.zeros((1,), "float32")])
         value = ops.take(flat, ops.argmax(wrong) if wrong.shape[0] != 0 else 0)
-        first = ops.logical_and(here > 0, ops.equal(self.broken, 0))
-        self.first.assign(ops.where(first, value, self.first))
+        # JAX' functions take no variables
+        broken, known = ops.convert_to_tensor(self.broken), ops.convert_to_tensor(self.first)
+        self.first.assign(ops.where(ops.logical_and(here > 0, broken == 0), value, known))
         self.broken.assign_add(here)
 
     def result(self):
@@ -55,22 +56,45 @@ class CountedChecks(keras.metrics.Metric):
                 raise ValueError(f"{rule}, got {value:.10g}{more}.")
 
 
-_counted: ContextVar[CountedChecks | None] = ContextVar("counted_checks", default=None)
+class Count:
+    """What a step finds wrong while it is traced, on its way into `CountedChecks`.
+
+    JAX has the state of metrics at hand where the loss is computed, and not where the model is called: what is found
+    there waits until `flush`.
+    """
+
+    def __init__(self, checks: CountedChecks):
+        self.checks = checks
+        self.waiting: list[tuple[str, Any, Any]] = []
+
+    def add(self, rule: str, holds, values) -> None:
+        """Arguments as of `CountedChecks.update_state`."""
+        self.waiting.append((rule, holds, values))
+        if keras.backend.backend() != "jax":
+            self.flush()
+
+    def flush(self) -> None:
+        for each in self.waiting:
+            self.checks.update_state(*each)
+        self.waiting.clear()
+
+
+_current: ContextVar[Count | None] = ContextVar("current_count", default=None)
 
 
 @contextmanager
 def count_in(checks: CountedChecks | None) -> Iterator[None]:
-    """Has `counted_checks` give these within it."""
-    token = _counted.set(checks)
+    """Has `current_count` give one of these within it."""
+    token = _current.set(None if checks is None else Count(checks))
     try:
         yield
     finally:
-        _counted.reset(token)
+        _current.reset(token)
 
 
-def counted_checks() -> CountedChecks | None:
+def current_count() -> Count | None:
     """Where the step that is being traced counts what is wrong, or None where it need not or cannot."""
-    return _counted.get()
+    return _current.get()
 
 
 class StopOnBrokenChecks(keras.callbacks.Callback):

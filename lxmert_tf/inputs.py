@@ -13,7 +13,7 @@ import numpy as np
 from keras import ops
 
 from lxmert_tf.backend import asserted, in_graph
-from lxmert_tf.checks import counted_checks
+from lxmert_tf.checks import current_count
 from lxmert_tf.configuration import LxmertConfig
 from lxmert_tf.head_masks import ATTENTIONS, check_head_mask, named_masks
 from lxmert_tf.input_table import ENCODED_IMAGE_INPUTS, IMAGE_INPUTS, TABLE, TEXT_INPUTS
@@ -299,9 +299,9 @@ def _checked(x, rule: str, holds, advice: str = ""):
             raise ValueError(f"{rule}, got {wrong[0]}{advice}.")
         return x
     values = class_ids(x) if "int" in keras.backend.standardize_dtype(x.dtype) else x
-    checks = counted_checks()
-    if checks is not None:
-        checks.update_state(f"{rule}{advice}", holds(values), values)
+    count = current_count()
+    if count is not None:
+        count.add(f"{rule}{advice}", holds(values), values)
     elif in_graph(x):
         shown = (ops.min(values), "and", ops.max(values))
         return asserted(x, ops.all(holds(values)), f"{rule}{advice}; got values between", *shown)

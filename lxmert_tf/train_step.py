@@ -10,7 +10,7 @@ import keras
 from keras import ops
 
 from lxmert_tf.backend import number_of_replicas, sum_over_replicas
-from lxmert_tf.checks import CountedChecks, StopOnBrokenChecks, count_in
+from lxmert_tf.checks import CountedChecks, StopOnBrokenChecks, count_in, current_count
 from lxmert_tf.compilation import ChooseCompilation
 from lxmert_tf.input_table import INPUTS
 from lxmert_tf.inputs import label_tensors
@@ -231,6 +231,12 @@ class TrainsOnOwnLosses(ModelHooks):
         return self.jit_compile
 
     def compute_loss(self, x=None, y=None, y_pred=None, sample_weight=None, training: bool = True):
+        loss = self._loss_of(x, y, y_pred, sample_weight, training)
+        if (count := current_count()) is not None:
+            count.flush()
+        return loss
+
+    def _loss_of(self, x, y, y_pred, sample_weight, training: bool):
         if has_compiled_loss(self):
             y = self._labels_or_inside(x, y)
             y, y_pred, sample_weight = select_outputs(y, y_pred, sample_weight, self.class_outputs)
