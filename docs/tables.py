@@ -1,8 +1,9 @@
 """Writes the tables that are generated: of tensors' names into docs/names.md, of upstream's into docs/from-tflxmert.md.
 
-    python docs/tables.py
+python docs/tables.py
 """
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,7 @@ from conversion.names import Row, templates
 
 DOCS = Path(__file__).parent
 UPSTREAM = DOCS / "from-tflxmert.yml"
+NAMES = DOCS.parent / "tests" / "upstream" / "names.json"
 
 
 def pages() -> dict[Path, str]:
@@ -24,8 +26,11 @@ def pages() -> dict[Path, str]:
 
 def with_tables(page: str) -> str:
     """The page of upstream's names with a table for each group of rows."""
-    for group, rows in upstream().items():
-        page = with_table(page, group, table(["transformers 4.57.6", "here", "what differs"], map(cells, rows)))
+    groups, arguments = upstream(), json.loads(read(NAMES))
+    elsewhere = {name for rows in groups.values() for row in rows for name in row.get("names", ()) if "(" in name}
+    for group, rows in groups.items():
+        lines = (cells(row, arguments, elsewhere) for row in rows)
+        page = with_table(page, group, table(["transformers 4.57.6", "here", "what differs"], lines))
     return page
 
 
@@ -64,11 +69,21 @@ def upstream() -> dict[str, list[dict[str, Any]]]:
     return yaml.safe_load(read(UPSTREAM))
 
 
-def cells(row: dict[str, Any]) -> list[str]:
-    """Of one row."""
-    names = ", ".join(f"`{name}`" for name in row.get("names", ()))
-    there = row.get("there") or (f"`{row['of']}`: {names}" if "of" in row else names)
-    return [there, row.get("here", "the same"), row.get("note", "")]
+def cells(row: dict[str, Any], arguments: dict[str, list[str]], elsewhere: set[str]) -> list[str]:
+    """Of one row.
+
+    Args:
+        row: of `upstream()`.
+        arguments: of upstream's names.
+        elsewhere: those that have rows of their own, as `name(argument)`.
+    """
+    here, prefix = row.get("here", "the same"), f"{row['of']}." if "of" in row else ""
+    shown = []
+    for name in row.get("names", ()):
+        given = [each for each in arguments.get(prefix + name, ()) if f"{prefix}{name}({each})" not in elsewhere]
+        shown.append(f"`{name}({', '.join(given)})`" if given and here != "-" else f"`{name}`")
+    there = row.get("there") or (f"`{row['of']}`: " if prefix else "") + ", ".join(shown)
+    return [there, here, row.get("note", "")]
 
 
 def read(path: Path) -> str:

@@ -24,6 +24,7 @@ NAMES = json.loads(LIST.read_text(encoding="utf-8"))
 
 
 MISSING = object()
+POPPED = ("LxmertForPreTraining.forward", "masked_lm_labels")  # it is in upstream's `**kwargs`
 
 
 def load_tables():
@@ -120,6 +121,13 @@ def test_every_row_is_about_names_of_upstream():
     for place, row in ROWS:
         assert ("there" in row) or names_of(row), place
         assert {name for name in names_of(row) if "*" not in name} <= known, place
+
+
+@pytest.mark.parametrize("name", ["TFLxmertModel.call", "TFLxmertForPreTraining.call"])
+def test_inputs_by_position_mean_the_same(name, shared):
+    for each in (name, name.replace("TF", "").replace("call", "forward"), "LxmertForQuestionAnswering.forward"):
+        given = [argument for argument in NAMES[each] if (each, argument) != POPPED]
+        assert [*inspect.signature(find(each, shared)).parameters][1 : len(given) + 1] == given
 
 
 def test_the_page_has_the_tables():

@@ -75,8 +75,12 @@ def test_every_public_name_has_its_place():
 def test_tests_that_are_named_exist():
     page = read("docs/proven.md")
     named = re.findall(r"`(tests/[\w/]+\.py)((?:::\w+)?)`", page)
-    named += [(file, f"::{test}") for row in page.splitlines() for file in re.findall(r"`(tests/[\w/]+\.py)`: ", row)
-              for test in re.findall(r"`::(\w+)`", row)]
+    named += [
+        (file, f"::{test}")
+        for row in page.splitlines()
+        for file in re.findall(r"`(tests/[\w/]+\.py)`: ", row)
+        for test in re.findall(r"`::(\w+)`", row)
+    ]
     assert len(named) > 40
     for file, test in named:
         functions = {node.name for node in ast.walk(ast.parse(read(file))) if isinstance(node, ast.FunctionDef)}

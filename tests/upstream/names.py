@@ -3,8 +3,8 @@
 python names.py            # is the list beside this file that of the installed classes, and has each name a row?
 python names.py --write    # writes the list
 
-It imports nothing of this project. The list has each name with its arguments; what is inherited has the name of the class
-that defines it. One by one they are `LxmertModel`, `LxmertModel(config)`, `LxmertModelOutput.pooled_output`,
+It imports nothing of this project. The list has each name with its arguments; what is inherited has the name of the
+class that defines it. One by one they are `LxmertModel`, `LxmertModel(config)`, `LxmertModelOutput.pooled_output`,
 `LxmertModel.forward(input_ids)`, `PreTrainedModel.tie_weights`, `PreTrainedModel.from_pretrained(config)`.
 """
 
@@ -75,7 +75,9 @@ def names_of(row: Mapping) -> list[str]:
 def classes() -> Iterator[type]:
     """The public classes, and what models return."""
     for module in (importlib.import_module(f"{PACKAGE}.{name}") for name in MODULES):
-        own = [value for value in vars(module).values() if inspect.isclass(value) and value.__module__ == module.__name__]
+        own = [
+            value for value in vars(module).values() if inspect.isclass(value) and value.__module__ == module.__name__
+        ]
         yield from (value for value in own if value.__name__ in module.__all__ or dataclasses.is_dataclass(value))
 
 
