@@ -54,6 +54,7 @@ def shared(tmp_path_factory):
         **dict(zip(("tf_model", "tf_pretraining", "tf_qa"), tf_models, strict=True)),
         **dict(zip(("pt_model", "pt_pretraining", "pt_qa"), pt_models, strict=True)),
         "tokenizer": lxmert_tf.LxmertTokenizer(vocabulary),
+        "fast_tokenizer": lxmert_tf.LxmertTokenizerFast(vocabulary),
         "inputs": inputs,
         "pt_inputs": {name: torch.tensor(value) for name, value in inputs.items()},
         **{module.__name__: module for module in (keras, torch, lxmert_tf, lxmert_pt, pytest)},
@@ -76,7 +77,7 @@ def home(class_name: str, shared: dict):
     if "Config" in class_name:
         return shared["config"]
     if "Token" in class_name:
-        return shared["tokenizer"]
+        return shared["fast_tokenizer" if "Fast" in class_name else "tokenizer"]
     for package in (lxmert_tf, lxmert_pt, layers):
         if hasattr(package, class_name):
             return getattr(package, class_name)
