@@ -79,7 +79,7 @@ def export(
     server_files.check_model_name(check_name(name))
     check_name(label, "A version label")
     _require_serving_api()
-    _check_choices(precision, outputs, top_k, probabilities, batch_sizes)
+    check_choices(precision, outputs, top_k, probabilities, batch_sizes)
     if Path(base).exists() and not Path(base).is_dir():
         raise NotADirectoryError(f"{base} is not a directory: give the server's directory of models.")
     server_files.read_config(base)
@@ -179,7 +179,7 @@ def load_detection(
     return Detection(detector, made, model.num_images), seen
 
 
-def _check_choices(
+def check_choices(
     precision: str, outputs: Sequence[str], top_k: int, probabilities: str | None, batch_sizes: Sequence[int]
 ) -> None:
     for what, value, allowed in (

@@ -11,6 +11,7 @@ from lxmert_tf.versions import installed
 
 METADATA_FILE = "serving_metadata.json"
 _PACKAGES = ("tensorflow", "keras", "tensorflow-text", "tensorflow-serving-api", "numpy")
+_PACKAGES += ("openvino", "nncf", "torch", "onnx", "onnxruntime", "ai-edge-litert", "ai-edge-quantizer")
 
 
 def write_metadata(folder: Path, values: dict) -> None:

@@ -1,0 +1,42 @@
+"""The signatures as TensorFlow functions of operations that other runtimes have, for their converters."""
+
+import dataclasses
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import keras
+import tensorflow as tf
+
+from lxmert_tf.layers.primitives import LayerNormalization
+from lxmert_tf.serving.signatures import Options, Servable
+
+
+class PlainServable(Servable):
+    """As `Servable`; `encode_image` gives `vision_states` alone: an output cannot have the name of an input."""
+
+    def _image_outputs(self, inputs: Mapping[str, tf.Tensor]) -> dict[str, tf.Tensor]:
+        return {"vision_states": super()._image_outputs(inputs)["vision_states"]}
+
+
+def make_servable(model: keras.Model, options: Options) -> Servable:
+    """A model's signatures without checks of the inputs, which these runtimes leave out.
+
+    Args:
+        model: in float32; it can only compute from here on.
+        options: as `Servable` takes them.
+    """
+    for layer in model._flatten_layers():
+        if isinstance(layer, LayerNormalization):
+            layer.call = _normalization(layer)
+    return PlainServable(model, dataclasses.replace(options, tokenizer=None, labels=None, detection=None, checks=False))
+
+
+def _normalization(layer: LayerNormalization) -> Callable[[Any], Any]:
+    """`layer.call` by means, which converters know as one operation; sums they do not."""
+
+    def call(inputs: tf.Tensor) -> tf.Tensor:
+        centred = inputs - tf.reduce_mean(inputs, axis=-1, keepdims=True)
+        variance = tf.reduce_mean(tf.square(centred), axis=-1, keepdims=True)
+        return centred * tf.math.rsqrt(variance + layer.epsilon) * layer.gamma + layer.beta
+
+    return call
