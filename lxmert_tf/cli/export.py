@@ -94,6 +94,10 @@ def run(args: argparse.Namespace) -> int:
         _reject_other_options(args, "--check-only", ("name", "format", "check", "check_only", "config", "detector"))
     elif args.detector is None and detector_settings(args) != NO_CHANGES:
         raise ValueError("The pipeline and its numbers have no effect without --detector: give the detector, too.")
+    if not (args.compare or args.precision != "float32" or args.check_only):
+        for option in ("data", "features"):
+            if getattr(args, option):
+                raise ValueError(f"--{option} has no effect without --compare or a reduced --precision: add one.")
     _start_tensorflow()
     with exit_on_sigterm():
         return _run(args)
@@ -141,8 +145,13 @@ def _run(args: argparse.Namespace) -> int:
             config=args.config,
             detector=args.detector,
             pipeline=detector_settings(args),
+            compare=args.compare,
+            data=args.data,
+            features=args.features,
+            max_loss=args.max_loss,
         )
         print(written)
+        _print_costs(written)
         _print_notes(written, args.top_k)
     if not (args.check or args.check_only):
         return 0
@@ -184,16 +193,16 @@ def _run_for_runtime(args: argparse.Namespace) -> int:
 
 
 def _print_costs(version: Path) -> None:
-    """Prints what an export for another runtime costs, and where it is not what was asked for."""
+    """Prints what an export costs beside the checkpoint in float32, and where it is not what was asked for."""
+    from lxmert_tf.serving.comparison import describe
     from lxmert_tf.serving.metadata import read_metadata
-    from lxmert_tf.serving.runtimes.comparison import describe
 
     metadata = read_metadata(version)
     if metadata["comparison"]:
         print(f"{metadata['precision']} {describe(metadata['comparison'])}")
-    if metadata["kept_in_float32"]:
+    if metadata.get("kept_in_float32"):
         print(f"In float32, for the accuracy: {', '.join(metadata['kept_in_float32'])}.")
-    if metadata["precision"] == "bfloat16" and metadata["computed_in"] != "bfloat16":
+    if metadata["precision"] == "bfloat16" and metadata.get("computed_in") == "float32":
         print(
             f"This processor has no bfloat16 products, and computed in {metadata['computed_in']}: what bfloat16 costs "
             "was not measured.",

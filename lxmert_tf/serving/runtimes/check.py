@@ -11,11 +11,11 @@ import numpy as np
 from lxmert_tf.input_table import TABLE, TEXT_INPUTS
 from lxmert_tf.serving.check import sample_inputs
 from lxmert_tf.serving.checkpoint import Source, load
+from lxmert_tf.serving.comparison import model_outputs
 from lxmert_tf.serving.metadata import changed_files, read_metadata
 from lxmert_tf.serving.runtimes.base import DEFAULT_SIGNATURE, Loaded, Runtime, model_name, runtime, signature_names
-from lxmert_tf.serving.runtimes.comparison import model_outputs
 from lxmert_tf.serving.version_folders import versions
-from lxmert_tf.serving.warmup import BOXES, TOKENS, reason
+from lxmert_tf.serving.warmup import BOXES, TOKENS
 
 # Largest difference from the checkpoint, relative to the largest value: the same operations in another order; in
 # reduced precision no more than a gross error, as the cost is in the metadata
@@ -71,7 +71,7 @@ def _check_version(folder: Path, signature: str, target: Runtime, source: Source
             return [], f"sound: answers in batches of {_listed(metadata['batch_sizes'])}"
         difference = _difference(model, source.model)
     except Exception as error:  # damaged files make the runtimes raise anything
-        return [reason(error)], ""
+        return [(str(error).strip() or type(error).__name__).splitlines()[-1]], ""
     if not difference <= TOLERANCES[metadata["precision"]]:
         return [f"differs from the checkpoint by {difference:.1e} of the largest value"], ""
     sizes = _listed(metadata["batch_sizes"])

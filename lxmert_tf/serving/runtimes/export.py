@@ -2,15 +2,16 @@
 
 import os
 import shutil
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
+from lxmert_tf.serving import comparison
 from lxmert_tf.serving.checkpoint import Source, load
 from lxmert_tf.serving.export import BATCH_SIZES, check_choices, make_options
 from lxmert_tf.serving.metadata import METADATA_FILE, read_metadata, write_metadata
-from lxmert_tf.serving.runtimes import comparison, server_files
+from lxmert_tf.serving.runtimes import server_files
 from lxmert_tf.serving.runtimes.base import DEFAULT_SIGNATURE, Runtime, model_name, runtime, signature_names
 from lxmert_tf.serving.runtimes.fallback import quantize_within
 from lxmert_tf.serving.server_files import CONFIG_FILE, locked_base
@@ -19,7 +20,6 @@ from lxmert_tf.serving.version_folders import check_name, next_version, publish,
 
 FORMATS = ("openvino", "onnx", "litert")
 PRECISIONS = ("float32", "bfloat16", "int8")
-MAX_LOSS = 0.3  # points of accuracy
 CALIBRATION = 10  # batches
 
 
@@ -39,7 +39,7 @@ def export(
     compare: bool = False,
     data: Sequence[str] = (),
     features: str | None = None,
-    max_loss: float = MAX_LOSS,
+    max_loss: float = comparison.MAX_LOSS,
 ) -> Path:
     """Exports a checkpoint for OpenVINO, ONNX Runtime or LiteRT.
 
@@ -67,37 +67,27 @@ def export(
     check_name(name)
     check_choices("float32", (), top_k, probabilities, batch_sizes)
     target.check(precision)
-    if data and not features:
-        raise ValueError("--data needs the region features of its images: give --features, too.")
     if base.exists() and not base.is_dir():
         raise NotADirectoryError(f"{base} is not a directory: give the server's directory of models.")
     _check_alone(base, name, format)
     loaded = load(source, config=config)
-    if data:
-        examples = comparison.labelled_examples(os.fspath(source), loaded.model, data, str(features))
-    elif features:
-        examples = comparison.features_examples(loaded.model, features)
-    else:
-        examples = comparison.random_examples(loaded.model)
-    wanted = comparison.reference_outputs(loaded, examples)
+    reference = None
+    if compare or precision != "float32":
+        reference = comparison.Comparison(source, loaded.model, data, features, max_loss)
     options = make_options(loaded, False, (), labels, top_k, probabilities)
     signatures = signature_names(loaded.model)
     number = max(next_version(base / model_name(name, signature), version) for signature in signatures)
 
-    def measure(folder: Path) -> dict[str, Any]:
-        return comparison.measure(target.load(folder, precision).run, wanted, examples, bool(loaded.model.answers))
-
     with ExitStack() as stack:
         folders = {one: stack.enter_context(staged(base / model_name(name, one))) for one in signatures}
         target.convert(loaded, options, folders)
-        kept, result = _reduce(target, precision, folders, list(examples.batches[:CALIBRATION]), measure, max_loss)
-        if compare or precision != "float32":
-            result = result or measure(folders[DEFAULT_SIGNATURE])
-            lost = comparison.loss(result)
-            if lost > max_loss:
-                raise ValueError(
-                    f"{precision} loses {lost:.2f} points of accuracy, more than {max_loss:g}: use float32."
-                )
+        kept: list[str] = []
+        result = None
+        if reference is not None and precision == "int8":
+            kept, result = _quantize(target, folders, reference)
+        elif reference is not None:
+            result = reference.measure(target.load(folders[DEFAULT_SIGNATURE], precision).run)
+            reference.require(result, precision)
         for signature in signatures:
             model = target.load(folders[signature], precision)
             values = {
@@ -110,8 +100,7 @@ def export(
             }
             write_metadata(folders[signature], values)
             if format == "onnx":
-                place = base / model_name(name, signature)
-                server_files.write_triton(place, model_name(name, signature), model, max(batch_sizes))
+                server_files.write_triton(base, model_name(name, signature), model, max(batch_sizes))
         with locked_base(base):
             written = [publish(folders[signature], number) for signature in signatures]
             try:
@@ -145,19 +134,16 @@ def _check_alone(base: Path, name: str, format: str) -> None:
         raise ValueError(f"{base} is another server's folder of models: choose another one for --format {format}.")
 
 
-def _reduce(
-    target: Runtime,
-    precision: str,
-    folders: dict[str, Path],
-    batches: list[dict],
-    measure: Callable[[Path], dict[str, Any]],
-    max_loss: float,
-) -> tuple[list[str], dict[str, Any] | None]:
-    """Makes the float32 models in `folders` int8, if that is asked for; returns what stays float32, and the cost."""
-    if precision != "int8":
-        return [], None
-    work = folders[DEFAULT_SIGNATURE].parent / "int8"
-    kept, result = quantize_within(target, folders[DEFAULT_SIGNATURE], work, batches, measure, max_loss)
+def _quantize(
+    target: Runtime, folders: dict[str, Path], reference: comparison.Comparison
+) -> tuple[list[str], dict[str, Any]]:
+    """Makes the float32 models in `folders` int8; returns what stays float32, and the cost."""
+
+    def measure(folder: Path) -> dict[str, Any]:
+        return reference.measure(target.load(folder, "int8").run)
+
+    work, batches = folders[DEFAULT_SIGNATURE].parent / "int8", list(reference.examples.batches[:CALIBRATION])
+    kept, result = quantize_within(target, folders[DEFAULT_SIGNATURE], work, batches, measure, reference.max_loss)
     _replace(folders[DEFAULT_SIGNATURE], work)
     for signature in (one for one in folders if one != DEFAULT_SIGNATURE):  # the image is encoded first
         folder = folders[signature]

@@ -55,9 +55,7 @@ class LiteRT(Runtime):
         recipe = quantizer.Quantizer(os.fspath(folder / self.file))
         recipe.add_dynamic_config(".*", products, num_bits=8)
         for name in excluded:
-            recipe.update_quantization_recipe(
-                f"^{re.escape(name)}", products, algorithm_key=AlgorithmName.NO_QUANTIZE
-            )
+            recipe.update_quantization_recipe(f"^{re.escape(name)}", products, algorithm_key=AlgorithmName.NO_QUANTIZE)
         with redirect_stdout(io.StringIO()), redirect_stderr(io.StringIO()):  # progress
             recipe.quantize().export_model(os.fspath(target / self.file))
 

@@ -37,7 +37,7 @@ def update_ovms(base: Path, name: str, precision: str) -> None:
     write_text(path, json.dumps(content, indent=2) + "\n")
 
 
-def write_triton(folder: Path, name: str, loaded: Loaded, max_batch_size: int) -> None:
+def write_triton(base: Path, name: str, loaded: Loaded, max_batch_size: int) -> None:
     """Writes BASE/NAME/config.pbtxt for Triton's backend of ONNX Runtime."""
     lines = [
         f'name: "{name}"',
@@ -47,7 +47,7 @@ def write_triton(folder: Path, name: str, loaded: Loaded, max_batch_size: int) -
         *_tensors("output", loaded.outputs),
         "dynamic_batching { }",
     ]
-    write_text(folder / TRITON_FILE, "\n".join(lines) + "\n")
+    write_text(base / name / TRITON_FILE, "\n".join(lines) + "\n")
 
 
 def _tensors(kind: str, specs: Specs) -> list[str]:

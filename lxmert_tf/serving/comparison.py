@@ -1,5 +1,6 @@
 """What a precision or a runtime costs: its outputs beside those of the checkpoint in float32."""
 
+import os
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -8,10 +9,10 @@ import numpy as np
 
 from lxmert_tf.input_table import SIGNATURE_INPUTS, TABLE
 from lxmert_tf.serving.check import sample_inputs
-from lxmert_tf.serving.checkpoint import Source
 
 Arrays = dict[str, np.ndarray]
 DERIVED = ("probabilities", "top_ids", "top_scores", "top_answers")
+MAX_LOSS = 0.3  # points of accuracy
 RANDOM_BATCHES, RANDOM_EXAMPLES = 8, 16
 
 
@@ -92,6 +93,49 @@ def model_outputs(model: Any, inputs: Mapping[str, np.ndarray]) -> Arrays:
     return found
 
 
+class Comparison:
+    """A checkpoint's outputs in float32, for others to be compared with.
+
+    Args:
+        source: the checkpoint's path.
+        model: its model in float32.
+        data, features: annotation files with labels, and region features; without both, inputs are random.
+        max_loss: points of accuracy that may be lost on `data`.
+
+    Raises:
+        FileNotFoundError, ValueError: a file does not exist or fit.
+    """
+
+    def __init__(
+        self,
+        source: str | os.PathLike,
+        model: Any,
+        data: Sequence[str] = (),
+        features: str | None = None,
+        max_loss: float = MAX_LOSS,
+    ):
+        if data and not features:
+            raise ValueError("--data needs the region features of its images: give --features, too.")
+        if data:
+            self.examples = labelled_examples(os.fspath(source), model, data, str(features))
+        else:
+            self.examples = features_examples(model, features) if features else random_examples(model)
+        self.max_loss, self._answers = max_loss, bool(model.answers)
+        self._wanted = [model_outputs(model, batch) for batch in self.examples.batches]
+
+    def measure(self, run: Callable[[Arrays], Arrays]) -> dict[str, Any]:
+        """Compares what a function of inputs gives, as `measure` does."""
+        return measure(run, self._wanted, self.examples, self._answers)
+
+    def require(self, result: Mapping[str, Any], precision: str) -> None:
+        """ValueError if the precision loses more accuracy than allowed."""
+        if loss(result) > self.max_loss:
+            raise ValueError(
+                f"{precision} loses {loss(result):.2f} points of accuracy, more than {self.max_loss:g} (--max-loss): "
+                "choose float32."
+            )
+
+
 def measure(
     run: Callable[[Arrays], Arrays], reference: Sequence[Arrays], examples: Examples, answers: bool
 ) -> dict[str, Any]:
@@ -158,11 +202,6 @@ def describe(comparison: Mapping[str, Any]) -> str:
     else:
         parts.append("accuracy not measured (--data and --features)")
     return f"beside float32, on {comparison['data']}: {', '.join(parts)}"
-
-
-def reference_outputs(source: Source, examples: Examples) -> list[Arrays]:
-    """What the checkpoint's model gives for each batch."""
-    return [model_outputs(source.model, batch) for batch in examples.batches]
 
 
 def _or_none(labels: Iterable[np.ndarray] | None) -> Iterator[np.ndarray | None]:
