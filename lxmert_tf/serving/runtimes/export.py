@@ -86,8 +86,10 @@ def export(
         if reference is not None and precision == "int8":
             kept, result = _quantize(target, folders, reference)
         elif reference is not None:
-            result = reference.measure(target.load(folders[DEFAULT_SIGNATURE], precision).run)
-            reference.require(result, precision)
+            model = target.load(folders[DEFAULT_SIGNATURE], precision)
+            if model.precision == precision:  # else this processor cannot tell
+                result = reference.measure(model.run)
+                reference.require(result, precision)
         for signature in signatures:
             model = target.load(folders[signature], precision)
             values = {

@@ -25,10 +25,28 @@ def make_servable(model: keras.Model, options: Options) -> Servable:
         model: in float32; it can only compute from here on.
         options: as `Servable` takes them.
     """
+    if hasattr(model, "answer_encoded"):
+        model.get_backbone()._meeting = _meeting(model.get_backbone())
     for layer in model._flatten_layers():
         if isinstance(layer, LayerNormalization):
             layer.call = _normalization(layer)
     return PlainServable(model, dataclasses.replace(options, tokenizer=None, labels=None, detection=None, checks=False))
+
+
+def _meeting(backbone: keras.Model) -> Callable[..., Any]:
+    """`backbone._meeting` for one text or more per image, by indices.
+
+    By a broadcast with free sizes, OpenVINO takes the number of boxes for that of tokens.
+    """
+
+    def meeting(inputs: Mapping[str, Any], training: bool) -> tuple[Any, ...]:
+        text_bias, image_bias = backbone.biases(inputs)
+        language = backbone.encoder.encode_text(backbone.embed(inputs, training), text_bias, training)
+        texts, images = tf.shape(language)[0], tf.shape(inputs["vision_states"])[0]
+        rows = tf.range(texts) * images // texts
+        return language, tf.gather(inputs["vision_states"], rows), text_bias, tf.gather(image_bias, rows)
+
+    return meeting
 
 
 def _normalization(layer: LayerNormalization) -> Callable[[Any], Any]:
