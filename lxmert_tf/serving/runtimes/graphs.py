@@ -7,6 +7,7 @@ from typing import Any
 import keras
 import tensorflow as tf
 
+from lxmert_tf.keras_private import flat_layers
 from lxmert_tf.layers.primitives import LayerNormalization
 from lxmert_tf.serving.signatures import Options, Servable
 
@@ -27,7 +28,7 @@ def make_servable(model: keras.Model, options: Options) -> Servable:
     """
     if hasattr(model, "answer_encoded"):
         model.get_backbone()._meeting = _meeting(model.get_backbone())
-    for layer in model._flatten_layers():
+    for layer in flat_layers(model):
         if isinstance(layer, LayerNormalization):
             layer.call = _normalization(layer)
     return PlainServable(model, dataclasses.replace(options, tokenizer=None, labels=None, detection=None, checks=False))
