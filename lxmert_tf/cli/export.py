@@ -30,7 +30,16 @@ examples:
 """
 
 # What has an effect with other runtimes than TensorFlow Serving.
-RUNTIME_OPTIONS = ("name", "check", "check_only", "precision", "labels", "top_k", "probabilities", "batch_sizes")
+RUNTIME_OPTIONS: tuple[str, ...] = (
+    "name",
+    "check",
+    "check_only",
+    "precision",
+    "labels",
+    "top_k",
+    "probabilities",
+    "batch_sizes",
+)
 RUNTIME_OPTIONS += ("version", "config", "format", "compare", "data", "features", "max_loss")
 
 

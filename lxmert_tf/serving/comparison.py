@@ -153,7 +153,8 @@ def measure(
         "accuracy_float32"; "examples" and "data".
     """
     largest = total = count = equal = rows = 0.0
-    magnitude, accuracies = 0.0, ([], [])
+    magnitude = 0.0
+    accuracies: tuple[list, list] = [], []
     for batch, wanted, labels in zip(examples.batches, reference, _or_none(examples.labels), strict=False):
         got = run(batch)
         names = ["logits"] if answers else [name for name in wanted if name not in DERIVED]

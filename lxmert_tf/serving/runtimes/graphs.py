@@ -30,7 +30,7 @@ def make_servable(model: keras.Model, options: Options) -> Servable:
         model.get_backbone()._meeting = _meeting(model.get_backbone())
     for layer in flat_layers(model):
         if isinstance(layer, LayerNormalization):
-            layer.call = _normalization(layer)
+            layer.call = _normalization(layer)  # type: ignore[method-assign]
     return PlainServable(model, dataclasses.replace(options, tokenizer=None, labels=None, detection=None, checks=False))
 
 

@@ -10,14 +10,25 @@ from lxmert_tf.input_table import ENCODED_IMAGE_INPUTS, IMAGE_INPUTS, SIGNATURE_
 from lxmert_tf.serving.signatures import Options
 
 
-class WholeModel(nn.Module):
-    """serving_default: text and image in, what the model gives out."""
+class Signature(nn.Module):
+    """A signature, whose `forward` takes `inputs` in their order.
 
-    inputs = SIGNATURE_INPUTS
+    Args:
+        model: one of the models of `lxmert_pt`.
+        options: what is given of the answers.
+    """
+
+    inputs: tuple[str, ...]
 
     def __init__(self, model: Any, options: Options):
         super().__init__()
         self.model, self.options = model, options
+
+
+class WholeModel(Signature):
+    """serving_default: text and image in, what the model gives out."""
+
+    inputs = SIGNATURE_INPUTS
 
     def forward(self, *inputs: torch.Tensor) -> dict[str, torch.Tensor]:
         named = dict(zip(self.inputs, inputs, strict=True))
@@ -30,7 +41,7 @@ class WholeModel(nn.Module):
         return tensors
 
 
-class EncodeImage(WholeModel):
+class EncodeImage(Signature):
     """encode_image: the vision layers."""
 
     inputs = IMAGE_INPUTS
@@ -46,7 +57,7 @@ class EncodeImage(WholeModel):
         return {"vision_states": states}
 
 
-class AnswerEncoded(WholeModel):
+class AnswerEncoded(Signature):
     """answer_encoded: the language and cross layers, with an encoded image for each text."""
 
     inputs = tuple(name for name in SIGNATURE_INPUTS if name in TEXT_INPUTS) + ENCODED_IMAGE_INPUTS
@@ -69,7 +80,11 @@ class AnswerEncoded(WholeModel):
         return answers(self.model.answer_head(backbone.pooler(language)), self.options)
 
 
-MODULES = {"serving_default": WholeModel, "encode_image": EncodeImage, "answer_encoded": AnswerEncoded}
+MODULES: dict[str, type[Signature]] = {
+    "serving_default": WholeModel,
+    "encode_image": EncodeImage,
+    "answer_encoded": AnswerEncoded,
+}
 
 
 def answers(logits: torch.Tensor, options: Options) -> dict[str, torch.Tensor]:
@@ -100,12 +115,12 @@ def export_signature(model: Any, signature: str, options: Options, opset: int) -
         "tokens": torch.export.Dim("tokens", max=longest),
         "boxes": torch.export.Dim("boxes"),
     }
-    sizes: dict[Any, int] = {"examples": 3, "tokens": min(7, longest), "boxes": 5}
+    sizes: dict[Any, Any] = {"examples": 3, "tokens": min(7, longest), "boxes": 5}
     example, free = [], []
     for name in module.inputs:
         shape = TABLE[name].shape(model.config, model.num_images)
         dtype = getattr(torch, TABLE[name].dtype)
-        example.append(torch.ones([sizes.get(size, size) for size in shape], dtype=dtype))  # type: ignore[misc]
+        example.append(torch.ones([sizes.get(size, size) for size in shape], dtype=dtype))
         free.append({axis: axes[size] for axis, size in enumerate(shape) if isinstance(size, str)})
     with torch.no_grad():
         outputs = list(module(*example))
