@@ -3,6 +3,7 @@
 Shapes: B examples, T tokens, N boxes, A heads, Q queries, K keys.
 """
 
+import math
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
@@ -20,6 +21,7 @@ FIELDS = {  # of the output, by the names of the maps
 }
 METHODS = ("chefer", "rollout", "raw_attention", "gradcam", "gradient_times_input", "integrated_gradients")
 ANSWERS = "question_answering_score"
+GROWTH = 1e6  # of the distance between points of the quadrature, from the first to the last
 LAST = ("language_self", "language_to_vision")  # of the last cross layer, what the first token sees
 
 Maps = dict[str, torch.Tensor]
@@ -199,8 +201,12 @@ def _attribute(
 
 
 def _quadrature(steps: int) -> tuple[torch.Tensor, torch.Tensor]:
-    """Points and weights on 0..1, by the eigenvalues of the Legendre polynomials' recurrence (Golub & Welsch 1969)."""
+    """Points and weights on 0..1, by the eigenvalues of the Legendre polynomials' recurrence (Golub & Welsch 1969).
+
+    A point t of theirs becomes (G**t - 1) / (G - 1): what is read is normalised, so that most happens near 0.
+    """
     k = torch.arange(1, steps, dtype=torch.float64)
     off_diagonal = k / (4 * k**2 - 1).sqrt()
     points, vectors = torch.linalg.eigh(torch.diag(off_diagonal, 1) + torch.diag(off_diagonal, -1))
-    return (points + 1) / 2, vectors[0] ** 2
+    grown = GROWTH ** ((points + 1) / 2)
+    return (grown - 1) / (GROWTH - 1), vectors[0] ** 2 * math.log(GROWTH) * grown / (GROWTH - 1)

@@ -8,7 +8,7 @@ import logging
 import os
 import re
 import reprlib
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from numbers import Integral
 from pathlib import Path
@@ -118,6 +118,64 @@ def _in_order(answers: Mapping[int, str], rows: int) -> list[str]:
             f"the rows must be 0..{rows - 1}"
         )
     return [answers[row] for row in range(rows)]
+
+
+def answer_row(answer: str | int, names: Iterable[str] | None, rows: int) -> int:
+    """The row of an answer that is given by its name or, where no answer has that name, by its row, also in digits.
+
+    Args:
+        answer: a name, or a row; where the names are `TRUTHS`, also True or False.
+        names: of the answers by row, or None.
+        rows: of the answer head.
+
+    Raises:
+        TypeError: it is True or False, which is no row.
+        ValueError: there is no such answer.
+    """
+    if isinstance(answer, bool) and names is TRUTHS:
+        return int(answer)
+    if type(answer).__name__ in ("bool", "bool_"):
+        raise TypeError(f"answer must be a name or a row, got {answer}; its name is text, {str(answer)!r}.")
+    if isinstance(answer, str):
+        if (named := next((row for row, name in enumerate(names or ()) if name == answer), None)) is not None:
+            return named
+        if not PLAIN.fullmatch(answer):
+            why = "." if names else f", which have no names (id2label): give one of 0..{rows - 1}."
+            raise ValueError(f"{answer!r} is none of the model's {rows} answers{why}")
+    row = int(answer) if isinstance(answer, str | Integral) else -1
+    if not 0 <= row < rows:
+        raise ValueError(f"answer must be an id in 0..{rows - 1} or a name, got {answer!r}.")
+    return row
+
+
+# Scores
+
+
+def best_answers(
+    logits: Any, names: Sequence[str] | None, exclusive: bool, top_k: int | None = None
+) -> list[list[Answer]]:
+    """The best answers of each example, the best first; of equals the first.
+
+    Args:
+        logits: float[B, A].
+        names: of the answers by row; None where they have none.
+        exclusive: one answer alone is right, and the scores of all add up to 1 (softmax); else each stands on its own
+            (sigmoid).
+        top_k: how many. Default: all.
+    """
+    import numpy as np
+
+    logits = np.asarray(logits, "float64")
+    if exclusive:
+        scores = np.exp(logits - logits.max(axis=1, keepdims=True))
+        scores /= scores.sum(axis=1, keepdims=True)
+    else:
+        scores = np.exp(-np.logaddexp(0, -logits))
+    order = np.argsort(-logits, axis=1, kind="stable")[:, :top_k]
+    return [
+        [Answer(None if names is None else names[each], float(row[each]), int(each)) for each in best]
+        for row, best in zip(scores, order, strict=True)
+    ]
 
 
 # The table

@@ -29,11 +29,13 @@ def replacing(path: str | os.PathLike) -> Iterator[Path]:
         FileExistsError: `path` is a directory, a device or a pipe, which no file takes the place of.
     """
     path = Path(path)
-    if path.exists() and not path.is_file():
-        kind = "a directory" if path.is_dir() else "a device or a pipe"
-        raise FileExistsError(f"{path} is {kind}, which is not replaced by a file; choose another file.")
+    _check_replaceable(path)
     path.parent.mkdir(parents=True, exist_ok=True)
-    handle, name = tempfile.mkstemp(prefix=PARTIAL, suffix="-" + path.name, dir=path.parent)
+    try:
+        handle, name = tempfile.mkstemp(prefix=PARTIAL, suffix="-" + path.name, dir=path.parent)
+    except OSError as error:
+        error.filename = os.fspath(path)  # nobody asked for the temporary one
+        raise
     os.close(handle)
     temporary = Path(name)
     try:
@@ -43,6 +45,12 @@ def replacing(path: str | os.PathLike) -> Iterator[Path]:
         os.replace(temporary, path)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def _check_replaceable(path: Path) -> None:
+    if path.exists() and not path.is_file():
+        kind = "a directory" if path.is_dir() else "a device or a pipe"
+        raise FileExistsError(f"{path} is {kind}, which is not replaced by a file; choose another file.")
 
 
 def remove_partial(directory: str | os.PathLike) -> None:
@@ -189,6 +197,23 @@ def check_apart(output: str | os.PathLike, inputs: Iterable[str | os.PathLike | 
             raise ValueError(
                 f"{os.fspath(output)} would be overwritten, but it is also an input; choose another output."
             )
+
+
+def check_place(path: str | os.PathLike) -> None:
+    """Checks, before the work is done, that a file can be written; directories are not made.
+
+    Raises:
+        FileNotFoundError: there is no directory to write it in.
+        OSError: the directory takes no file, or `path` is something that no file takes the place of.
+    """
+    path = Path(path)
+    if not path.parent.is_dir():
+        raise FileNotFoundError(f"There is no directory {os.fspath(path.parent)!r} to write {path.name} in.")
+    _check_replaceable(path)
+    try:
+        tempfile.TemporaryFile(prefix=PARTIAL, dir=path.parent).close()
+    except OSError as error:
+        raise type(error)(f"{path} cannot be written: {error.strerror or error}.") from error
 
 
 def absent(path: str | os.PathLike) -> str:

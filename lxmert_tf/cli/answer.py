@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from lxmert_tf.cli.detector_options import add_detector_arguments, detector_settings
 from lxmert_tf.command_line import quiet_start
-from lxmert_tf.files import check_apart
+from lxmert_tf.files import check_apart, check_place
 
 if TYPE_CHECKING:
     from lxmert_tf.detector import PictureAnswers, VisualQuestionAnsweringPipeline
@@ -53,6 +53,7 @@ def run(args: argparse.Namespace) -> int:
 
         check_suffix(args.save)
         check_apart(args.save, [*photos, args.questions, args.model, args.detector])
+        check_place(args.save)
     with quiet_start():
         pipeline = load_pipeline(args, settings)
     answered = pipeline(photos, questions, args.top_k, output_weights=args.json or bool(args.save))

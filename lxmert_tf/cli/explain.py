@@ -5,8 +5,8 @@ import json
 from typing import Any
 
 from lxmert_tf.cli.detector_options import NO_CHANGES, add_detector_arguments, detector_settings
-from lxmert_tf.explain.names import METHODS
-from lxmert_tf.files import check_apart
+from lxmert_tf.explain.names import METHODS, spelled
+from lxmert_tf.files import check_apart, check_place
 
 NAME = "explain"
 HELP = "show which words and boxes an answer comes from, or measure how well a method tells"
@@ -40,7 +40,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_detector_arguments(parser, required=False)
     picture.add_argument("--image", metavar="ID", help="the picture's name in the region features")
     picture.add_argument("--answer", help="the answer to explain, by name or id (default: the model's)")
-    picture.add_argument("--method", choices=METHODS, help=f"(default: {QUESTION['method']})")
+    picture.add_argument("--method", choices=METHODS, type=spelled, help=f"(default: {QUESTION['method']})")
     test = parser.add_argument_group("the perturbation test")
     test.add_argument("--data", nargs="+", metavar="FILE", help="annotations with labels (json)")
     test.add_argument("--methods", metavar="LIST", help=f"(default: {TEST['methods']})")
@@ -57,6 +57,8 @@ def show(args: argparse.Namespace) -> int:
     """Explains one answer."""
     _refuse(args, f'goes with "{EVALUATE}"', "data", "limit", "json", *TEST)
     _require(args, "save")
+    if not args.question.strip():
+        raise ValueError("The question is empty.")
     if not args.save.endswith((".png", ".html")):
         raise ValueError(f"--save must end in .png or .html, got {args.save}.")
     if args.features is None:
@@ -66,6 +68,7 @@ def show(args: argparse.Namespace) -> int:
     if None in ((args.photo, args.detector) if args.features is None else (args.image,)):
         raise ValueError("Give --photo and --detector, or --features and --image.")
     check_apart(args.save, [args.photo, args.features, args.answers, args.vocab])
+    check_place(args.save)
     settings = detector_settings(args)
 
     from lxmert_tf.explain.explanation import Explainer
@@ -91,6 +94,7 @@ def evaluate(args: argparse.Namespace) -> int:
         if not args.save.endswith(".png"):
             raise ValueError(f"--save of {EVALUATE} must end in .png, got {args.save}.")
         check_apart(args.save, [*args.data, args.features, args.answers, args.vocab])
+        check_place(args.save)
 
     from lxmert_tf.explain.evaluation import evaluate
 
@@ -98,7 +102,7 @@ def evaluate(args: argparse.Namespace) -> int:
         args.model,
         args.data,
         args.features,
-        methods=_option(args, "methods").split(","),
+        methods=[method.strip() for method in _option(args, "methods").split(",") if method.strip()],
         vocab=args.vocab,
         answers=args.answers,
         batch_size=_option(args, "batch_size"),
@@ -113,8 +117,9 @@ def evaluate(args: argparse.Namespace) -> int:
         print(json.dumps(result))
         return 0
     print(f"area under accuracy, %, of {result['examples']:,} questions, {100 * result['accuracy']:.2f}% of them right")
-    columns = [(part, direction) for part in ("image", "text") for direction in ("negative", "positive")]
-    print(f"{'':<24}" + "".join(f"{part + ' ' + direction:>18}" for part, direction in columns))
+    shown = {"image": "boxes", "text": "words"}
+    columns = [(part, direction) for part in shown for direction in ("negative", "positive")]
+    print(f"{'':<24}" + "".join(f"{shown[part] + ' ' + direction:>18}" for part, direction in columns))
     for method, parts in result["areas"].items():
         print(f"{method:<24}" + "".join(f"{100 * parts[part][direction]:>18.2f}" for part, direction in columns))
     return 0

@@ -1,12 +1,14 @@
 """Pictures of regions and answers. Needs Pillow.
 
 What weighs is told three times, so that neither colours nor a screen are needed: by lightness, by the width of lines,
-and by numbers.
+and by numbers. What weighs against something is dashed.
 """
 
+import functools
 import itertools
 import math
 import textwrap
+import unicodedata
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -28,6 +30,18 @@ SCALE = ((0, 34, 78), (53, 69, 108), (102, 105, 112), (148, 142, 119), (200, 184
 INK, PAPER, FAINT = (20, 20, 20), (255, 255, 255), (150, 150, 150)
 LONGEST, SHORTEST = 960, 480  # pixels that a picture is scaled to at most and at least
 FONT_SIZE, MARGIN = 18, 8
+DASH = 9  # pixels
+# Where Pillow's own font lacks a character: files of fonts that systems have, those of Linux, Windows and macOS
+FONTS = (
+    *(
+        "DejaVuSans.ttf",
+        "NotoSansCJK-Regular.ttc",
+        "DroidSansFallbackFull.ttf",
+        "wqy-zenhei.ttc",
+        "NotoEmoji-Regular.ttf",
+    ),
+    *("msyh.ttc", "YuGothR.ttc", "malgun.ttf", "seguisym.ttf", "seguiemj.ttf", "Arial Unicode.ttf", "PingFang.ttc"),
+)
 SUFFIXES = (".png", ".jpg", ".jpeg")  # of files that pictures are written to
 
 
@@ -42,7 +56,7 @@ def draw_boxes(pixels: Any, boxes: np.ndarray, weights: np.ndarray, names: Seque
     Args:
         pixels: uint8[h, w, 3], red, green and blue; small ones are enlarged.
         boxes: float[N, 4], x1, y1, x2, y2 in 0..1.
-        weights: float[N] in 0..1.
+        weights: float[N] in -1..1; lines of those below 0 are dashed.
         names: what is written beside the ranks, if anything.
     """
     picture = _scaled(import_pillow().fromarray(np.asarray(pixels, np.uint8)))
@@ -55,7 +69,10 @@ def draw_boxes(pixels: Any, boxes: np.ndarray, weights: np.ndarray, names: Seque
     picture.paste(import_pillow().blend(plain, picture, 0.4))
     for index in order[:NUMBERED][::-1]:  # the weightiest on top
         weight = float(weights[index])
-        line = 1 + round(6 * weight)
+        line = 1 + round(6 * abs(weight))
+        if weight < 0:
+            draw_dashes(pen, corners[index], line)
+            continue
         pen.rectangle(tuple(corners[index] + [-1, -1, 1, 1]), outline=INK, width=line + 2)
         pen.rectangle(tuple(corners[index]), outline=color(weight), width=line)
     taken: list[tuple[float, float, float, float]] = []
@@ -66,8 +83,8 @@ def draw_boxes(pixels: Any, boxes: np.ndarray, weights: np.ndarray, names: Seque
 
 
 def ranked(weights: np.ndarray) -> list[int]:
-    """Indices, the weightiest first."""
-    return np.argsort(-weights, kind="stable").tolist()
+    """Indices, the weightiest first, for or against."""
+    return np.argsort(-np.abs(weights), kind="stable").tolist()
 
 
 def color(weight: float) -> tuple[int, int, int]:
@@ -79,10 +96,24 @@ def color(weight: float) -> tuple[int, int, int]:
     return red, green, blue
 
 
+def draw_dashes(pen: "ImageDraw", corners: Sequence[float], width: int) -> None:
+    """A rectangle's outline in dashes of ink on paper."""
+    left, top, right, bottom = corners
+    pen.rectangle((left - 1, top - 1, right + 1, bottom + 1), outline=PAPER, width=width + 2)
+    for start in np.arange(left, right, 2 * DASH):
+        end = min(start + DASH, right)
+        pen.rectangle((start, top, end, top + width - 1), fill=INK)
+        pen.rectangle((start, max(bottom - width + 1, top), end, bottom), fill=INK)
+    for start in np.arange(top, bottom, 2 * DASH):
+        end = min(start + DASH, bottom)
+        pen.rectangle((left, start, left + width - 1, end), fill=INK)
+        pen.rectangle((max(right - width + 1, left), start, right, end), fill=INK)
+
+
 def _draw_tag(pen: "ImageDraw", size: tuple[int, int], corners: np.ndarray, label: str, taken: list) -> None:
     """Writes a label at a corner of a box where no other is, or else as near as there is space."""
     left, top, right, bottom = corners
-    width, height = pen.textlength(label, font_of(16)) + 8, 20
+    width, height = pen.textlength(label, font_of(16, label)) + 8, 20
     corner = [(left, top), (right - width, top), (left, bottom - height), (right - width, bottom - height)]
     rows, columns = np.arange(0, size[1] - height, height), np.arange(0, size[0] - width, height)
     others = sorted(itertools.product(columns, rows), key=lambda place: math.dist(place, (left, top)))
@@ -93,14 +124,16 @@ def _draw_tag(pen: "ImageDraw", size: tuple[int, int], corners: np.ndarray, labe
             break
     taken.append(place)
     pen.rectangle(place, fill=INK, outline=PAPER)
-    pen.text((x + 4, y + 1), label, PAPER, font_of(16))
+    pen.text((x + 4, y + 1), label, PAPER, font_of(16, label))
 
 
 def _scaled(picture: "Image") -> "Image":
     """The picture with its longest side within `SHORTEST` and `LONGEST`."""
     longest = max(picture.size)
     factor = min(max(longest, SHORTEST), LONGEST) / longest
-    return picture.resize((max(round(picture.width * factor), 1), max(round(picture.height * factor), 1)))
+    size = max(round(picture.width * factor), 1), max(round(picture.height * factor), 1)
+    resampling = import_pillow().Resampling
+    return picture.resize(size, resampling.NEAREST if factor > 1 else resampling.BICUBIC)  # enlarged, not blurred
 
 
 def pen_of(picture: "Image") -> "ImageDraw":
@@ -110,11 +143,45 @@ def pen_of(picture: "Image") -> "ImageDraw":
     return ImageDraw.Draw(picture)
 
 
-def font_of(size: int) -> Any:
-    """Pillow's own font, so many pixels high."""
+def font_of(size: int, text: str = "") -> Any:
+    """Pillow's own font, so many pixels high; where it lacks a character of the text, one of `FONTS` that has it.
+
+    Of those that are there the one that lacks the fewest.
+    """
+    own = _font("", size)
+    if not (text := "".join(sorted(set(text)))).isascii() and (missing := _missing(own, text)):
+        others = [font for name in FONTS if (font := _font(name, size)) is not None]
+        lacking = [(missing, own), *((_missing(font, text), font) for font in others)]
+        return min(lacking, key=lambda each: each[0])[1]
+    return own
+
+
+@functools.cache
+def _font(name: str, size: int) -> Any:
+    """A font of the system, or Pillow's own; None where there is none."""
     from PIL import ImageFont
 
-    return ImageFont.load_default(size)
+    try:
+        return ImageFont.truetype(name, size) if name else ImageFont.load_default(size)
+    except OSError:
+        return None
+
+
+def _missing(font: Any, text: str) -> int:
+    """How many of these characters are drawn as those are that no font has."""
+    blank = {"Cc", "Cf", "Mn", "Zs"}
+    return sum(
+        _drawn(font, character) == _drawn(font, "\U0010ffff")
+        for character in text
+        if unicodedata.category(character) not in blank
+    )
+
+
+@functools.cache
+def _drawn(font: Any, character: str) -> bytes:
+    image = import_pillow().new("L", (2 * int(font.size), 2 * int(font.size)))
+    pen_of(image).text((0, 0), character, 255, font)
+    return image.tobytes()
 
 
 # Answers
@@ -163,7 +230,7 @@ def _caption(texts: Sequence[str], width: int) -> "Image":
     image = import_pillow().new("RGB", (width, len(lines) * (FONT_SIZE + 6) + 2 * MARGIN), "white")
     pen = pen_of(image)
     for number, line in enumerate(lines):
-        pen.text((MARGIN, MARGIN + number * (FONT_SIZE + 6)), line, fill=INK, font=font_of(FONT_SIZE))
+        pen.text((MARGIN, MARGIN + number * (FONT_SIZE + 6)), line, fill=INK, font=font_of(FONT_SIZE, line))
     return image
 
 

@@ -20,6 +20,10 @@ class BadImage(ValueError):
     """A picture that is not read; the message begins with its name."""
 
 
+class LargeImage(BadImage):
+    """A picture of more pixels than are allowed."""
+
+
 @dataclass(frozen=True)
 class ProcessedImage:
     """A picture as the network takes it.
@@ -283,7 +287,7 @@ def _check_size(width: int, height: int, name: str, max_pixels: int) -> None:
     if width < 1 or height < 1:
         raise BadImage(f"{name} is {width}x{height} pixels; there is nothing in it.")
     if width * height > max_pixels:
-        raise BadImage(f"{name} has {width}x{height} pixels, more than the {max_pixels:,} that max_pixels allows.")
+        raise LargeImage(f"{name} has {width}x{height} pixels, more than the {max_pixels:,} that max_pixels allows.")
 
 
 def _first_line(error: Exception) -> str:

@@ -8,12 +8,13 @@ from typing import Any
 import numpy as np
 from keras import ops
 
-from lxmert_tf.answers import TRUTHS, Answer, AnswerTable, config_answers
+from lxmert_tf.answers import TRUTHS, Answer, AnswerTable, best_answers, config_answers
 from lxmert_tf.configuration import SINGLE_LABEL
 from lxmert_tf.detector.image_processor import MAX_PIXELS, BadImage, is_url, name_of
 from lxmert_tf.detector.modeling import FasterRCNN
 from lxmert_tf.detector.pipelines import DEFAULT, make_pipeline
 from lxmert_tf.detector.regions import Regions, check_found
+from lxmert_tf.tokenization.questions import encode_questions
 
 CHUNK = 64  # questions that are answered at once
 
@@ -139,12 +140,14 @@ class VisualQuestionAnsweringPipeline:
         encoded = None if self.is_pairwise else self.model.encode_image(**image)
         for start in range(0, len(questions), CHUNK):
             some = questions[start : start + CHUNK]
-            text = dict(self.tokenizer(some, padding=True, return_tensors="np"))
+            text = encode_questions(self.tokenizer, some, self.model.config.max_position_embeddings)
             if encoded is None:
                 logits = self.model(**text, **repeated(image, len(some)), return_dict=True).logits
             else:
                 logits = self.model.answer_encoded(**text, **encoded, return_dict=True).question_answering_score
-            rows = self._best(logits, top_k)
+            scores = ops.convert_to_numpy(ops.cast(logits, "float32"))
+            exclusive = self.is_pairwise or self.model.config.problem_type == SINGLE_LABEL
+            rows = best_answers(scores, self.answers, exclusive, top_k)
             weights = box_weights(self.model, text, image) if weighted else [None] * len(some)
             for question, answers, of_boxes in zip(some, rows, weights, strict=True):
                 kept = None if of_boxes is None else tuple(w[: len(r)] for w, r in zip(of_boxes, regions, strict=True))
@@ -170,17 +173,6 @@ class VisualQuestionAnsweringPipeline:
         (regions,) = self.detector.detect([picture], self.pipeline, max_pixels=self.max_pixels)
         check_found(regions, name)
         return regions
-
-    def _best(self, logits: Any, top_k: int) -> list[list[Answer]]:
-        """The best answers of each row of logits: float[B, A]."""
-        softmax = self.is_pairwise or self.model.config.problem_type == SINGLE_LABEL
-        logits = ops.cast(logits, "float32")
-        scores = ops.convert_to_numpy(ops.softmax(logits) if softmax else ops.sigmoid(logits))
-        order = np.argsort(-ops.convert_to_numpy(logits), axis=1, kind="stable")[:, :top_k]
-        return [
-            [Answer(None if self.answers is None else self.answers[each], float(row[each]), int(each)) for each in best]
-            for row, best in zip(scores, order, strict=True)
-        ]
 
 
 def model_inputs(regions: Sequence[Regions], is_pairwise: bool = False) -> dict[str, np.ndarray]:

@@ -81,7 +81,14 @@ _ARRAYS = (
 
 
 def _named(ids: np.ndarray | None, names: tuple[str, ...] | None) -> list[str] | None:
-    return None if ids is None or names is None else [names[each].split(",")[0] for each in ids]
+    return None if ids is None or names is None else [class_name(names, each) for each in ids]
+
+
+def class_name(names: tuple[str, ...] | None, index: int, other: str = "") -> str:
+    """The first spelling of a class's name; where it has none, its number after `other`, or nothing."""
+    if names is not None and index < len(names):
+        return names[index].split(",")[0]
+    return f"{other}{index}" if other else ""
 
 
 def check_boxes(boxes: Any, size: tuple[int, int], name: str) -> np.ndarray:

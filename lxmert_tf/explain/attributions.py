@@ -7,20 +7,26 @@ import keras
 import numpy as np
 from keras import ops
 
-from lxmert_tf.backend import compiled, gradients
+from lxmert_tf.backend import gradients
 from lxmert_tf.explain.maps import as_array
+from lxmert_tf.input_table import IMAGE_INPUTS, TEXT_INPUTS
 from lxmert_tf.outputs import ModelOutput
 
-Attributions = tuple[np.ndarray, np.ndarray]
+ROWS = 16  # of a backward pass, or one example's
+GROWTH = 1e6  # of the distance between points of the quadrature, from the first to the last
+
+Objective = Callable[[ModelOutput], Any]
 
 
 def gradient_times_input(
-    model: keras.Model, inputs: Mapping[str, Any], objective: Callable[[ModelOutput], Any]
-) -> Attributions:
+    model: keras.Model, inputs: Mapping[str, Any], objective: Objective
+) -> tuple[np.ndarray, np.ndarray]:
     """Gradient times input, summed over each token's embedding and each box's features.
 
     Args:
-        model, inputs, objective: as of `attention_gradients`.
+        model, inputs: as of `attention_gradients`.
+        objective: the model's output, of all examples or several times all of them -> a tensor of as many rows, whose
+            sum is differentiated.
 
     Returns:
         float[B, T] and float[B, N], or [B, 2, N] for pairs of images; of either sign.
@@ -28,33 +34,48 @@ def gradient_times_input(
     Source: Shrikumar et al. 2016, https://arxiv.org/abs/1605.01713.
     """
     read = _what_is_read(model, inputs)
-    return _summed(read, _slopes(model, inputs, read, objective))
+    return _products(read, [as_array(slope) for slope in _slopes(model, inputs, read, objective)])
 
 
 def integrated_gradients(
-    model: keras.Model, inputs: Mapping[str, Any], objective: Callable[[ModelOutput], Any], steps: int = 50
-) -> Attributions:
+    model: keras.Model, inputs: Mapping[str, Any], objective: Objective, steps: int = 50
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Gradients averaged along the way from embeddings and features of zeros, times the input.
 
-    Tokens and boxes together sum up to how far the objective is from that of zeros.
-
     Args:
-        model, inputs, objective: as of `attention_gradients`.
-        steps: points of the Gauss-Legendre quadrature; each costs a backward pass.
+        model, inputs, objective: as of `gradient_times_input`.
+        steps: points of the quadrature.
 
     Returns:
-        As `gradient_times_input`.
+        As `gradient_times_input`; and the convergence delta float[B], by how much they sum up to more than the
+        objective's gain over that of zeros.
 
     Source: Sundararajan et al. 2017, https://arxiv.org/abs/1703.01365.
     """
     read = _what_is_read(model, inputs)
-    points, weights = np.polynomial.legendre.leggauss(steps)
-    slopes_at = compiled(lambda *at: tuple(_slopes(model, inputs, list(at), objective)))
+    examples = len(read[0])
+    points, weights = quadrature(steps)
+    at_once = max(1, ROWS // examples)
     total: list[Any] = [0.0, 0.0]
-    for point, weight in zip((points + 1) / 2, weights / 2, strict=True):
-        slopes = slopes_at(*(each * float(point) for each in read))
-        total = [sum_ + float(weight) * slope for sum_, slope in zip(total, slopes, strict=True)]
-    return _summed(read, total)
+    for start in range(0, steps, at_once):
+        some, shares = points[start : start + at_once], weights[start : start + at_once]
+        slopes = _slopes(model, inputs, _on_the_way(read, some), objective)
+        for place, slope in enumerate(slopes):
+            total[place] += np.tensordot(shares, as_array(slope).reshape(len(some), *read[place].shape), axes=1)
+    tokens, boxes = _products(read, total)
+    before, after = as_array(objective(_output(model, inputs, _on_the_way(read, (0.0, 1.0))))).reshape(2, examples, -1)
+    gain = (after.astype("float64") - before).sum(axis=-1)
+    return tokens, boxes, tokens.sum(axis=1) + boxes.reshape(examples, -1).sum(axis=1) - gain
+
+
+def quadrature(steps: int) -> tuple[np.ndarray, np.ndarray]:
+    """Points in 0..1 and their weights: those of Gauss and Legendre, drawn together towards 0.
+
+    What is read is normalised first, so that nearly all of the way is gone near 0.
+    """
+    points, weights = np.polynomial.legendre.leggauss(steps)
+    grown = GROWTH ** ((points + 1) / 2)
+    return (grown - 1) / (GROWTH - 1), weights / 2 * np.log(GROWTH) * grown / (GROWTH - 1)
 
 
 def _what_is_read(model: keras.Model, inputs: Mapping[str, Any]) -> list:
@@ -65,17 +86,25 @@ def _what_is_read(model: keras.Model, inputs: Mapping[str, Any]) -> list:
     return [ops.cast(each, model.compute_dtype) for each in (words, inputs["visual_feats"])]
 
 
-def _slopes(model: keras.Model, inputs: Mapping[str, Any], read: list, objective: Callable) -> list:
-    others = {name: value for name, value in inputs.items() if name not in ("input_ids", "inputs_embeds")}
-
-    def call(read: list) -> tuple:
-        given = {**others, "inputs_embeds": read[0], "visual_feats": read[1]}
-        output = model(given, output_attentions=False, output_hidden_states=False, return_dict=True, training=False)
-        return ops.sum(objective(output)), ()
-
-    return gradients(call, read)[0]
+def _on_the_way(read: list, points: Any) -> list:
+    """What is read at these points of the way from zeros, one below the other."""
+    return [ops.concatenate([each * float(point) for point in points]) for each in read]
 
 
-def _summed(read: list, slopes: list) -> Attributions:
-    tokens, boxes = (as_array(ops.sum(x * slope, axis=-1)) for x, slope in zip(read, slopes, strict=True))
+def _slopes(model: keras.Model, inputs: Mapping[str, Any], read: list, objective: Objective) -> list:
+    return gradients(lambda read: (ops.sum(objective(_output(model, inputs, read))), ()), read)[0]
+
+
+def _output(model: keras.Model, inputs: Mapping[str, Any], read: list) -> ModelOutput:
+    """The output where this is read, of all examples or several times all of them."""
+    times = read[1].shape[0] // len(inputs["visual_feats"])
+    given = {name: value for name, value in inputs.items() if name != "input_ids" and value is not None}
+    for name in (set(given) & {*TEXT_INPUTS, *IMAGE_INPUTS}) - {"inputs_embeds", "visual_feats"}:
+        given[name] = ops.concatenate([ops.convert_to_tensor(given[name])] * times)
+    given |= {"inputs_embeds": read[0], "visual_feats": read[1]}
+    return model(given, output_attentions=False, output_hidden_states=False, return_dict=True, training=False)
+
+
+def _products(read: list, slopes: list[np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
+    tokens, boxes = ((as_array(x) * slope).sum(axis=-1) for x, slope in zip(read, slopes, strict=True))
     return tokens, boxes

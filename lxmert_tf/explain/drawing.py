@@ -1,7 +1,7 @@
 """Explanations as pictures. Needs Pillow.
 
 What counts is told three times, so that neither colours nor a screen are needed: by lightness, by the width of lines or
-bars, and by numbers.
+bars, and by numbers. What speaks against the answer has dashes in place of colours.
 """
 
 from collections.abc import Sequence
@@ -9,7 +9,18 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from lxmert_tf.detector.drawing import FAINT, INK, NUMBERED, PAPER, SCALE, draw_boxes, font_of, pen_of, ranked
+from lxmert_tf.detector.drawing import (
+    FAINT,
+    INK,
+    NUMBERED,
+    PAPER,
+    SCALE,
+    draw_boxes,
+    draw_dashes,
+    font_of,
+    pen_of,
+    ranked,
+)
 from lxmert_tf.detector.image_processor import import_pillow
 
 if TYPE_CHECKING:
@@ -33,10 +44,9 @@ def draw(explanation: "Explanation") -> "Image":
     column = (len(names) + len(explanation.answers) + 4) * LINE
     canvas, pen = _canvas(width, top + max(picture.height, column) + MARGIN)
 
-    method = explanation.method.replace("_", " ")
-    title = f"{explanation.answer}   (relevance by {method}, of the largest)"
-    pen.text((MARGIN, MARGIN), _shortened(explanation.question, width - 2 * MARGIN, 20), INK, font_of(20))
-    pen.text((MARGIN, MARGIN + LINE), title, INK, font_of(16))
+    title = f"{explanation.answer}   ({scale_of(explanation)})"
+    _write(pen, MARGIN, MARGIN, explanation.question, 20, width - 2 * MARGIN)
+    _write(pen, MARGIN, MARGIN + LINE, title, 16, width - 2 * MARGIN)
     _draw_words(pen, words, explanation.tokens, explanation.token_relevance, MARGIN + 2 * LINE + 8)
     canvas.paste(picture, (MARGIN, top))
     x, y = picture.width + 2 * MARGIN, top
@@ -46,7 +56,7 @@ def draw(explanation: "Explanation") -> "Image":
         label = f"{number}  {scene.names[index]}"
         _draw_bar(pen, x, y, label, weights[index], shares[index])
     y += 2 * LINE
-    pen.text((x, y), "answers", INK, font_of(16))
+    pen.text((x, y), "answers" if explanation.exclusive else "answers, each on its own", INK, font_of(16))
     for name, chance in explanation.answers:
         y += LINE
         mark = "> " if name == explanation.answer else "   "
@@ -54,21 +64,26 @@ def draw(explanation: "Explanation") -> "Image":
     return canvas
 
 
+def scale_of(explanation: "Explanation") -> str:
+    """What the numbers are."""
+    either = np.concatenate([explanation.token_relevance, explanation.box_relevance])
+    against = "; below 0, dashed: against it" if (either < 0).any() else ""
+    return f"relevance by {explanation.method.replace('_', ' ')}, in percent of the largest{against}"
+
+
 def strengths(relevance: np.ndarray) -> np.ndarray:
-    """Relevance as weights in 0..1, of the largest; what speaks against the answer has 0."""
-    positive = np.maximum(relevance, 0)
-    return positive / (positive.max(initial=0) or 1)
+    """Relevance as weights in -1..1, of the largest magnitude."""
+    return relevance / (np.abs(relevance).max(initial=0) or 1)
 
 
 def percents(relevance: np.ndarray) -> list[str]:
-    """Relevance in percent of the largest magnitude, as text."""
-    largest = np.abs(relevance).max(initial=0) or 1
-    return [f"{share:.0f}%" for share in 100 * relevance / largest + 0.0]
+    """`strengths` in percent, as text."""
+    return [f"{share + 0.0:.0f}%" for share in np.round(100 * strengths(relevance))]  # -0.0 is written 0
 
 
 def shade(weight: float) -> tuple[tuple[int, ...], tuple[int, ...]]:
-    """Red, green and blue in 0..255 of a word's paper, the darker the more its weight in 0..1, and of its ink."""
-    paper = tuple(round(255 - (255 - dark) * float(weight)) for dark in SCALE[0])
+    """Red, green and blue in 0..255 of a word's paper, the darker the more its weight above 0, and of its ink."""
+    paper = tuple(round(255 - (255 - dark) * max(float(weight), 0)) for dark in SCALE[0])
     return paper, PAPER if weight > 0.45 else INK
 
 
@@ -76,10 +91,12 @@ def shade(weight: float) -> tuple[tuple[int, ...], tuple[int, ...]]:
 
 
 def _draw_bar(pen: "ImageDraw", x: int, y: int, label: str, share: float, number: str) -> None:
-    """A line of the column: a name, a bar in 0..1 and a number."""
-    pen.text((x, y), _shortened(label, 160, 15), INK, font_of(15))
-    pen.rectangle((x + 170, y + 3, x + 170 + 100, y + 15), outline=FAINT)
-    pen.rectangle((x + 170, y + 3, x + 170 + round(100 * min(max(share, 0), 1)), y + 15), fill=SCALE[1])
+    """A line of the column: a name, a bar of a share in -1..1 and a number."""
+    _write(pen, x, y, label, 15, 160)
+    left, right = x + 170, x + 170 + round(100 * min(abs(share), 1))
+    pen.rectangle((left, y + 3, left + 100, y + 15), outline=FAINT)
+    for start in range(left, right + 1, 5 if share < 0 else right + 1 - left):  # striped below 0
+        pen.rectangle((start, y + 3, min(start + 1, right) if share < 0 else right, y + 15), fill=SCALE[1])
     pen.text((x + 278, y), number, INK, font_of(15))
 
 
@@ -88,7 +105,7 @@ def _word_rows(tokens: Sequence[str], width: int) -> list[list[tuple[int, int, i
     rows: list[list[tuple[int, int, int]]] = [[]]
     left = 0
     for index, token in enumerate(tokens):
-        wide = max(round(font_of(17).getlength(token)), 34) + 12
+        wide = max(round(font_of(17, token).getlength(token)), 34) + 12
         if left and left + wide > width:
             rows.append([])
             left = 0
@@ -100,22 +117,26 @@ def _word_rows(tokens: Sequence[str], width: int) -> list[list[tuple[int, int, i
 def _draw_words(
     pen: "ImageDraw", rows: list[list[tuple[int, int, int]]], tokens: Sequence[str], relevance: np.ndarray, top: int
 ) -> None:
-    """Words on paper that is the darker the more they count, and their numbers below."""
+    """Words on paper that is the darker the more they count, or dashed around, and their numbers below."""
     weights, shares = strengths(relevance), percents(relevance)
     for number, row in enumerate(rows):
         y = top + number * 2 * LINE
         for index, left, right in row:
             paper, ink = shade(weights[index])
-            pen.rectangle((MARGIN + left, y, MARGIN + right, y + LINE), fill=paper, outline=FAINT)
-            pen.text((MARGIN + (left + right) / 2, y + LINE / 2), tokens[index], ink, font_of(17), anchor="mm")
+            token, place = tokens[index], (MARGIN + left, y, MARGIN + right, y + LINE)
+            pen.rectangle(place, fill=paper, outline=FAINT)
+            if weights[index] < 0:
+                draw_dashes(pen, place, 1 + round(2 * -weights[index]))
+            pen.text((MARGIN + (left + right) / 2, y + LINE / 2), token, ink, font_of(17, token), anchor="mm")
             pen.text((MARGIN + (left + right) / 2, y + LINE + 10), shares[index], INK, font_of(12), anchor="mm")
 
 
-def _shortened(text: str, width: int, size: int) -> str:
-    """The text, or its beginning and dots where it is wider than so many pixels."""
-    while font_of(size).getlength(text) > width and len(text) > 4:
+def _write(pen: "ImageDraw", x: int, y: int, text: str, size: int, width: int) -> None:
+    """A line of text, or its beginning and dots where it is wider than so many pixels."""
+    font = font_of(size, text)
+    while font.getlength(text) > width and len(text) > 4:
         text = text.removesuffix("...")[:-1] + "..."
-    return text
+    pen.text((x, y), text, INK, font)
 
 
 def _canvas(width: int, height: int) -> tuple["Image", "ImageDraw"]:

@@ -7,16 +7,18 @@ from dataclasses import dataclass
 import numpy as np
 
 from lxmert_tf import LxmertTokenizer, TFLxmertForQuestionAnswering
-from lxmert_tf.answers import AnswerTable, model_answers
+from lxmert_tf.answers import AnswerTable, answer_row, best_answers, model_answers
 from lxmert_tf.configuration import SINGLE_LABEL
 from lxmert_tf.explain.maps import attention_maps
 from lxmert_tf.explain.methods import relevance
 from lxmert_tf.explain.scene import Scene
 from lxmert_tf.files import replacing, write_text
+from lxmert_tf.tokenization.questions import encode_questions
 from lxmert_tf.training.evaluation import trained_model
 from lxmert_tf.training.inputs import read_tokenizer
 
 SHOWN = 5  # answers
+TURNING = (0x061C, 0x200E, 0x200F, *range(0x202A, 0x202F), *range(0x2066, 0x206A))  # bidirectional controls of Unicode
 
 
 @dataclass(frozen=True, eq=False)
@@ -27,6 +29,7 @@ class Explanation:
         question: the question.
         answer: the answer explained.
         answers: the best answers and their probabilities in 0..1, the explained one among them.
+        exclusive: the probabilities of all answers add up to 1; else each stands on its own.
         tokens: T word pieces, [CLS] and [SEP] among them.
         token_relevance: float[T].
         scene: what was asked about.
@@ -38,6 +41,7 @@ class Explanation:
     question: str
     answer: str
     answers: Sequence[tuple[str, float]]
+    exclusive: bool
     tokens: Sequence[str]
     token_relevance: np.ndarray
     scene: Scene
@@ -64,6 +68,11 @@ class Explanation:
                 picture.save(temporary, format="png")
         else:
             raise ValueError(f"An explanation is written to a .png or .html file, got {os.fspath(path)!r}.")
+
+
+def shown(text: str) -> str:
+    """A text on one line, without the characters that turn the direction of what follows."""
+    return " ".join(text.translate(dict.fromkeys(TURNING)).split())
 
 
 class Explainer:
@@ -103,21 +112,25 @@ class Explainer:
             method: one of `METHODS`.
 
         Raises:
-            ValueError: an unknown answer, or features of another size than the model's.
+            ValueError: an empty question, or one of more tokens than the model reads, an unknown answer, or features
+                of another size than the model's.
         """
         config = self.model.config
-        text = self.tokenizer(
-            [question], truncation=True, max_length=config.max_position_embeddings, return_tensors="np"
-        )
+        question = shown(question)
+        text = encode_questions(self.tokenizer, [question], config.max_position_embeddings)
         inputs = {**text, "visual_feats": scene.features[None], "visual_pos": scene.boxes[None]}
-        why = relevance(self.model, inputs, row_of(answer, self.names), method)
-        row, scores = int(why.answers[0]), why.scores[0].astype("float64")
-        best = [int(each) for each in np.argsort(-scores, kind="stable")[:SHOWN]]
-        chances = (_softmax if config.problem_type == SINGLE_LABEL else _sigmoid)(scores)
+        asked = None if answer is None else answer_row(answer, self.names, len(self.names))
+        why = relevance(self.model, inputs, asked, method)
+        row, exclusive = int(why.answers[0]), config.problem_type == SINGLE_LABEL
+        [best] = best_answers(why.scores, self.names, exclusive)
         return Explanation(
             question,
             self.names[row],
-            [(self.names[each], float(chances[each])) for each in best + [row] * (row not in best)],
+            [
+                (self.names[each.id], each.score)
+                for each in best[:SHOWN] + [each for each in best[SHOWN:] if each.id == row]
+            ],
+            exclusive,
             self.tokenizer.convert_ids_to_tokens(text["input_ids"][0].tolist()),
             why.tokens[0],
             scene,
@@ -125,24 +138,3 @@ class Explainer:
             why.method,
             {name: each[0] for name, each in attention_maps(self.model, inputs).items()},
         )
-
-
-def row_of(answer: str | int | None, names: Sequence[str]) -> int | None:
-    """The id of an answer that is given by name, or else by its id, also in digits; None for None.
-
-    Raises:
-        ValueError: it is none of the names.
-    """
-    if isinstance(answer, str) and answer in names:
-        return names.index(answer)
-    if isinstance(answer, str) and not answer.isdecimal():
-        raise ValueError(f"{answer!r} is none of the model's {len(names)} answers.")
-    return None if answer is None else int(answer)
-
-
-def _softmax(scores: np.ndarray) -> np.ndarray:
-    return np.exp(scores - np.logaddexp.reduce(scores))
-
-
-def _sigmoid(scores: np.ndarray) -> np.ndarray:
-    return 1 / (1 + np.exp(-np.clip(scores, -500, 500)))

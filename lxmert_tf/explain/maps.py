@@ -11,7 +11,9 @@ Shapes: B examples, A heads, Q queries, K keys. A model of pairs of images has 2
 adjacent.
 """
 
+import inspect
 from collections.abc import Callable, Mapping
+from difflib import get_close_matches
 from typing import Any
 
 import keras
@@ -20,6 +22,8 @@ from keras import ops
 
 from lxmert_tf.backend import gradients
 from lxmert_tf.configuration import LxmertConfig
+from lxmert_tf.input_table import INPUTS
+from lxmert_tf.inputs import gather_inputs
 from lxmert_tf.layers.attention import recorded_attention
 from lxmert_tf.outputs import ModelOutput
 
@@ -38,9 +42,9 @@ def attention_maps(model: keras.Model, inputs: Mapping[str, Any]) -> Arrays:
         somewhere, too, which is of no consequence.
 
     Raises:
-        ValueError: as the model's call.
+        TypeError, ValueError: as `named_inputs`, and as the model's call.
     """
-    return observed(model, inputs)[1]
+    return observed(model, named_inputs(model, inputs))[1]
 
 
 def attention_gradients(
@@ -58,12 +62,13 @@ def attention_gradients(
         The gradients by the names of `attention_maps`, float[B, A, Q, K]; 0 where the objective depends on no map.
 
     Raises:
-        ValueError: as the model's call.
+        TypeError, ValueError: as `named_inputs`, and as the model's call.
         NotImplementedError: Keras' backend has no gradients.
 
     Example:
         attention_gradients(model, inputs, lambda output: output.question_answering_score[:, 3])
     """
+    inputs = named_inputs(model, inputs)
 
     def call(probes: list) -> tuple:
         with recorded_attention(probes):
@@ -71,6 +76,30 @@ def attention_gradients(
 
     shapes = map_shapes(model.config, *_sizes(model, inputs)).values()
     return _named(model.config, gradients(call, [ops.zeros(shape, model.compute_dtype) for shape in shapes])[0])
+
+
+def named_inputs(model: keras.Model, inputs: Mapping[str, Any]) -> dict[str, Any]:
+    """What a call needs of its inputs, without labels and switches; lists as arrays.
+
+    Raises:
+        TypeError: they are not by name.
+        ValueError: a name is unknown or missing, or the rows of a list differ in length.
+    """
+    if not isinstance(inputs, Mapping):
+        raise TypeError(f"inputs must be a dict of arrays by name, got {type(inputs).__name__}.")
+    known = inspect.signature(model.call).parameters
+    for name in inputs:
+        if name not in known:
+            near = get_close_matches(str(name), INPUTS, n=1)
+            hint = f"did you mean {near[0]!r}?" if near else f"inputs are {', '.join(INPUTS)}."
+            raise ValueError(f"unknown input {name!r}; {hint}")
+    first, *others = (inputs.get(name) for name in INPUTS)
+    given = {**gather_inputs(INPUTS, {INPUTS[0]: first}, *others), "head_mask": inputs.get("head_mask")}
+    given = {name: value for name, value in given.items() if value is not None}
+    for name in ("input_ids", "visual_feats", "visual_pos"):
+        if name not in given and not (name == "input_ids" and "inputs_embeds" in given):
+            raise ValueError(f"{name} is missing in the inputs.")
+    return given
 
 
 def observed(model: keras.Model, inputs: Mapping[str, Any]) -> tuple[ModelOutput, Arrays]:
@@ -100,7 +129,7 @@ def as_array(x: Any) -> np.ndarray:
 
 def _call(model: keras.Model, inputs: Mapping[str, Any]) -> ModelOutput:
     # With the attentions asked for, no model takes a shorter way that leaves maps out.
-    return model(dict(inputs), output_attentions=True, output_hidden_states=False, return_dict=True, training=False)
+    return model(inputs, output_attentions=True, output_hidden_states=False, return_dict=True, training=False)
 
 
 def _sizes(model: keras.Model, inputs: Mapping[str, Any]) -> tuple[int, int, int]:

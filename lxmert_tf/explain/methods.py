@@ -9,10 +9,10 @@ import keras
 import numpy as np
 from keras import ops
 
-from lxmert_tf.answers import config_answers
+from lxmert_tf.answers import TRUTHS, answer_row, config_answers
 from lxmert_tf.explain import attributions, rules
-from lxmert_tf.explain.maps import as_array, attention_gradients, observed
-from lxmert_tf.explain.names import METHODS, SIGNED, SPELLINGS
+from lxmert_tf.explain.maps import as_array, attention_gradients, named_inputs, observed
+from lxmert_tf.explain.names import METHODS, spelled
 from lxmert_tf.outputs import ModelOutput
 
 
@@ -20,12 +20,16 @@ from lxmert_tf.outputs import ModelOutput
 class Relevance:
     """How much each token and each box counts for an answer. B examples, T tokens, N boxes, A answers.
 
+    All floats are float32, or float64 of a float64 model.
+
     Args:
-        tokens: float[B, T], 0 for padding; of either sign with the methods in `SIGNED`, else from 0 up.
+        tokens: float[B, T], 0 for padding; from 0 up, or of either sign by the two methods of inputs.
         boxes: float[B, N], likewise; [B, 2, N] for pairs of images.
         answers: int[B], the answers explained.
         scores: float[B, A], the logits of all answers.
         method: one of `METHODS`.
+        convergence_delta: float[B], of "integrated_gradients" only: by how much tokens and boxes sum up to more than
+            what the score gains over that of zeros, the error of the quadrature.
     """
 
     tokens: np.ndarray
@@ -33,6 +37,7 @@ class Relevance:
     answers: np.ndarray
     scores: np.ndarray
     method: str
+    convergence_delta: np.ndarray | None = None
 
 
 def relevance(
@@ -47,36 +52,44 @@ def relevance(
     Args:
         model: a model that answers: for question answering, for visual reasoning, or of pretraining with `task_qa`.
         inputs: of its call, by name, with padding and masks as they come.
-        answer: an answer's id or, where the config has `id2label`, its name; or one for each example. Default: the
-            answer that the model gives.
+        answer: an answer's name, where the config has `id2label`, or else its id, also in digits; or one for each
+            example. Those of visual reasoning are "True" and "False", or True and False. Default: the answer that the
+            model gives.
         method: one of `METHODS`; "raw_attention" and "rollout" do not depend on the answer.
-        steps: of "integrated_gradients" only, see there.
+        steps: of "integrated_gradients" only: points of its quadrature, from 1 up.
 
     Returns:
         `Relevance`, as arrays. Examples of a batch get what they get alone.
 
     Raises:
-        ValueError: an unknown method or answer, a model without answers, or an error of the model's call.
+        TypeError: inputs are not by name, or the answer is True or False, which only visual reasoning has.
+        ValueError: an unknown method, answer or input, a model without answers, or an error of the model's call.
         NotImplementedError: the method needs gradients, and Keras' backend has none.
 
     Source: see the functions in `lxmert_tf.explain.rules` and `lxmert_tf.explain.attributions`.
     """
-    method = SPELLINGS.get(method, method)
+    method = spelled(method)
     if method not in METHODS:
         raise ValueError(f"method must be one of {', '.join(METHODS)}, got {method!r}.")
-    name = answers_of(model)
+    if isinstance(steps, bool) or not isinstance(steps, Integral) or steps < 1:
+        raise ValueError(f"steps must be a whole number from 1 up, got {steps!r}.")
+    name, inputs = answers_of(model), named_inputs(model, inputs)
     output, maps = observed(model, inputs)
     scores = as_array(output[name])
     ids = scores.argmax(axis=-1) if answer is None else answer_ids(model, answer, *scores.shape)
     chosen = np.eye(scores.shape[-1])[ids]
 
     def objective(output: ModelOutput) -> Any:
-        return ops.sum(output[name] * ops.cast(chosen, output[name].dtype))
+        scores = ops.reshape(output[name], (-1, *chosen.shape))  # of all examples, or several times all of them
+        return ops.sum(scores * ops.cast(chosen, scores.dtype), axis=-1)
 
     tokens, boxes = _real(model, inputs)
-    if method in SIGNED:
-        more = {"steps": steps} if method == "integrated_gradients" else {}
-        of_tokens, of_boxes = getattr(attributions, method)(model, inputs, objective, **more)
+    delta = None
+    if method == "integrated_gradients":
+        of_tokens, of_boxes, delta = attributions.integrated_gradients(model, inputs, objective, int(steps))
+        delta = delta.astype(scores.dtype)
+    elif method == "gradient_times_input":
+        of_tokens, of_boxes = attributions.gradient_times_input(model, inputs, objective)
     else:
         gradients = attention_gradients(model, inputs, objective) if method in ("chefer", "gradcam") else None
         matrices = rules.relevance_matrices(method, maps, gradients, tokens, boxes)
@@ -86,7 +99,7 @@ def relevance(
     of_tokens = of_tokens.reshape(len(scores), -1, tokens.shape[1]).sum(axis=1)
     real = tokens.reshape(len(scores), -1, tokens.shape[1])[:, 0]
     of_tokens, of_boxes = np.where(real, of_tokens, 0), np.where(boxes.reshape(shape), of_boxes.reshape(shape), 0)
-    return Relevance(of_tokens, of_boxes, ids, scores, method)
+    return Relevance(of_tokens.astype(scores.dtype), of_boxes.astype(scores.dtype), ids, scores, method, delta)
 
 
 def answers_of(model: keras.Model) -> str:
@@ -107,29 +120,24 @@ def answer_ids(model: keras.Model, answer: Any, examples: int, number: int) -> n
 
     Args:
         model: whose config may name its answers.
-        answer: an id or a name, or one for each example.
+        answer: as of `answer_row`, or one for each example.
         examples: B.
         number: of answers.
 
     Raises:
+        TypeError: as `answer_row`.
         ValueError: there is no such answer, or not one for each example.
     """
     single = isinstance(answer, str) or np.ndim(answer) == 0
     given = [answer] * examples if single else list(np.asarray(answer, object))
     if len(given) != examples:
         raise ValueError(f"answer must be one for all or one for each of {examples} examples, got {len(given)}.")
-    table = config_answers(model.config, number) if any(isinstance(each, str) for each in given) else None
-    ids = []
-    for each in given:
-        if isinstance(each, str):
-            if table is None or each not in table:
-                known = "the config names no answers (id2label)" if table is None else "the config's id2label lacks it"
-                raise ValueError(f"answer {each!r} is unknown: {known}; give an id in 0..{number - 1}.")
-            each = table.row(each)
-        if not isinstance(each, Integral) or not 0 <= int(each) < number:
-            raise ValueError(f"answer must be an id in 0..{number - 1} or a name, got {each!r}.")
-        ids.append(int(each))
-    return np.array(ids, np.int64)
+    names: Any = None
+    if model.num_images > 1:
+        names = TRUTHS
+    elif any(isinstance(each, str) for each in given):
+        names = config_answers(model.config, number)
+    return np.array([answer_row(each, names, number) for each in given], np.int64)
 
 
 def _real(model: keras.Model, inputs: Mapping[str, Any]) -> tuple[np.ndarray, np.ndarray]:

@@ -10,6 +10,7 @@ import numpy as np
 
 from lxmert_tf.detector.drawing import NUMBERED
 from lxmert_tf.detector.image_processor import import_pillow
+from lxmert_tf.explain.drawing import scale_of
 
 if TYPE_CHECKING:
     from lxmert_tf.explain.explanation import Explanation
@@ -39,7 +40,8 @@ def make_page(explanation: "Explanation") -> str:
         "question": explanation.question,
         "answer": explanation.answer,
         "answers": list(explanation.answers),
-        "method": explanation.method,
+        "exclusive": explanation.exclusive,
+        "scale": scale_of(explanation),
         "tokens": list(explanation.tokens),
         "token_relevance": explanation.token_relevance.tolist(),
         "boxes": scene.boxes.tolist(),

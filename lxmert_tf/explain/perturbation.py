@@ -16,7 +16,7 @@ import numpy as np
 from lxmert_tf.backend import compiled
 from lxmert_tf.explain.maps import as_array
 from lxmert_tf.explain.methods import answers_of, relevance
-from lxmert_tf.explain.names import METHODS
+from lxmert_tf.explain.names import METHODS, spelled
 from lxmert_tf.input_table import IMAGE_INPUTS, TABLE, TEXT_INPUTS
 
 STEPS = (0.0, 0.25, 0.5, 0.75, 0.8, 0.85, 0.9, 0.95, 1.0)  # the share that is removed
@@ -41,14 +41,20 @@ def perturbation_test(
     Args:
         model: a model that answers questions.
         batches: inputs by name, and soft scores float[B, A] in 0..1.
-        methods: of `METHODS`, and "random".
+        methods: of `METHODS`, and "random", each once.
         seed: of the random order.
 
     Raises:
-        ValueError: an unknown method, or no examples.
+        ValueError: an unknown method, one given twice, none, or no examples.
     """
-    if unknown := [method for method in methods if method not in (*METHODS, RANDOM)]:
-        raise ValueError(f"methods must be of {', '.join((*METHODS, RANDOM))}, got {unknown[0]!r}.")
+    methods = [spelled(method) for method in methods]
+    unknown = [repr(method) for method in methods if method not in (*METHODS, RANDOM)]
+    if unknown or not methods:
+        raise ValueError(
+            f"methods must be of {', '.join((*METHODS, RANDOM))}, got {unknown[0] if unknown else 'none'}."
+        )
+    if twice := [method for number, method in enumerate(methods) if method in methods[:number]]:
+        raise ValueError(f"methods has {twice[0]!r} twice.")
     answer, rng = make_answer_function(model), np.random.default_rng(seed)
     sums = {
         method: {part: {direction: np.zeros(len(STEPS)) for direction in DIRECTIONS} for part in PARTS}

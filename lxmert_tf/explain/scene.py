@@ -9,6 +9,7 @@ import numpy as np
 from lxmert_tf.data.features.store import FeatureStore, open_features
 from lxmert_tf.detector.configuration import DetectorConfig
 from lxmert_tf.detector.image_processor import MAX_PIXELS, read_image
+from lxmert_tf.detector.regions import class_name
 
 if TYPE_CHECKING:
     from lxmert_tf.detector import FasterRCNN
@@ -85,15 +86,8 @@ def from_features(
     number = len(read["visual_feats"])
     names = [f"box {index}" for index in range(number)]
     if "objects_id" in read:
-        objects = [_name(config.object_names, index, "object ") for index in read["objects_id"]]
-        attributes = [_name(config.attribute_names, index, "") for index in read["attrs_id"]]
+        objects = [class_name(config.object_names, index, "object ") for index in read["objects_id"]]
+        attributes = [class_name(config.attribute_names, index) for index in read["attrs_id"]]
         names = [f"{attribute} {name}".strip() for attribute, name in zip(attributes, objects, strict=True)]
     blank = np.full((*(store.size(image) or BLANK), 3), 255, np.uint8)
     return Scene(read["visual_feats"], read["visual_pos"], names, blank if photo is None else read_image(photo))
-
-
-def _name(names: tuple[str, ...] | None, index: int, other: str) -> str:
-    """The first spelling of a class's name; where it has none, its number after `other`, or nothing."""
-    if names is not None and index < len(names):
-        return names[index].split(",")[0]
-    return f"{other}{index}" if other else ""

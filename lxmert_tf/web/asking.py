@@ -9,7 +9,7 @@ from typing import Any
 
 from lxmert_tf.data.features.store import FeatureStore
 from lxmert_tf.detector import DetectorConfig, FasterRCNN
-from lxmert_tf.detector.image_processor import read_image
+from lxmert_tf.detector.image_processor import LargeImage, read_image
 from lxmert_tf.detector.pipelines import DEFAULT, make_pipeline
 from lxmert_tf.explain.explanation import Explainer, Explanation
 from lxmert_tf.explain.scene import Scene, from_features, from_photo
@@ -49,7 +49,7 @@ class Asking:
 
     def check(self, picture: str) -> None:
         """ValueError if an uploaded file is no picture that is taken."""
-        read_image(picture, MAX_PIXELS, Path(picture).name)
+        _checked(lambda: read_image(picture, MAX_PIXELS, Path(picture).name), picture)
 
     def ask(self, picture: str | None, questions: Sequence[str], method: str, asked: Asked | None = None) -> Asked:
         """Answers questions about a picture, which is seen once as long as it stays the same.
@@ -130,9 +130,21 @@ def see_photos(explainer: Explainer, detector: str, **settings: Any) -> Callable
     pipeline = make_pipeline(settings.pop("pipeline", DEFAULT), network.config, **settings)
 
     def see(picture: str) -> Scene:
-        return from_photo(picture, network, MAX_PIXELS, Path(picture).name, pipeline=pipeline)
+        return _checked(
+            lambda: from_photo(picture, network, MAX_PIXELS, Path(picture).name, pipeline=pipeline), picture
+        )
 
     return see
+
+
+def _checked(read: Callable[[], Any], picture: str) -> Any:
+    """What is read; of a picture that is too large a visitor is told so, and not of an argument of ours."""
+    try:
+        return read()
+    except LargeImage as error:
+        raise ValueError(
+            f"{Path(picture).name} is too large: pictures of up to {MAX_PIXELS:,} pixels are taken; make it smaller."
+        ) from error
 
 
 def see_features(

@@ -52,7 +52,7 @@ def make_page(asking: Asking, images: Sequence[str] | None = None) -> gr.Blocks:
                     elem_id="method",
                 )
                 button = gr.Button("Ask", variant="primary", elem_id="ask")
-        with gr.Row():
+        with gr.Row(elem_id="panels"):
             panels = [_Panel(number) for number in range(1, QUESTIONS + 1)]
 
         answers = [panel.answer for panel in panels]

@@ -11,9 +11,20 @@ from support.models import tiny_model
 
 from lxmert_tf.cli import main
 from lxmert_tf.data.annotations import write_annotations
-from lxmert_tf.detector.drawing import NUMBERED, color, draw_boxes, ranked
-from lxmert_tf.explain.drawing import draw, strengths
-from lxmert_tf.explain.explanation import Explainer, row_of
+from lxmert_tf.detector.drawing import (
+    FONTS,
+    INK,
+    NUMBERED,
+    PAPER,
+    _font,
+    _missing,
+    color,
+    draw_boxes,
+    font_of,
+    ranked,
+)
+from lxmert_tf.explain.drawing import draw, percents, strengths
+from lxmert_tf.explain.explanation import Explainer, shown
 from lxmert_tf.explain.page import make_page
 from lxmert_tf.explain.perturbation import STEPS
 from lxmert_tf.explain.scene import from_features
@@ -90,10 +101,42 @@ def test_tags_do_not_hide_each_other(box):
     assert hidden > (NUMBERED - 1) * 200  # pixels of each tag on paper that is white else
 
 
-def test_what_speaks_against_the_answer_has_no_weight():
-    assert list(strengths(np.array([2.0, -3.0, 1.0]))) == [1, 0, 0.5]
-    assert list(strengths(np.array([-1.0, 0.0]))) == [0, 0]
-    assert ranked(np.array([0.5, 1, 0.5])) == [1, 0, 2]
+def test_relevance_has_one_scale_for_and_against():
+    assert list(strengths(np.array([2.0, -4.0, 1.0]))) == [0.5, -1, 0.25]
+    assert percents(np.array([2.0, -4.0, -0.01])) == ["50%", "-100%", "0%"]
+    assert list(strengths(np.zeros(2))) == [0, 0]
+    assert ranked(np.array([0.5, -1, 0.5, 0])) == [1, 0, 2, 3]
+
+
+def test_lines_of_what_speaks_against_are_dashed():
+    boxes = np.array([[0.1, 0.1, 0.4, 0.9], [0.6, 0.1, 0.9, 0.9]])
+    picture = np.asarray(draw_boxes(np.full((500, 500, 3), 128, np.uint8), boxes, np.array([-1.0, 1.0])))
+    against, in_favour = picture[200:400, 52], picture[200:400, 302]
+    assert {tuple(each) for each in against} == {INK, PAPER}
+    assert {tuple(each) for each in in_favour} == {color(1)}
+
+
+def test_small_pictures_are_not_blurred():
+    pixels = np.zeros((40, 40, 3), np.uint8)
+    pixels[:, 20:] = 255
+    drawn = np.asarray(draw_boxes(pixels, np.zeros((0, 4)), np.zeros(0)))
+    assert drawn.shape == (480, 480, 3)
+    assert set(np.unique(drawn)) == {0, 255}
+
+
+def test_a_font_that_has_the_characters():
+    own = font_of(16)
+    assert font_of(16, "what?") is own
+    chosen = font_of(16, "\N{GREEK SMALL LETTER ALPHA}\N{RIGHTWARDS ARROW}\N{CYRILLIC SMALL LETTER ZHE}")
+    if all(_font(name, 16) is None for name in FONTS):
+        assert chosen is own
+    else:
+        assert _missing(chosen, "\N{RIGHTWARDS ARROW}\N{CYRILLIC SMALL LETTER ZHE}") == 0
+
+
+def test_titles_keep_to_their_line_and_direction():
+    turned = "what \N{RIGHT-TO-LEFT OVERRIDE}color\N{POP DIRECTIONAL ISOLATE}\n is\tit?"
+    assert shown(turned) == "what color is it?"
 
 
 def test_a_picture_of_all(explanation):
@@ -122,11 +165,6 @@ def test_save(explanation, tmp_path):
     assert [path.name for path in tmp_path.iterdir()] == ["why.png"]
 
 
-@pytest.mark.parametrize(("answer", "row"), [(None, None), ("blue", 1), ("1", 0), ("0", 0), (1, 1)])
-def test_answers_by_name_and_by_id(answer, row):
-    assert row_of(answer, ["1", "blue"]) == row
-
-
 # The command
 
 
@@ -147,7 +185,7 @@ def test_the_command(folder, tmp_path, capsys):
 
 
 def test_the_perturbation_test(folder, tmp_path, capsys):
-    arguments = ["--data", str(folder / "valid.json"), "--methods", "raw_attention,random"]
+    arguments = ["--data", str(folder / "valid.json"), "--methods", "raw_attn, random"]
     common = ["explain", "evaluate", "--model", str(folder / "model"), "--features", str(folder / "features.h5")]
     assert main([*common, *arguments, "--json", "--save", str(tmp_path / "curves.png")]) == 0
     result = json.loads(capsys.readouterr().out)
@@ -162,6 +200,8 @@ def test_the_perturbation_test(folder, tmp_path, capsys):
     assert len(ends) == 2  # without a box or a word it does not matter what came before
     with Image.open(tmp_path / "curves.png") as picture:
         assert picture.width > 1000
+    assert main([*common, *arguments[:2], "--methods", "random"]) == 0
+    assert re.search("boxes negative +boxes positive +words negative +words positive", capsys.readouterr().out)
 
 
 @pytest.mark.parametrize(
@@ -182,6 +222,16 @@ def test_the_perturbation_test(folder, tmp_path, capsys):
         (["evaluate", "--data", "{data}", "--image", "1"], '--image goes with a question, not with "evaluate"'),
         (["evaluate", "--data", "{data}", "--method", "chefer"], "--method goes with a question"),
         (["evaluate", "--data", "{data}", "--methods", "lime"], "methods must be of chefer"),
+        (["evaluate", "--data", "{data}", "--methods", ", "], "integrated_gradients, random, got none"),
+        (["evaluate", "--data", "{data}", "--methods", "raw_attn,raw_attention"], "methods has 'raw_attention' twice"),
+        (["evaluate", "--data", "{data}", "--save", "{out}/b.png"], "There is no directory"),
+        (["word1", "--image", "image_0", "--save", "{out}/b.png"], "to write b.png in"),
+        (["word1", "--image", "image_0", "--save", "/proc/b.png"], "/proc/b.png cannot be written: No such file"),
+        ([" ", "--image", "image_0", "--save", "{out}.png"], "The question is empty"),
+        (
+            ["word1 " * 99, "--image", "image_0", "--save", "{out}.png"],
+            "has 101 tokens, the model reads 16: ask a shorter one",
+        ),
         (["evaluate", "--data", "{data}", "--save", "{out}.html"], "must end in .png"),
     ],
 )

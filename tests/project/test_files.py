@@ -4,7 +4,7 @@ import os
 
 import pytest
 
-from lxmert_tf.files import check_apart, replacing, write_text
+from lxmert_tf.files import check_apart, check_place, replacing, write_text
 
 
 def test_a_file_and_a_link_to_one_are_replaced(tmp_path):
@@ -25,6 +25,22 @@ def test_what_is_no_file_is_left_as_it_is(tmp_path):
     assert (tmp_path / "pipe").is_fifo()
     assert (tmp_path / "link").is_symlink()
     assert {path.name for path in tmp_path.iterdir()} == {"pipe", "link", "folder"}
+
+
+def test_where_no_file_can_be_written(tmp_path):
+    check_place(tmp_path / "new.txt")
+    assert not list(tmp_path.iterdir())
+    with pytest.raises(FileNotFoundError, match="There is no directory '.*nowhere' to write new.txt in"):
+        check_place(tmp_path / "nowhere" / "new.txt")
+    with pytest.raises(FileExistsError, match="is a directory, which is not replaced"):
+        check_place(tmp_path)
+    if not os.path.isdir("/proc"):
+        pytest.skip("no directory that takes no files, whoever asks")
+    with pytest.raises(OSError, match=r"^/proc/new\.txt cannot be written: No such file or directory"):
+        check_place("/proc/new.txt")
+    with pytest.raises(OSError, match="No such file") as caught:
+        write_text("/proc/new.txt", "new")
+    assert caught.value.filename == "/proc/new.txt"
 
 
 def test_an_output_is_none_of_the_inputs(tmp_path):

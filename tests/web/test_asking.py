@@ -80,7 +80,11 @@ def test_another_answer_is_explained(asking, asked):
         ("{photo}", ["", "  "], "Ask a question first"),
         ("{photo}", ["word1", "w" * (MAX_QUESTION + 1)], f"at most {MAX_QUESTION} characters, not {MAX_QUESTION + 1}"),
         ("{folder}/notes.jpg", ["word1"], "^notes.jpg is not a picture of a known kind"),
-        ("{folder}/large.png", ["word1"], "^large.png has 70x60 pixels, more than"),
+        (
+            "{folder}/large.png",
+            ["word1"],
+            "^large.png is too large: pictures of up to 4,000 pixels",
+        ),
         ("{folder}/thin.png", ["word1"], "too narrow"),
     ],
 )
@@ -94,6 +98,11 @@ def test_what_is_refused(asking, photo, tmp_path, monkeypatch, picture, question
             asking.check(picture.format(folder=tmp_path))  # at once
     with pytest.raises(ValueError, match=message):
         asking.ask(picture and picture.format(photo=photo, folder=tmp_path), questions, "chefer")
+
+
+def test_a_question_of_too_many_tokens_is_refused(asking, asked, photo):
+    with pytest.raises(ValueError, match="has 42 tokens, the model reads 16: ask a shorter one"):
+        asking.ask(photo, ["word1 " * 40], "chefer", asked)
 
 
 def test_an_unknown_answer_is_refused(asking, asked):
