@@ -30,7 +30,7 @@ def test_what_is_no_file_is_left_as_it_is(tmp_path):
 def test_where_no_file_can_be_written(tmp_path):
     check_place(tmp_path / "new.txt")
     assert not list(tmp_path.iterdir())
-    with pytest.raises(FileNotFoundError, match="There is no directory '.*nowhere' to write new.txt in"):
+    with pytest.raises(FileNotFoundError, match=r"There is no directory '.*nowhere' to write new.txt in"):
         check_place(tmp_path / "nowhere" / "new.txt")
     with pytest.raises(FileExistsError, match="is a directory, which is not replaced"):
         check_place(tmp_path)
