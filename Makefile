@@ -11,7 +11,7 @@ PEERS := $(patsubst requirements-%.txt,%,$(notdir $(wildcard tests/upstream/requ
 UPSTREAM := $(patsubst tests/upstream/requirements-%.txt,.venv-%/.installed,$(wildcard tests/upstream/requirements-*.txt))
 BENCHMARKS ?= $(filter-out common gpu,$(basename $(notdir $(wildcard benchmarks/*.py))))
 
-.PHONY: demo web test slow long published versions versions-lowest versions-highest backends interop bench gpu-wheels lint format
+.PHONY: demo web test slow long published versions versions-lowest versions-highest backends interop bench docs gpu-wheels lint format
 
 demo: $(STAMP)
 	$(BIN)/lxmert-tf demo --output demo --overwrite
@@ -52,9 +52,14 @@ backends: $(STAMP) .venv-jax/.installed
 
 interop: $(STAMP) $(UPSTREAM)
 	$(BIN)/python -m tests.upstream.run --write $(UPSTREAM:.installed=bin/python)
+	.venv-transformers4/bin/python tests/upstream/names.py
 
 bench: $(STAMP) $(PEERS:%=.venv-%/.installed)
 	set -e; for name in $(BENCHMARKS); do $(BIN)/python -m benchmarks.$$name; done
+
+# The site, into site/, with Python 3.11 or newer; warnings, such as of dead links, are errors (not with --quiet).
+docs: $(STAMP)
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
 
 # For `python benchmarks/gpu.py` on a machine with a GPU, JAX, PyTorch and transformers, and no network.
 GPU_PYTHON ?= 3.12

@@ -13,7 +13,8 @@ HELP = "write a SavedModel with everything TensorFlow Serving needs beside it"
 EPILOG = """\
 BASE/NAME/VERSION holds the SavedModel with its signatures, warm-up requests, batching parameters and metadata, and
 BASE the server's models.config with a Dockerfile, a compose file and a Kubernetes manifest to run it. VERSION is the
-next free integer; it appears whole or not at all.
+next free integer; it appears whole or not at all. --format openvino, onnx and litert write for other runtimes, which
+take token ids: docs/runtimes.md.
 
 The signatures are serving_default, and for models that answer questions encode_image and answer_encoded (an image once,
 any number of questions); --text adds answer_text, which takes questions as strings. Each exists a second time without
@@ -25,20 +26,54 @@ examples:
   lxmert-tf export unc-nlp/lxmert-vqa-uncased models --name vqa --text --labels trainval_label2ans.json
   lxmert-tf export checkpoint models --name vqa --detector frcnn --check
   lxmert-tf export checkpoint models --name vqa --precision bfloat16 --label canary
-  lxmert-tf export checkpoint vqa.tflite --format litert --sizes 1,20,36
+  lxmert-tf export checkpoint models --name vqa --format openvino --precision int8 --data valid.json --features valid.h5
 """
+
+# What has an effect with other runtimes than TensorFlow Serving.
+RUNTIME_OPTIONS: tuple[str, ...] = (
+    "name",
+    "check",
+    "check_only",
+    "precision",
+    "labels",
+    "top_k",
+    "probabilities",
+    "batch_sizes",
+)
+RUNTIME_OPTIONS += ("version", "config", "format", "compare", "data", "features", "max_loss")
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("model", metavar="MODEL", help="checkpoint of any format: directory, file or Hub id")
-    parser.add_argument("base", metavar="BASE", help="the server's folder of models; with --format, the file")
+    parser.add_argument("base", metavar="BASE", help="the server's folder of models")
     parser.add_argument("--name", help="the model's name on the server")
+    parser.add_argument(
+        "--format",
+        choices=["saved_model", "openvino", "onnx", "litert"],
+        default="saved_model",
+        help="for TensorFlow Serving, OpenVINO Model Server, Triton or LiteRT (default: %(default)s)",
+    )
     parser.add_argument("--text", action="store_true", help="add signatures that take questions as strings")
     add_detector_arguments(parser, required=False)
     parser.add_argument("--check", action="store_true", help="then check every version: replay warm-up, compare")
     parser.add_argument("--check-only", action="store_true", help="check existing versions, export nothing")
     parser.add_argument(
-        "--precision", choices=["float32", "bfloat16", "float16"], default="float32", help="default: %(default)s"
+        "--precision",
+        choices=["float32", "bfloat16", "float16", "int8"],
+        default="float32",
+        help="of products, of what the format has (default: %(default)s)",
+    )
+    parser.add_argument("--compare", action="store_true", help="print what it costs beside the checkpoint in float32")
+    parser.add_argument(
+        "--data", nargs="+", default=[], metavar="FILE", help="annotations (json) to compare accuracy on"
+    )
+    parser.add_argument("--features", metavar="FILE", help="region features, of the images of --data; for int8, too")
+    parser.add_argument(
+        "--max-loss",
+        type=float,
+        default=0.3,
+        metavar="POINTS",
+        help="accuracy that reduced precision may lose on --data (default: %(default)s)",
     )
     parser.add_argument(
         "--outputs",
@@ -56,22 +91,22 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--version", type=int, metavar="N", help="version number; default: the next free one")
     parser.add_argument("--label", default="stable", help="version label put on it (default: %(default)s)")
-    parser.add_argument("--format", choices=["saved_model", "litert", "onnx"], default="saved_model", help="one file")
-    parser.add_argument(
-        "--sizes", metavar="B,T,N", help="with --format: its examples, tokens and boxes (default: 1,20,36)"
-    )
     parser.add_argument("--config", metavar="FILE", help="config.json in place of the checkpoint's")
 
 
 def run(args: argparse.Namespace) -> int:
-    if args.sizes is not None and args.format == "saved_model":
-        raise ValueError("--sizes is for --format litert or onnx: a SavedModel takes any size.")
     if args.format != "saved_model":
-        _reject_other_options(args, f"--format {args.format}", ("format", "sizes", "config"))
+        _reject_other_options(args, f"--format {args.format}", RUNTIME_OPTIONS)
+    elif args.precision == "int8":
+        raise ValueError("--precision int8 is for --format openvino, onnx or litert: a SavedModel has none.")
     elif args.check_only:
-        _reject_other_options(args, "--check-only", ("name", "check", "check_only", "config", "detector"))
+        _reject_other_options(args, "--check-only", ("name", "format", "check", "check_only", "config", "detector"))
     elif args.detector is None and detector_settings(args) != NO_CHANGES:
         raise ValueError("The pipeline and its numbers have no effect without --detector: give the detector, too.")
+    if not (args.compare or args.precision != "float32" or args.check_only):
+        for option in ("data", "features"):
+            if getattr(args, option):
+                raise ValueError(f"--{option} has no effect without --compare or a reduced --precision: add one.")
     _start_tensorflow()
     with exit_on_sigterm():
         return _run(args)
@@ -96,14 +131,10 @@ def _start_tensorflow() -> None:
 
 
 def _run(args: argparse.Namespace) -> int:
-    if args.format != "saved_model":
-        from lxmert_tf.serving.other_formats import export_file
-
-        sizes = _integers("--sizes", args.sizes or "1,20,36")
-        print(export_file(args.model, args.base, args.format, sizes, args.config))
-        return 0
     if not args.name:
         raise ValueError("Give the model's name on the server (--name).")
+    if args.format != "saved_model":
+        return _run_for_runtime(args)
     if not args.check_only:
         from lxmert_tf.serving.export import export
 
@@ -123,8 +154,13 @@ def _run(args: argparse.Namespace) -> int:
             config=args.config,
             detector=args.detector,
             pipeline=detector_settings(args),
+            compare=args.compare,
+            data=args.data,
+            features=args.features,
+            max_loss=args.max_loss,
         )
         print(written)
+        _print_costs(written)
         _print_notes(written, args.top_k)
     if not (args.check or args.check_only):
         return 0
@@ -132,6 +168,55 @@ def _run(args: argparse.Namespace) -> int:
 
     sound = check_model(args.base, args.name, args.model, report=print, config=args.config, detector=args.detector)
     return 0 if sound else 1
+
+
+def _run_for_runtime(args: argparse.Namespace) -> int:
+    """As `_run`, for another runtime than TensorFlow Serving."""
+    if not args.check_only:
+        from lxmert_tf.serving.runtimes.export import export
+
+        written = export(
+            args.model,
+            args.base,
+            args.name,
+            args.format,
+            precision=args.precision,
+            labels=args.labels,
+            top_k=args.top_k,
+            probabilities=args.probabilities,
+            batch_sizes=_integers("--batch-sizes", args.batch_sizes),
+            version=args.version,
+            config=args.config,
+            compare=args.compare,
+            data=args.data,
+            features=args.features,
+            max_loss=args.max_loss,
+        )
+        print(written)
+        _print_costs(written)
+    if not (args.check or args.check_only):
+        return 0
+    from lxmert_tf.serving.runtimes.check import check_model
+
+    return 0 if check_model(args.base, args.name, args.format, args.model, report=print, config=args.config) else 1
+
+
+def _print_costs(version: Path) -> None:
+    """Prints what an export costs beside the checkpoint in float32, and where it is not what was asked for."""
+    from lxmert_tf.serving.comparison import describe
+    from lxmert_tf.serving.metadata import read_metadata
+
+    metadata = read_metadata(version)
+    if metadata["comparison"]:
+        print(f"{metadata['precision']} {describe(metadata['comparison'])}")
+    if metadata.get("kept_in_float32"):
+        print(f"In float32, for the accuracy: {', '.join(metadata['kept_in_float32'])}.")
+    if metadata["precision"] == "bfloat16" and metadata.get("computed_in") == "float32":
+        print(
+            f"This processor has no bfloat16 products, and computed in {metadata['computed_in']}: what bfloat16 costs "
+            "was not measured.",
+            file=sys.stderr,
+        )
 
 
 def _print_notes(version: Path, top_k: int) -> None:

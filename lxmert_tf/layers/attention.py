@@ -29,7 +29,7 @@ def attention_bias(mask, dtype: str):
     """
     if mask is None:
         return None
-    mask = ops.cast(mask, dtype)[:, None, None, :]
+    mask = ops.expand_dims(ops.cast(mask, dtype), (1, 2))  # by an index, LiteRT has it for fixed sizes only
     bias = ops.where(mask > 0, ops.zeros_like(mask), ops.full_like(mask, MASKED))
     known = ops.logical_and(mask >= 0, mask <= 1)
     return ops.where(known, bias, ops.full_like(mask, float("nan")))

@@ -19,7 +19,6 @@ if TYPE_CHECKING:
     from lxmert_tf.serving.client import ServingError as ServingError
     from lxmert_tf.serving.client import Unavailable as Unavailable
     from lxmert_tf.serving.client import connect as connect
-    from lxmert_tf.serving.other_formats import export_file as export_file
 else:
     __all__, __getattr__, __dir__ = face(
         __name__,
@@ -37,6 +36,5 @@ else:
                 "Unavailable",
                 "connect",
             ),
-            "lxmert_tf.serving.other_formats": ("export_file",),
         },
     )

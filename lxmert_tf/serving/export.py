@@ -1,6 +1,7 @@
 """From a checkpoint to BASE/NAME/<version>: the SavedModel and everything a server needs beside it."""
 
 import dataclasses
+import functools
 import os
 import shutil
 from collections.abc import Mapping, Sequence
@@ -17,7 +18,9 @@ from lxmert_tf.detector.modeling import FasterRCNN
 from lxmert_tf.detector.pipelines import DEFAULT, make_pipeline
 from lxmert_tf.files import sha256
 from lxmert_tf.serving import server_files
+from lxmert_tf.serving.check import run
 from lxmert_tf.serving.checkpoint import Source, load
+from lxmert_tf.serving.comparison import MAX_LOSS, Comparison
 from lxmert_tf.serving.detection import Detection
 from lxmert_tf.serving.graph_inputs import SpecialIds
 from lxmert_tf.serving.metadata import describe, write_metadata
@@ -49,6 +52,10 @@ def export(
     config: str | os.PathLike | None = None,
     detector: str | os.PathLike | None = None,
     pipeline: Mapping[str, Any] | None = None,
+    compare: bool = False,
+    data: Sequence[str] = (),
+    features: str | None = None,
+    max_loss: float = MAX_LOSS,
 ) -> Path:
     """Exports a checkpoint for TensorFlow Serving.
 
@@ -69,6 +76,10 @@ def export(
         config: config.json in place of the checkpoint's own.
         detector: checkpoint of a detector, for signatures that take pictures; `text` follows.
         pipeline: its pipeline and the numbers of that, as of `FasterRCNN.detect`.
+        compare: whether to compare float32 too with the checkpoint; reduced precision always is.
+        data: annotation files with labels, for accuracy.
+        features: region features, of the images of `data`, or to compare on without that.
+        max_loss: points of accuracy that reduced precision may lose on `data`.
 
     Returns:
         The version folder. It appears whole or not at all.
@@ -79,20 +90,28 @@ def export(
     server_files.check_model_name(check_name(name))
     check_name(label, "A version label")
     _require_serving_api()
-    _check_choices(precision, outputs, top_k, probabilities, batch_sizes)
+    check_choices(precision, outputs, top_k, probabilities, batch_sizes)
     if Path(base).exists() and not Path(base).is_dir():
         raise NotADirectoryError(f"{base} is not a directory: give the server's directory of models.")
     server_files.read_config(base)
     next_version(Path(base) / name, version)
+    reference = None
+    if compare or precision != "float32":
+        reference = Comparison(source, load(source, config=config).model, data, features, max_loss)
     loaded = load(source, precision, config)
     detection, seen = (None, None) if detector is None else load_detection(detector, loaded.model, **pipeline or {})
     options = make_options(loaded, text or detector is not None, outputs, labels, top_k, probabilities, detection)
     servable = Servable(loaded.model, options)
+    cost = None
+    if reference is not None:
+        cost = reference.measure(functools.partial(run, servable.signatures["serving_default"]))
+        reference.require(cost, precision)
     with staged(Path(base) / name) as folder:
         tf.saved_model.save(servable.root, os.fspath(folder), signatures=servable.signatures)
         write_warmup(folder, name, servable.signatures, sorted(batch_sizes), loaded.model.config)
         server_files.write_batching(folder, list(batch_sizes))
-        write_metadata(folder, {**_metadata(source, name, precision, loaded, options, servable), "detector": seen})
+        values = _metadata(source, name, precision, loaded, options, servable)
+        write_metadata(folder, {**values, "detector": seen, "comparison": cost})
         with server_files.locked_base(base):
             written = publish(folder, version)
             try:
@@ -179,7 +198,7 @@ def load_detection(
     return Detection(detector, made, model.num_images), seen
 
 
-def _check_choices(
+def check_choices(
     precision: str, outputs: Sequence[str], top_k: int, probabilities: str | None, batch_sizes: Sequence[int]
 ) -> None:
     for what, value, allowed in (

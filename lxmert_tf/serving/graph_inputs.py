@@ -271,4 +271,5 @@ def _first_number(value: tf.Tensor) -> tf.Tensor:
 
 def _trailing(flags: tf.Tensor) -> tf.Tensor:
     """bool[..., L] -> int32[..., L], 1 from where all flags to the end are set."""
-    return tf.cast(tf.math.cumprod(tf.cast(flags, tf.float32), axis=-1, reverse=True), tf.int32)
+    # Not by a product: OpenVINO and LiteRT have cumulative sums only
+    return tf.cast(tf.cumsum(tf.cast(~flags, tf.int32), axis=-1, reverse=True) == 0, tf.int32)

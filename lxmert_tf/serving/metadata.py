@@ -10,7 +10,8 @@ from lxmert_tf.files import sha256, write_text
 from lxmert_tf.versions import installed
 
 METADATA_FILE = "serving_metadata.json"
-_PACKAGES = ("tensorflow", "keras", "tensorflow-text", "tensorflow-serving-api", "numpy")
+_PACKAGES: tuple[str, ...] = ("tensorflow", "keras", "tensorflow-text", "tensorflow-serving-api", "numpy")
+_PACKAGES += ("openvino", "nncf", "torch", "onnx", "onnxruntime", "ai-edge-litert", "ai-edge-quantizer")
 
 
 def write_metadata(folder: Path, values: dict) -> None:

@@ -65,6 +65,7 @@ class Options:
         probabilities: "sigmoid" for heads trained on soft scores, "softmax" for those trained on one answer.
         special: the ids of [CLS], [SEP] and [PAD], if they are known.
         detection: for signatures that take pictures; needs a tokenizer.
+        checks: whether the graph refuses bad inputs, which not every runtime can.
     """
 
     tokenizer: LxmertTokenizer | None = None
@@ -74,6 +75,7 @@ class Options:
     probabilities: str = "sigmoid"
     special: SpecialIds | None = None
     detection: Detection | None = None
+    checks: bool = True
 
 
 class Servable:
@@ -192,7 +194,9 @@ class Servable:
 
     def _prepared(self, inputs: Mapping[str, tf.Tensor]) -> dict[str, tf.Tensor]:
         """Checked inputs whose masks leave out what a server has added."""
-        inputs = checked(inputs, self._model.config, self._model.compute_dtype)
+        inputs = dict(inputs)
+        if self._options.checks:
+            inputs = checked(inputs, self._model.config, self._model.compute_dtype)
         if "input_ids" in inputs:
             inputs["attention_mask"] = real_tokens(inputs, self._options.special)
         values = [inputs[name] for name in ("visual_feats", "visual_pos", "vision_states") if name in inputs]

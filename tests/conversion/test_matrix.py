@@ -183,10 +183,16 @@ def random_checkpoint(folder: Path, task: str, dtype: str = "float32", **changes
 
 
 @pytest.mark.parametrize(
-    "task",
-    ["pretraining", *(pytest.param(task, marks=pytest.mark.slow) for task in ("model", "visual-reasoning"))],
+    ("sizes", "task"),
+    [
+        *((sizes, "pretraining") for sizes in SIZES),
+        *(
+            pytest.param(sizes, task, marks=pytest.mark.slow)
+            for sizes in ("one wide", "no layers", "square")
+            for task in ("model", "visual-reasoning")
+        ),
+    ],
 )
-@pytest.mark.parametrize("sizes", SIZES)
 def test_a_chain_through_every_format_at_other_sizes(tmp_path, sizes, task):
     """Each format from the one before; told by the shapes alone where a format has no config."""
     source = random_checkpoint(tmp_path / "source", task, **SIZES[sizes])

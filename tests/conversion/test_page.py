@@ -1,6 +1,5 @@
-"""docs/conversion.md: its table of names is the generated one, its recipes run, and its lists are complete."""
+"""docs/conversion.md: its recipes run, and its lists are complete."""
 
-import importlib.util
 import json
 import os
 import re
@@ -21,19 +20,10 @@ from conversion.names import rows, templates
 from lxmert_pt import LxmertModel
 from lxmert_tf import LxmertConfig
 
-DOCS = ROOT / "docs"
-PAGE = (DOCS / "conversion.md").read_text(encoding="utf-8")
+PAGE = (ROOT / "docs" / "conversion.md").read_text(encoding="utf-8")
 RECIPES = [
     line for block in re.findall(r"^```sh\n(.*?)^```$", PAGE, re.DOTALL | re.MULTILINE) for line in block.splitlines()
 ]
-
-
-def test_the_table_of_names_is_that_of_the_code():
-    spec = importlib.util.spec_from_file_location("docs_names", DOCS / "names.py")
-    names = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(names)
-    assert names.with_table(PAGE) == PAGE, "run `python docs/names.py`"
-    assert PAGE.count("transposed |") > 30
 
 
 def test_templates_are_every_row():

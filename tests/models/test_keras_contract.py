@@ -247,6 +247,19 @@ def test_a_frozen_backbone_stays_as_it_is():
     assert changed == {"answer_head"}
 
 
+@pytest.mark.parametrize("name", ["input_ids", "labels"])
+def test_fit_stops_at_values_out_of_range(name):
+    """As it compiles by itself: JAX counts them, TensorFlow's graph stops, PyTorch has no graph."""
+    model = tiny_model(l_layers=1)
+    model.compile(keras.optimizers.SGD(0.1))
+    x = {**batch(model), **labels(model)}
+    losses = model.fit(x, epochs=2, verbose=0).history["loss"]
+    assert losses[1] < losses[0]
+    x[name] = np.full_like(x[name], 77)
+    with pytest.raises(Exception, match=f"{name} must lie in 0"):
+        model.fit(x, verbose=0)
+
+
 @every_model
 def test_a_model_with_lora_is_saved_as_it_computes(model_class, tmp_path):
     model = with_lora(tiny_model(model_class))

@@ -94,7 +94,6 @@ def test_predict_and_wrapping(switches):
     ("model_class", "switches"),
     [
         (TFLxmertForVisualReasoning, {**EVERYTHING, "return_dict": False}),
-        *(pytest.param(TFLxmertForQuestionAnswering, switches, marks=pytest.mark.slow) for switches in SWITCHES),
         *(pytest.param(each, EVERYTHING, marks=pytest.mark.slow) for each in MODELS),
     ],
     ids=name_of,

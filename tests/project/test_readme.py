@@ -1,4 +1,4 @@
-"""The examples of the README and of two pages run as they stand, and the commands that the README names exist."""
+"""The examples of the README and of pages without files run as they stand; the commands that the README names exist."""
 
 import os
 import re
@@ -11,13 +11,16 @@ from support.golden import ROOT
 
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 
-# Blocks share a folder and nothing else: each has names of its own, and a failure shows the page's line.
+# Blocks share a folder and, where a page says that they go on from one another, names. A failure shows the page's line.
 RUNNER = """
 import pathlib, re, sys
 readme = pathlib.Path(sys.argv[1]).read_text(encoding="utf-8")
+shared = {} if "blocks go on from one another" in readme else None
 for block in re.finditer(r"^```python\\n(.*?)^```$", readme, re.DOTALL | re.MULTILINE):
     line = readme.count("\\n", 0, block.start(1))
-    exec(compile("\\n" * line + block[1], sys.argv[1], "exec"), {"__name__": f"line {line + 1}"})
+    names = {} if shared is None else shared
+    names["__name__"] = f"line {line + 1}"
+    exec(compile("\\n" * line + block[1], sys.argv[1], "exec"), names)
     print("ran the block at line", line + 1)
 """
 
@@ -29,7 +32,16 @@ def commands() -> list[list[str]]:
     return [shlex.split(line, comments=True) for line in code if re.match(r"(make|pip|lxmert-\w+) ", line)]
 
 
-@pytest.mark.parametrize(("page", "least"), [("README.md", 5), ("docs/retrieval.md", 1), ("docs/explaining.md", 1)])
+@pytest.mark.parametrize(
+    ("page", "least"),
+    [
+        ("README.md", 5),
+        ("docs/retrieval.md", 1),
+        ("docs/explaining.md", 1),
+        ("docs/from-tflxmert.md", 1),
+        pytest.param("docs/from-keras.md", 6, marks=pytest.mark.slow),
+    ],
+)
 def test_python_blocks_run_in_order(page, least, tmp_path):
     blocks = re.findall(r"^```python$", (ROOT / page).read_text(encoding="utf-8"), re.MULTILINE)
     run = subprocess.run(

@@ -15,6 +15,7 @@ from support.data import write_tsv
 from support.detector import IMAGES, TINY, TINY_CONFIG, tiny_detector
 from support.golden import assert_close
 from support.models import tiny_config, tiny_model
+from support.pages import blocks
 from support.serving import pytorch_model, pytorch_outputs, serving, write_checkpoint
 
 import lxmert_pt.detector
@@ -446,3 +447,16 @@ def test_sizes_are_rounded_as_in_python(name):
     for size in [[360, 640], [640, 480], *RNG.integers(1, 3000, (300, 2)).tolist()]:
         new, scales = resize(np.int32(size))
         assert (*new.numpy(), tuple(scales.numpy())) == wanted(*size, pipeline)
+
+
+def test_the_page_on_serving(folder, server, tmp_path, monkeypatch):
+    """The clients of docs/serving.md."""
+    monkeypatch.chdir(tmp_path)
+    Image.open(IMAGES[0]).convert("RGB").save("cat.jpg")
+    ((_, example),) = blocks("docs/serving.md", "python")
+    example = example.replace("localhost:8501", server["rest"]).replace('"vqa"', '"qa"').replace("=5,", f"={PATIENCE},")
+    rng = np.random.default_rng(0)
+    features = rng.random((1, 3, TINY_CONFIG.feature_size), "float32")
+    names = {"visual_feats": features, "visual_pos": np.tile(np.float32([0.1, 0.2, 0.6, 0.9]), (1, 3, 1))}
+    exec(example, names)
+    assert names["answers"][0][0].text
