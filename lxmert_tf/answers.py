@@ -152,7 +152,7 @@ def answer_row(answer: str | int, names: Iterable[str] | None, rows: int) -> int
 
 
 def best_answers(
-    logits: Any, names: Sequence[str] | None, exclusive: bool, top_k: int | None = None
+    logits: Any, names: "Sequence[str] | AnswerTable | None", exclusive: bool, top_k: int | None = None
 ) -> list[list[Answer]]:
     """The best answers of each example, the best first; of equals the first.
 
