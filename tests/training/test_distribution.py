@@ -32,7 +32,7 @@ def start(output: Path, *arguments: str, tf_config: dict | None = None) -> subpr
     return subprocess.Popen(command, env=env, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
 
 
-def finish(*processes: subprocess.Popen, timeout: int = 400) -> None:
+def finish(*processes: subprocess.Popen, timeout: int = 900) -> None:
     """Waits for success."""
     try:
         for process in processes:
@@ -114,7 +114,7 @@ def test_two_workers_train_as_one_process_and_end_in_the_same_weights(tmp_path, 
 @pytest.mark.slow
 def test_a_group_goes_on_after_one_of_its_workers_was_killed(tmp_path, alone):
     workers = group(tmp_path, die_at=11)
-    assert workers[1].wait(timeout=400) == -signal.SIGKILL
+    assert workers[1].wait(timeout=900) == -signal.SIGKILL
     workers[0].kill()  # a supervisor restarts the whole group; until then the other waits for it
     for worker in workers:
         worker.communicate()

@@ -43,7 +43,7 @@ def start(data: Path, output: Path) -> subprocess.Popen:
 
 
 def finish(process: subprocess.Popen) -> str:
-    text, _ = process.communicate(timeout=400)
+    text, _ = process.communicate(timeout=900)
     assert process.returncode == 0, text[-3000:]
     return text
 
@@ -107,7 +107,7 @@ def test_a_full_disk_is_told_and_the_last_backup_goes_on(data, tmp_path):
     arguments = process.args[3:]
     env = {**os.environ, "PYTHONPATH": str(ROOT), "TF_CPP_MIN_LOG_LEVEL": "2"}
     run = subprocess.run(
-        [sys.executable, "-c", script, *arguments], env=env, capture_output=True, text=True, timeout=300, check=False
+        [sys.executable, "-c", script, *arguments], env=env, capture_output=True, text=True, timeout=900, check=False
     )
     assert run.returncode == 2, run.stderr[-2000:]
     assert "Traceback" not in run.stderr
