@@ -26,8 +26,7 @@ def make_servable(model: keras.Model, options: Options) -> Servable:
         model: in float32; it can only compute from here on.
         options: as `Servable` takes them.
     """
-    if hasattr(model, "answer_encoded"):
-        model.get_backbone()._meeting = _meeting(model.get_backbone())
+    model.get_backbone()._meeting = _meeting(model.get_backbone())
     for layer in flat_layers(model):
         if isinstance(layer, LayerNormalization):
             layer.call = _normalization(layer)  # type: ignore[method-assign]
@@ -35,7 +34,7 @@ def make_servable(model: keras.Model, options: Options) -> Servable:
 
 
 def _meeting(backbone: keras.Model) -> Callable[..., Any]:
-    """`backbone._meeting` for one text or more per image, by indices.
+    """`backbone._meeting` by indices.
 
     By a broadcast with free sizes, OpenVINO takes the number of boxes for that of tokens.
     """
@@ -44,8 +43,14 @@ def _meeting(backbone: keras.Model) -> Callable[..., Any]:
         text_bias, image_bias = backbone.biases(inputs)
         language = backbone.encoder.encode_text(backbone.embed(inputs, training), text_bias, training)
         texts, images = tf.shape(language)[0], tf.shape(inputs["vision_states"])[0]
-        rows = tf.range(texts) * images // texts
-        return language, tf.gather(inputs["vision_states"], rows), text_bias, tf.gather(image_bias, rows)
+        rows = tf.maximum(texts, images)
+        text, image = (tf.range(rows) * size // rows for size in (texts, images))
+        return (
+            tf.gather(language, text),
+            tf.gather(inputs["vision_states"], image),
+            tf.gather(text_bias, text),
+            tf.gather(image_bias, image),
+        )
 
     return meeting
 

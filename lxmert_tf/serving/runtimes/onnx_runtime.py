@@ -63,7 +63,7 @@ class ONNX(Runtime):
                 folder / self.file,
                 target / self.file,
                 op_types_to_quantize=PRODUCTS,
-                nodes_to_exclude=list(excluded),
+                nodes_to_exclude=[*excluded, *(f"{name}_MatMul" for name in excluded)],  # as it renames Gemm
                 per_channel=True,
                 reduce_range=True,  # processors without VNNI overflow on weights of eight bits
                 weight_type=QuantType.QInt8,

@@ -56,7 +56,9 @@ class OpenVINO(Runtime):
                 nncf.Dataset([{name: batch[name] for name in names} for batch in batches]),
                 subset_size=len(batches),
                 model_type=nncf.ModelType.TRANSFORMER,
-                ignored_scope=nncf.IgnoredScope(names=list(excluded), validate=False),
+                ignored_scope=nncf.IgnoredScope(
+                    names=list(excluded), types=["Gather", "ScaledDotProductAttention"], validate=False
+                ),
                 # Processors without VNNI overflow on weights of eight bits
                 advanced_parameters=AdvancedQuantizationParameters(overflow_fix=OverflowFix.ENABLE),
             )
