@@ -9,7 +9,8 @@ import pytest
 from support import wrappers
 from support.golden import ROOT
 
-TOLERANCE = 1e-5  # float32: a graph sums in another order, which a normalisation of 4 values amplifies; a lost weight is 0.1
+# float32: a graph sums in another order, which a normalisation of 4 values amplifies; a weight that is lost is 0.1
+TOLERANCE = 1e-5
 
 # Keras exports with a dict of a class of its own, and says of any functional model of a dict that this is no dict
 pytestmark = pytest.mark.filterwarnings("ignore:The structure of `inputs` doesn't match:UserWarning")
