@@ -89,6 +89,7 @@ def run(*arguments):
     return main(list(map(str, arguments)))
 
 
+@pytest.mark.slow
 def test_a_model_learns_from_them(raw, tmp_path, capsys):
     """From all layouts at once; that each gives the same bits is in tests/data/test_foreign_features.py."""
     files = [

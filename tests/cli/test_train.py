@@ -41,6 +41,7 @@ def run(data, tmp_path_factory):
     return output
 
 
+@pytest.mark.slow
 def test_the_run_directory_tells_all(data, run):
     record = json.loads((run / "run.json").read_text())
     assert record["options"]["epochs"] == 2
@@ -77,6 +78,7 @@ def test_evaluate_prints_one_object_that_agrees_with_training(data, run, capsys)
     assert found["loss"] > 0
 
 
+@pytest.mark.slow
 def test_evaluation_that_encodes_each_image_once_measures_what_keras_does(data, run):
     evaluator = Evaluator("vqa", str(run / "best"), str(data / "features.h5"), batch_size=7)
     dataset = evaluator.dataset([str(data / "valid.json")])
@@ -120,6 +122,7 @@ def test_what_a_killed_process_left_is_removed(data, run):
     assert not left.exists()
 
 
+@pytest.mark.slow
 def test_a_training_of_which_every_step_is_skipped_fails(data, tmp_path, capsys):
     features = shutil.copy(data / "features.h5", tmp_path / "features.h5")
     with h5py.File(features, "r+") as file:
@@ -297,6 +300,7 @@ def test_evaluate_without_labels_points_to_predict(data, run, capsys):
     assert "no labels to evaluate on; use predict" in capsys.readouterr().err
 
 
+@pytest.mark.slow
 def test_features_that_cannot_be_read_stop_training_with_the_cause(data, tmp_path, capsys):
     features = shutil.copy(data / "features.h5", tmp_path / "features.h5")
     last = json.loads((data / "valid.json").read_text())[-1]["img_id"]

@@ -78,6 +78,7 @@ def run(*arguments: object) -> int:
 # The matrix
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("to", FORMATS)
 @pytest.mark.parametrize(("source", "task"), PAIRS)
 def test_every_pair_is_bit_exact(tmp_path, source, task, to):
@@ -105,6 +106,7 @@ def test_missing_heads_are_refused_unless_allowed(tmp_path, source, task):
     assert open_checkpoint(tmp_path / "out").task == task
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("to", FORMATS)
 @pytest.mark.parametrize("task", HEADS)
 def test_there_and_back(tmp_path, task, to):
@@ -131,6 +133,7 @@ def test_original_names_are_the_originals(tmp_path):
 # Options
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("dtype", DTYPES)
 @pytest.mark.parametrize("to", FORMATS)
 def test_dtype_is_kept_unless_asked(tmp_path, to, dtype):

@@ -82,6 +82,7 @@ def pytorch_file(path: Path, tensors: dict[str, np.ndarray]) -> Path:
     return path
 
 
+@pytest.mark.slow
 @both
 @pytest.mark.parametrize("file", ["x.safetensors", "x.bin", "x.pth"])
 @pytest.mark.parametrize("spelling", SPELLINGS)
@@ -225,6 +226,7 @@ def test_a_tensor_in_two_shards(tmp_path, to, spelled, differs):
 # The decoder, which LXMERT ties to the word embeddings
 
 
+@pytest.mark.slow
 @both
 @pytest.mark.parametrize(("file", "name"), [("model.safetensors", DECODER), ("pytorch_model.bin", f"module.{DECODER}")])
 def test_a_decoder_of_its_own_is_told_by_every_reader(tmp_path, caplog, file, name, differs):

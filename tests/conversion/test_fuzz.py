@@ -84,6 +84,7 @@ def edited(content: bytes, kind: str, place: float, value: bytes, head: int) -> 
     return content[:at] + content[: 16 * len(value)] + content[at + 16 * len(value) :]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("source", ALL_SOURCES)
 @fuzzed(20)
 @given(st.lists(EDIT, min_size=1, max_size=3))
@@ -158,6 +159,7 @@ RENAMES = {
 ALIASES = ("module", "bert")
 
 
+@pytest.mark.slow
 @fuzzed(60)
 @given(st.lists(st.tuples(st.sampled_from(NAMES), st.sampled_from([*RENAMES, *ALIASES * 8])), min_size=1, max_size=4))
 def test_names_that_are_nearly_right(changes):
@@ -187,6 +189,7 @@ def test_names_of_something_else(tensors):
 # JSON files
 
 
+@pytest.mark.slow
 @fuzzed(60)
 @given(
     st.dictionaries(

@@ -83,6 +83,7 @@ def test_a_zip_of_something_else_is_told(tmp_path):
     assert "zip archive without model.weights.h5 (Keras) or data.pkl (PyTorch)" in refusal(tmp_path / "x.zip")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("source", ALL_SOURCES)
 @pytest.mark.parametrize("region", ["start", "header", "middle", "end"])
 def test_a_flipped_bit_is_refused_or_carried_over(tmp_path, sources, source, region):
@@ -666,6 +667,7 @@ def rewritten(folder: Path, sources: dict[str, Path], format: str, bias: np.ndar
     return path
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("format", ["hf-pt", "hf-pt-bin", "hf-tf", "keras"])
 @pytest.mark.parametrize("shape", [(), (0,), (1,), (31,), (33,), (32, 1), (1, 32), (2, 4, 4)], ids=str)
 def test_a_wrong_shape_is_refused(tmp_path, sources, format, shape):
@@ -834,6 +836,7 @@ sys.exit(main(sys.argv[1:]))
 """
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("to", FORMATS)
 def test_a_full_disk_is_told_and_nothing_is_left(tmp_path, to):
     """Files can grow no further than a limit, which every writer meets half way, as it would the end of a disk."""
@@ -873,6 +876,7 @@ sys.exit(main([*arguments]))
 """
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("to", "moment"),
     [("hf-pt", "flushing"), ("hf-pt", "placing"), *((to, "writing") for to in FORMATS), ("keras", "placing")],

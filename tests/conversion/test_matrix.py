@@ -122,6 +122,7 @@ def run_pytorch(model, inputs: dict[str, np.ndarray]) -> dict:
         return model(**{name: torch.from_numpy(value) for name, value in inputs.items()})
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("source", "task", "target"), crossed(PAIRS, 3))
 def test_outputs_in_pytorch(tmp_path, source, task, target):
     inputs, values = expected_outputs(source, task)
@@ -132,6 +133,7 @@ def test_outputs_in_pytorch(tmp_path, source, task, target):
             assert_close(outputs[name], value, tolerance, name)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("target", TARGETS)
 @pytest.mark.parametrize(("source", "task"), ONE_OF_EACH_TASK)
 def test_outputs_in_keras(tmp_path, source, task, target):
@@ -182,6 +184,7 @@ def random_checkpoint(folder: Path, task: str, dtype: str = "float32", **changes
     return folder
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("sizes", "task"),
     [
@@ -206,6 +209,7 @@ def test_a_chain_through_every_format_at_other_sizes(tmp_path, sizes, task):
     assert diff(source, converted(tmp_path, last, task, "hf-pt", config)).same
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("sizes", "task"), [("no layers", "model"), ("eleven layers", "model"), ("one wide", "visual-reasoning")]
 )
@@ -217,6 +221,7 @@ def test_keras_loads_other_sizes_with_its_own_functions(tmp_path, sizes, task):
         assert diff(source, load_keras(path, task, config)).same
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("dtype", ["float16", "bfloat16", "float64"])
 def test_an_archive_is_loaded_in_its_dtype(tmp_path, dtype):
     source = random_checkpoint(tmp_path / "source", "qa", dtype)

@@ -56,6 +56,7 @@ def test_pytorch_models_hold_upstreams_weights(task):
     assert not model.training
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("task", SOURCES)
 @pytest.mark.parametrize("format", ["keras", "hf-pt", "hf-pt-bin", "hf-tf"])
 def test_from_pytorch_to_keras_and_back(tmp_path, task, format):
@@ -69,6 +70,7 @@ def test_from_pytorch_to_keras_and_back(tmp_path, task, format):
     )
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")  # Keras' own
 @pytest.mark.parametrize("task", SOURCES)
 def test_keras_own_loading_and_saving_agree_with_ours(tmp_path, task):

@@ -41,6 +41,7 @@ def write_adapter(folder: Path) -> None:
     save_file(factors, folder / "adapter_model.safetensors")
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore::UserWarning:torch")
 def test_the_recipes_run_in_order(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)

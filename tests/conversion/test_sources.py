@@ -99,6 +99,7 @@ def compiled(tmp_path_factory):
     return model, folder
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")  # Keras' own
 @pytest.mark.parametrize("name", ["model.keras", "one.weights.h5", "shards", "shards/model.weights.json"])
 def test_a_compiled_keras_model_without_its_optimizer(tmp_path, compiled, name):

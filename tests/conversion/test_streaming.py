@@ -66,6 +66,7 @@ def test_golden_files_are_mapped(source):
     assert all(is_mapped(array) for array in found.tensors.values())
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("dtype", ["float16", "bfloat16", "float32", "float64"])
 @pytest.mark.parametrize(
     ("to", "file"), [("hf-pt", ""), ("hf-tf", ""), ("keras", ""), ("keras-weights", ".weights.h5")]

@@ -55,6 +55,7 @@ def test_inputs_have_masks_and_every_token_type():
     assert all(np.array_equal(inputs[name], again[name]) for name in inputs)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("a", "b", "outputs"),
     [
@@ -291,6 +292,7 @@ def broken(case: str) -> tuple[str, dict[str, np.ndarray]]:
     return name, tensors
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("case", BROKEN)
 def test_what_is_not_finite_in_both_proves_nothing(tmp_path, only_pytorch, case):
     name, tensors = broken(case)
@@ -406,6 +408,7 @@ def test_bad_usage_of_verify(arguments):
     assert (code, out, err.count("\n")) == (2, "", 1) and err.startswith("lxmert-convert verify: error: ")
 
 
+@pytest.mark.slow
 def test_nothing_but_the_report_is_printed():
     """TensorFlow's notes on start-up neither."""
     command = [sys.executable, "-m", "conversion", "verify", SOURCES["hf-tf"], SOURCES["hf-pt"]]

@@ -72,6 +72,7 @@ def contents(path):
         return {name: file[name][()].tolist() for name in file}, json.loads(file.attrs["provenance"])
 
 
+@pytest.mark.slow
 def test_the_file_has_what_the_detector_finds(folder, whole, loaded):
     store = open_features(whole)
     assert store.img_ids == tuple(f"image_{number:02}" for number in range(20))

@@ -230,6 +230,7 @@ BOTH = [
 ]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("even", "array", "spoil"),
     [

@@ -55,6 +55,7 @@ def test_xla_suppresses_the_same():
     assert set(np.asarray(kept()).sum(axis=1)) <= set(range(13))
 
 
+@pytest.mark.slow
 def test_half_precision(tiny, eagerly):
     """Boxes and scores are float32; the rest is as exact as bfloat16 is."""
     half = FasterRCNN.from_pretrained(tiny, dtype="mixed_bfloat16")
@@ -86,6 +87,7 @@ def test_chunks(size):
         np.testing.assert_array_equal(each["b"], rows[:, 0])
 
 
+@pytest.mark.slow
 def test_all_pipelines_find_something(tiny):
     """Whatever the numbers: also where nothing is likely, and where no threshold leaves enough."""
     for pipeline in ("caffe", "detectron2", "detectron2-demo", "huggingface"):

@@ -65,6 +65,7 @@ def pipeline_numbers(config: DetectorConfig) -> dict:
     return {name: getattr(config, name) for name in names}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("to", NAMES)
 def test_what_is_written_comes_back_bit_for_bit(small, tmp_path, to):
     report = convert(small, tmp_path / NAMES[to], to)
@@ -93,6 +94,7 @@ def test_hugging_faces_files_are_those_that_it_published(tmp_path):
         assert (tmp_path / "hf" / name).read_text().splitlines() == (HF / name).read_text().splitlines()
 
 
+@pytest.mark.slow
 def test_keras_reads_its_own_files(small, tmp_path):
     model = FasterRCNN.from_pretrained(small)
     model.save_pretrained(tmp_path / "ours")
@@ -119,6 +121,7 @@ def test_the_directory_of_one_format_does_not_take_another(small, tmp_path):
 # In training code's files
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("keys", [("state_dict",), ("model_state_dict",), ()], ids=".".join)
 @pytest.mark.parametrize("wrapper", ["", "module.", "_orig_mod."])
 def test_in_dicts_and_wrappers(small, tmp_path, keys, wrapper):
@@ -187,6 +190,7 @@ def test_verify_runs_both_frameworks():
     assert set(verification.outputs[0].errors) == {"lxmert_tf", "lxmert_pt", "a in both"}
 
 
+@pytest.mark.slow
 def test_verify_names_the_first_divergence():
     tensors = {name: np.array(array) for name, array in open_checkpoint(D2).tensors.items()}
     tensors["roi_heads.res5.1.conv2.weight"][0, 0] += 1

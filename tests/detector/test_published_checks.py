@@ -71,6 +71,7 @@ def test_hidden_states(files, folder):
     assert outcome(backbone_slice(files, TFLxmertModel, "keras", numbers)) == [False]
 
 
+@pytest.mark.slow
 def test_answers(files):
     numbers = {"detector": "frcnn", "image": "picture.png", "questions": QUESTIONS, "qa": ["no answer"] * 2}
     found = list(demo_answers(files, "qa", numbers))
@@ -79,6 +80,7 @@ def test_answers(files):
     assert outcome(demo_answers(files, "qa", numbers)) == [True, True]
 
 
+@pytest.mark.slow
 def test_boxes(files, detector):
     regions = detector.detect(IMAGES[0], "detectron2-demo", 8, 8, output_intermediates=True, **SMALL)[0]
     numbers = {
@@ -97,6 +99,7 @@ def test_boxes(files, detector):
     assert outcome(demo_boxes(files, "frcnn", numbers, config, **SMALL))[:2] == [False, False]
 
 
+@pytest.mark.slow
 def test_rows(files):
     given = {"weights": ("none", "frcnn"), "rows": "rows.tsv", "sha256": None}
     assert outcome(published_rows(files, **given, **SETTINGS)) == [True] * 4

@@ -55,6 +55,7 @@ def test_relevance_of_a_padded_batch(golden, method, which):
         assert not why.boxes[row, boxes:].any()
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(BACKEND != "tensorflow", reason="this starts the other backend itself")
 def test_under_pytorch():
     pytest.importorskip("torch")

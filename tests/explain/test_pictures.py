@@ -184,6 +184,7 @@ def test_the_command(folder, tmp_path, capsys):
         assert (np.asarray(picture) == (0, 128, 0)).all(axis=-1).any()
 
 
+@pytest.mark.slow
 def test_the_perturbation_test(folder, tmp_path, capsys):
     arguments = ["--data", str(folder / "valid.json"), "--methods", "raw_attn, random"]
     common = ["explain", "evaluate", "--model", str(folder / "model"), "--features", str(folder / "features.h5")]
@@ -204,6 +205,7 @@ def test_the_perturbation_test(folder, tmp_path, capsys):
     assert re.search("boxes negative +boxes positive +words negative +words positive", capsys.readouterr().out)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [

@@ -22,6 +22,7 @@ def test_gradient_times_input(small):
     check_padding(relevance(small, inputs, answer=1, method="gradient_times_input"), inputs)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("fresh", [False, True])
 def test_integrated_gradients_sum_up_to_what_the_score_gains(small, fresh):
     # Of a fresh model, whose embeddings are small, nearly all of the way is gone within 1e-4 of it.
@@ -43,6 +44,7 @@ def test_only_the_end_of_the_quadrature_is_seen_in_its_delta(small):
     assert relevance(small, batch(small), 1, "raw_attention").convergence_delta is None
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("dtype", ["float64", "float32", "mixed_float16"])
 def test_all_floats_have_one_dtype(dtype):
     model = tiny_model(l_layers=1, dtype=dtype)

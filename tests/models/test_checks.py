@@ -51,6 +51,7 @@ def test_it_looks_after_ever_more_batches():
     assert looked == [1, 2, 4, 8, 16]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("step", ["fit", "evaluate"])
 def test_the_steps_of_a_model_count(step, monkeypatch):
     """As if this were a program that cannot stop, but without the time that XLA takes."""

@@ -68,6 +68,7 @@ def test_runs_of_eight_come_equally_often():
     assert abs(np.sum((found - expected) ** 2 / expected) - 255) < 4 * (2 * 255) ** 0.5
 
 
+@pytest.mark.slow
 def test_other_seeds_and_steps_give_unrelated_numbers():
     seeds = [(seed, step) for seed in (0, 1, 5, 10**9) for step in (0, 1, 2, 2**31)]
     drawn = [bits(*seed) for seed in seeds]

@@ -69,6 +69,7 @@ def float64():
     keras.config.set_floatx(before)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", TOLERANCES)
 def test_twenty_steps_end_in_the_same_weights(name, float64):
     config = LxmertConfig.from_pretrained(

@@ -33,6 +33,7 @@ def assert_equal(actual, expected):
         assert_close(value, expected[name], TOLERANCE, name)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("images", SHARED.values(), ids=SHARED)
 def test_answers_equal_the_one_shot_call(images):
     model = tiny_model(dtype="float64", **DEEP)
@@ -60,6 +61,7 @@ def test_without_a_mask_every_box_counts():
     assert_equal(model.answer_encoded(**inputs, **encoded), model(**inputs, **image))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("x_layers", [0, 1, 3])
 def test_backbone_encodes_text_with_images(x_layers):
     model = tiny_model(TFLxmertModel, dtype="float64", x_layers=x_layers)
@@ -86,6 +88,7 @@ def test_one_text_with_several_images():
     assert_equal(model.encode_text(**text, **encoded), model(**inputs))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("images", SHARED.values(), ids=SHARED)
 def test_matching_scores_equal_the_one_shot_call(images):
     model = tiny_model(TFLxmertForPreTraining, dtype="float64", **DEEP)
@@ -107,6 +110,7 @@ def test_heads_answer_the_same_whether_all_else_is_computed_or_not(model_class):
     assert_equal(model(**inputs), everything)
 
 
+@pytest.mark.slow
 @tensorflow_only
 @pytest.mark.parametrize("jit_compile", [False, True], ids=["graph", "xla"])
 def test_in_a_graph(jit_compile):
@@ -119,6 +123,7 @@ def test_in_a_graph(jit_compile):
     assert_equal(answer({**text, **encode(image)}), model(**inputs))
 
 
+@pytest.mark.slow
 @tensorflow_only
 def test_exported_with_sizes_left_open(tmp_path):
     import tensorflow as tf

@@ -28,6 +28,7 @@ def expected() -> dict[str, np.ndarray]:
         return dict(arrays)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", MODELS)
 def test_models_load_and_compute_the_same(name, expected):
     model = keras.models.load_model(FOLDER / f"{name}.keras")
@@ -39,6 +40,7 @@ def test_models_load_and_compute_the_same(name, expected):
         assert_close(outputs[key], expected[f"{name}/{key}"], REL32, key)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", [name for name in MODELS if name != "model"])
 def test_their_optimizers_keep_moments_and_steps(name, expected):
     model = keras.models.load_model(FOLDER / f"{name}.keras")

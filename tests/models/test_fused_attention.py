@@ -53,6 +53,7 @@ def test_where_it_is_used(dtype, call, used, monkeypatch):
     assert len(calls) == (every if used else unseen if call.get("output_attentions") else 0)
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(BACKEND != "tensorflow", reason="this starts the other backend itself")
 def test_under_pytorch():
     pytest.importorskip("torch")

@@ -40,6 +40,7 @@ def two_steps(model_class, checkpointing: bool, jit_compile: bool | None):
     return *step(), [generator.state.numpy() for generator in generators(model)]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("model_class", "jit_compile"),
     [

@@ -53,6 +53,7 @@ def without_head(model, attention, layer, head):
     return silent
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("attention", ATTENTIONS)
 def test_a_masked_head_gives_nothing(model, inputs, attention):
     mask = np.ones((2, 3))
@@ -64,6 +65,7 @@ def test_a_masked_head_gives_nothing(model, inputs, attention):
         same(model(inputs, head_mask=mask), wanted)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("model_class", MODELS)
 def test_pytorch_agrees(model_class):
     torch = pytest.importorskip("torch")
@@ -156,6 +158,7 @@ class Masked(TFLxmertForQuestionAnswering):
         return super().call(input_ids, labels=labels, training=training, head_mask={"cross": [1.0, 0.0, 1.0]})
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("checkpointing", [False, True])
 def test_training_leaves_masked_heads_alone(checkpointing):
     """The value projection of a head that gives nothing has no gradient."""

@@ -124,6 +124,7 @@ def test_a_layer_is_made_again_from_its_config(layer_class):
     assert_close(again(*inputs_of(layer_class)), layer(*inputs_of(layer_class)), 1e-6)
 
 
+@pytest.mark.slow
 @every_layer
 @every_policy
 def test_a_layer_computes_in_its_policy(layer_class, policy):
@@ -136,6 +137,7 @@ def test_a_layer_computes_in_its_policy(layer_class, policy):
     assert_close(output, exact(layer_class), TOLERANCES[policy.compute_dtype])
 
 
+@pytest.mark.slow
 @every_layer
 def test_a_layer_knows_its_output_shape(layer_class):
     layer, inputs = make(layer_class), inputs_of(layer_class)
@@ -146,6 +148,7 @@ def test_a_layer_knows_its_output_shape(layer_class):
     assert free == known
 
 
+@pytest.mark.slow
 @every_layer
 def test_a_model_of_a_layer_is_saved_and_loaded(layer_class, tmp_path):
     layer, given = make(layer_class), inputs_of(layer_class)
@@ -200,6 +203,7 @@ def test_a_model_is_made_again_from_its_config(model_class):
     assert [each.path for each in again.weights] == [each.path for each in model.weights]
 
 
+@pytest.mark.slow
 @every_model
 @every_policy
 def test_a_model_computes_in_its_policy(model_class, policy):
@@ -210,6 +214,7 @@ def test_a_model_computes_in_its_policy(model_class, policy):
         assert np.isfinite(arrays(value)[0]).all(), name
 
 
+@pytest.mark.slow
 @every_model
 def test_a_model_knows_its_output_shape(model_class):
     model = tiny_model(model_class)
@@ -219,6 +224,7 @@ def test_a_model_knows_its_output_shape(model_class):
     assert found.to_tuple() == tuple((None, *value.shape[1:]) for value in output)
 
 
+@pytest.mark.slow
 @every_model
 @pytest.mark.parametrize("name", ["model.keras", "model.weights.h5"])
 def test_a_model_is_saved_and_loaded(model_class, name, tmp_path):
@@ -260,6 +266,7 @@ def test_fit_stops_at_values_out_of_range(name):
         model.fit(x, verbose=0)
 
 
+@pytest.mark.slow
 @every_model
 def test_a_model_with_lora_is_saved_as_it_computes(model_class, tmp_path):
     model = with_lora(tiny_model(model_class))
@@ -283,6 +290,7 @@ def test_lora_trains_its_factors_only():
     assert np.abs(keras.ops.convert_to_numpy(b)).max() > 0
 
 
+@pytest.mark.slow
 @no_float8_tables
 @pytest.mark.parametrize(
     ("model_class", "mode"),

@@ -43,6 +43,7 @@ WRONG = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", WRONG)
 @pytest.mark.parametrize("graph", [False, True], ids=["eager", "graph"])
 def test_wrong_inputs(name, graph):
@@ -77,6 +78,7 @@ def test_inputs_of_unknown_rank():
         call(batch(model))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("wrong", [-1, -99, 5])
 def test_answer_ids_out_of_range(wrong):
     model = tiny_model()
@@ -175,6 +177,7 @@ def test_an_image_without_features_or_boxes():
         model.encode_image(None, np.zeros((1, 2, 4), "float32"))
 
 
+@pytest.mark.slow
 def test_batches_of_nothing():
     """What a data set without examples for one of several workers gives."""
     for model in (tiny_model(), tiny_model(TFLxmertForVisualReasoning)):

@@ -135,6 +135,7 @@ def test_original_nlvr2(dtype, tolerance):
     assert_close(to_numpy(model(**inputs).logits), wanted["logit"], tolerance, "logit")
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(BACKEND != "tensorflow", reason="this starts the other backends itself")
 @pytest.mark.parametrize("backend", ["torch", "jax"])
 def test_forward_and_losses_hold_under_the_other_backends(backend):

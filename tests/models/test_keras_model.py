@@ -30,6 +30,7 @@ def assert_same(one, other, tolerance=REL32):
 # Calling
 
 
+@pytest.mark.slow
 @every_model
 def test_call_by_keyword_by_dict_and_by_list_agree(model_class):
     model = tiny_model(model_class)
@@ -85,6 +86,7 @@ def test_required_inputs_alone_equal_full_masks_and_zero_types(model_class):
     assert_same(model(required), model({**required, **full}))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("dtype", ["uint8", "int8", "int16", "int64"])
 def test_ids_of_any_integer_type(dtype):
     model = tiny_model()
@@ -130,6 +132,7 @@ def pad_by(value, name, tokens, boxes):
 # Graphs, compilation, sizes
 
 
+@pytest.mark.slow
 @every_model
 @pytest.mark.parametrize("jit_compile", [False, True], ids=["graph", "xla"])
 def test_tf_function_gives_the_same_structure_and_numbers(model_class, jit_compile):
@@ -142,6 +145,7 @@ def test_tf_function_gives_the_same_structure_and_numbers(model_class, jit_compi
     assert_same(output, wanted)
 
 
+@pytest.mark.slow
 @every_model
 def test_one_trace_serves_every_batch_text_length_and_box_count(model_class):
     model = tiny_model(model_class)
@@ -159,6 +163,7 @@ def test_one_trace_serves_every_batch_text_length_and_box_count(model_class):
     assert len(traces) == 1
 
 
+@pytest.mark.slow
 @every_model
 def test_predict_joins_batches_of_every_output(model_class):
     model = tiny_model(model_class, output_attentions=True, output_hidden_states=True)
@@ -169,6 +174,7 @@ def test_predict_joins_batches_of_every_output(model_class):
     assert_same(predicted, wanted)
 
 
+@pytest.mark.slow
 @every_model
 @pytest.mark.parametrize("dtype", ["mixed_bfloat16", "mixed_float16", "bfloat16", "float16"])
 def test_half_precision_stays_finite_even_where_everything_is_masked(model_class, dtype):
@@ -195,6 +201,7 @@ def test_a_row_masked_throughout_attends_evenly():
     np.testing.assert_allclose(attention[1], 1 / attention.shape[-1], rtol=1e-6)
 
 
+@pytest.mark.slow
 @every_model
 def test_dropout_acts_in_training_only(model_class):
     model = tiny_model(model_class, hidden_dropout_prob=0.3, attention_probs_dropout_prob=0.3)
@@ -217,6 +224,7 @@ def label_styles(model):
     return styles
 
 
+@pytest.mark.slow
 @every_task_model
 def test_fit_trains_on_the_models_own_losses_however_labels_come(model_class):
     histories = {}
@@ -274,6 +282,7 @@ def test_fit_takes_a_dataset_and_metrics_beside_the_own_loss():
     assert history["val_accuracy"][-1] == 1.0
 
 
+@pytest.mark.slow
 @every_task_model
 def test_compile_with_a_loss_of_ones_own_works_on_the_outputs(model_class):
     model = tiny_model(model_class)
@@ -319,6 +328,7 @@ def test_labels_that_are_all_ignored_cost_nothing_and_move_nothing(model_class):
         assert gradient is None or not np.any(tf.convert_to_tensor(gradient))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("dtype", ["mixed_bfloat16", "mixed_float16"])
 @pytest.mark.parametrize(
     ("model_class", "how"),

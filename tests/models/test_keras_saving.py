@@ -33,6 +33,7 @@ np.savez(folder + "/outputs.npz", **{{key: np.asarray(value) for key, value in o
 """
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("how", READERS)
 @pytest.mark.parametrize(
     "model_class", [TFLxmertForPreTraining, TFLxmertForQuestionAnswering], ids=lambda c: c.__name__
@@ -72,6 +73,7 @@ def test_training_goes_on_after_a_keras_round_trip(tmp_path):
         np.testing.assert_allclose(ours, theirs, rtol=0, atol=1e-6)  # threads add up in another order each time
 
 
+@pytest.mark.slow
 @every_model
 def test_export_keeps_names_and_dtypes_and_any_size(model_class, tmp_path):
     model = tiny_model(model_class)

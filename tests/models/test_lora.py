@@ -44,6 +44,7 @@ def pretraining():
     return with_lora(TFLxmertForPreTraining)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("form", ["keras", "hf-pt", "hf-pt-bin", "hf-tf"])
 def test_every_format_holds_the_merged_weights(pretraining, form, tmp_path):
     pretraining.save_pretrained(tmp_path, format=form)
@@ -98,6 +99,7 @@ def test_the_tied_decoder_takes_the_merged_table(pretraining):
         assert losses[0] == pytest.approx(losses[1], rel=1e-5)
 
 
+@pytest.mark.slow
 def test_answers_and_pieces_are_resized_with_their_factors():
     model = with_lora()
     before, pieces = model(batch(model)), np.asarray(model.get_input_embeddings().weight)
@@ -122,6 +124,7 @@ def test_exports_fuse_the_merged_projections(tmp_path):
         assert_close(value, wanted[name], 1e-12, name)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("model_class", MODELS, ids=lambda c: c.__name__)
 def test_saved_models_and_weights_files_compute_the_same(model_class, tmp_path):
     model = with_lora(model_class)

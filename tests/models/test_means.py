@@ -79,6 +79,7 @@ def model(request):
     return model
 
 
+@pytest.mark.slow
 @settings(max_examples=5, deadline=None, derandomize=True)
 @given(seed=st.integers(0, 10**6), size=st.sampled_from(SIZES))
 def test_evaluate_reports_the_mean_over_all_labels(model, seed, size):
@@ -90,6 +91,7 @@ def test_evaluate_reports_the_mean_over_all_labels(model, seed, size):
         assert evaluated[name] == pytest.approx(value, rel=TOLERANCE, abs=TOLERANCE), name
 
 
+@pytest.mark.slow
 def test_fit_reports_the_mean_over_all_labels(model):
     x, y = the_set(model, 11)
     wanted = by_hand(model, x, y)
@@ -157,6 +159,7 @@ def test_labels_with_an_axis_of_one_are_the_same_labels(model_class):
     assert model.evaluate(x, column, verbose=0, return_dict=True) == flat_result
 
 
+@pytest.mark.slow
 def test_labels_are_not_broadcast():
     model, pretraining = tiny_model(), tiny_model(TFLxmertForPreTraining)
     x, scores = batch(model, EXAMPLES), np.full((1, 5), 0.5, "float32")

@@ -74,6 +74,7 @@ def assert_frameworks_agree(model_class, **changes):
     assert_gradients_close(gradients, reference, REL64)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("changes", CONFIGS.values(), ids=CONFIGS)
 @pytest.mark.parametrize("model_class", MODELS[:3], ids=lambda c: c.__name__)
 def test_other_sizes_depths_and_activations(model_class, changes):
@@ -84,6 +85,7 @@ def test_pairs_of_images():
     assert_frameworks_agree(MODELS[3])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("changes", SWITCHED_OFF, ids=lambda changes: ", ".join(changes))
 def test_tasks_switched_off(changes):
     assert_frameworks_agree(TFLxmertForPreTraining, **changes)

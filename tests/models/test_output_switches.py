@@ -50,6 +50,7 @@ def trained(model) -> list[dict]:
     ]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("model_class", "switches"),
     [
@@ -65,6 +66,7 @@ def test_training_is_the_same(plain, model_class, switches):
             np.testing.assert_allclose(got[name], value, rtol=2e-5, err_msg=name)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("switches", [EVERYTHING, {**DEFAULT, "return_dict": False}], ids=name_of)
 def test_a_loss_of_ones_own_sees_the_answers_alone(switches):
     model = tiny_model(**SMALL, **switches)
@@ -76,6 +78,7 @@ def test_a_loss_of_ones_own_sees_the_answers_alone(switches):
         assert model.fit(*given, verbose=0).history["loss"][0] == pytest.approx(wanted, rel=1e-5)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("switches", [EVERYTHING, {**EVERYTHING, "return_dict": False}], ids=name_of)
 def test_predict_and_wrapping(switches):
     model = tiny_model(TFLxmertModel, **SMALL, **switches)
@@ -90,6 +93,7 @@ def test_predict_and_wrapping(switches):
         np.testing.assert_allclose(got, one, rtol=2e-5, atol=1e-5)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("model_class", "switches"),
     [

@@ -207,6 +207,7 @@ def test_shards_of_a_size_in_words(family, saved, tmp_path):
     assert not (tmp_path / "none").exists()
 
 
+@pytest.mark.slow
 def test_a_saved_model_beside_the_weights(saved, tmp_path):
     model = TFLxmertForQuestionAnswering.from_pretrained(saved)
     model.save_pretrained(tmp_path, saved_model=True, version=3)
@@ -229,6 +230,7 @@ def test_other_processes_than_the_main_one_write_nothing(saved, tmp_path):
 # Parts of models, and models in name scopes
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("model_class", TASK_MODELS, ids=lambda c: c.__name__)
 def test_the_backbone_of_a_task_model_is_a_model(model_class, tmp_path):
     model = tiny_model(model_class)

@@ -65,6 +65,7 @@ def test_int8_stays_close():
     assert np.abs(got - exact).max() < 0.05 * np.abs(exact).max()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("mode", ["int8", "int4"])
 def test_what_is_read_are_the_floats_that_it_computes_with(mode, tmp_path):
     model = quantized(mode, TFLxmertForPreTraining)
@@ -98,6 +99,7 @@ def test_int4_in_groups_is_read_rightly():
     assert_close(model.get_input_embeddings()(ids), plain.get_input_embeddings()(ids), 1e-6)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("mode", ["int8", "int4"])
 def test_lora_on_quantized_layers_trains_and_is_read(mode):
     model = quantized(mode)
@@ -114,6 +116,7 @@ def test_lora_on_quantized_layers_trains_and_is_read(mode):
     assert_close(model.get_input_embeddings()(ids), plain.get_input_embeddings()(ids), 1e-6)
 
 
+@pytest.mark.slow
 @no_float8_tables
 @pytest.mark.parametrize("optimizer", [AdamW, BertAdam])
 def test_float8_trains_and_its_scales_follow(optimizer, tmp_path):
@@ -129,6 +132,7 @@ def test_float8_trains_and_its_scales_follow(optimizer, tmp_path):
     TFLxmertForQuestionAnswering.from_pretrained(tmp_path)
 
 
+@pytest.mark.slow
 def test_a_fresh_process_and_a_saved_model_compute_the_same(tmp_path):
     model = quantized()
     inputs = batch(model)

@@ -43,6 +43,7 @@ SEEDS = st.integers(0, 10**6)
 GIVEN = settings(max_examples=3, deadline=None, derandomize=True)
 
 
+@pytest.mark.slow
 @GIVEN
 @given(seed=SEEDS, place=st.integers(0, 4), masked=st.booleans())
 def test_an_example_does_not_see_the_others(model, seed, place, masked):
@@ -54,6 +55,7 @@ def test_an_example_does_not_see_the_others(model, seed, place, masked):
     assert_same(model, flat(model(**together)), flat(model(**x)), rows=slice(place, place + 1))
 
 
+@pytest.mark.slow
 @GIVEN
 @given(seed=SEEDS, tokens=st.integers(0, 6), boxes=st.integers(0, 6))
 def test_padding_changes_nothing(model, seed, tokens, boxes):
@@ -62,6 +64,7 @@ def test_padding_changes_nothing(model, seed, tokens, boxes):
     assert_same(model, flat(model(**longer)), flat(model(**x)))
 
 
+@pytest.mark.slow
 @GIVEN
 @given(seed=SEEDS)
 def test_the_order_of_boxes_changes_nothing(model, seed):

@@ -32,6 +32,7 @@ def one_by_one(model, x, y) -> tuple[dict, dict]:
     return sums, counts
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("size", [2, 5])
 def test_each_example_weighs_as_it_is_told_in_batches_of_any_size(model, size):
     x, y = batch(model, EXAMPLES), labels(model, EXAMPLES)

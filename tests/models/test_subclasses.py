@@ -67,6 +67,7 @@ def test_a_call_may_change_the_loss_and_the_outputs():
     assert model.evaluate(x, y, verbose=0) == pytest.approx(beside, rel=1e-6)
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore:Gradients do not exist")
 @pytest.mark.parametrize("model_class", [TFLxmertForQuestionAnswering, TFLxmertForPreTraining])
 def test_a_train_step_from_the_guide_of_keras(model_class):

@@ -55,6 +55,7 @@ def tensors(inputs):
     return {name: tf.constant(value) for name, value in inputs.items()}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("mode", MODES)
 def test_no_id_stands_for_another_word(model, answer, mode):
     dtype = "int32" if mode == "export" else "int64"  # as its signature says
@@ -68,6 +69,7 @@ def test_no_id_stands_for_another_word(model, answer, mode):
     np.testing.assert_allclose(answer(mode, x), answer("eager", x), atol=1e-5)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("dtype", ["int8", "uint8", "int16", "uint16", "uint32", "int64", "uint64"])
 def test_ids_of_every_integer_type_are_the_same_words(model, answer, dtype):
     x = batch(model)
@@ -75,6 +77,7 @@ def test_ids_of_every_integer_type_are_the_same_words(model, answer, dtype):
         np.testing.assert_array_equal(answer(mode, {**x, "input_ids": x["input_ids"].astype(dtype)}), answer(mode, x))
 
 
+@pytest.mark.slow
 def test_a_graph_says_what_is_wrong_with_the_values(model):
     call = tf.function(lambda inputs: model(inputs).question_answering_score)
     x = batch(model)
@@ -99,6 +102,7 @@ def test_a_text_longer_than_there_are_positions_is_refused_by_any_graph(model):
     assert np.isnan(call(tensors(long)).numpy()).all()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("mode", MODES)
 def test_a_mask_outside_its_range_is_refused(model, answer, mode):
     dtype = "int32" if mode == "export" else "float32"
@@ -134,6 +138,7 @@ def test_a_fraction_in_a_mask_is_one_everywhere(model, pair_model, share, dtype,
             np.testing.assert_allclose(model.answer_encoded(**text, **encoded).to_tuple()[0], whole, atol=1e-5)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("dtype", ["uint8", "int8", "uint32", "int64"])
 def test_labels_of_every_integer_type_are_the_same_labels(dtype):
     lowest = -100 if dtype.startswith("i") else 0

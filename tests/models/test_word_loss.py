@@ -35,6 +35,7 @@ def loss_and_gradients(function, tensors, words, compiled: bool = False):
     return tf.function(run, jit_compile=compiled)()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("compiled", [False, True])
 @pytest.mark.parametrize("share", [0.0, 0.01, 0.15, 0.5, 1.0])
 def test_loss_and_gradients_are_those_over_all_logits(share, compiled):
@@ -89,6 +90,7 @@ def test_a_model_trains_on_it_as_on_all_logits(monkeypatch):
         np.testing.assert_allclose(one, other, rtol=1e-10, atol=1e-13, err_msg=variable.path)
 
 
+@pytest.mark.slow
 def test_fit_computes_no_logits_that_nothing_reads():
     model = tiny_model(TFLxmertForPreTraining)
     inputs = {name: tf.constant(value) for name, value in batch(model).items()}

@@ -36,6 +36,7 @@ def test_what_is_loaded_is_what_was_saved(differences, kind):
     assert max(formats.values()) < TOLERANCE, formats
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["backbone", "subclass", "own build"])
 def test_a_keras_file_holds_every_layer(kind, tmp_path):
     assert wrappers.loaded_differs_by(kind, tmp_path) < TOLERANCE

@@ -55,6 +55,7 @@ def test_importing_a_face_imports_nothing_heavy(package):
     assert run.stdout.split() == []
 
 
+@pytest.mark.slow
 def test_packages_are_attributes_of_the_one_that_is_imported():
     code = (
         "import lxmert_tf; print(lxmert_tf.data.AnswerTable.__name__, lxmert_tf.optimizers.layer_rate_factors.__name__)"

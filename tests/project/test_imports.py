@@ -167,6 +167,7 @@ def test_no_circles():
         visit(name, ())
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("names", ["lxmert_tf.losses", "lxmert_tf.pretrained", "keras, conversion.convert"])
 def test_can_be_imported_first(names):
     """Keras, once imported, brings the models in; that must not bite a module that is itself being imported."""

@@ -136,6 +136,7 @@ def test_the_page_has_the_tables():
         assert path.read_text(encoding="utf-8") == text, "run `python docs/tables.py`"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("row", [pytest.param(row, id=place) for place, row in ROWS])
 def test_the_row_is_true(row, shared, tmp_path):
     here, names = row.get("here", "the same"), names_of(row)

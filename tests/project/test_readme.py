@@ -32,6 +32,7 @@ def commands() -> list[list[str]]:
     return [shlex.split(line, comments=True) for line in code if re.match(r"(make|pip|lxmert-\w+) ", line)]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("page", "least"),
     [

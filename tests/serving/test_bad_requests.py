@@ -92,6 +92,7 @@ def inputs(exports):
     return random_inputs(lxmert_tf.LxmertConfig.from_pretrained(exports / "qa"), 2, 5, 4, seed=0)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", BAD)
 def test_a_bad_request_is_an_error_that_tells_and_the_server_goes_on(kind, inputs, server):
     change, said = BAD[kind]
@@ -162,6 +163,7 @@ def test_bad_encoded_images(inputs, server):
     client.close()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("dtype", "largest", "fits", "too_large"), [("float16", "65504", 65504, 65520), ("bfloat16", "3.3", 65520, 3.4e38)]
 )

@@ -121,6 +121,7 @@ def test_a_deadline_ends_the_call_and_the_server_goes_on(exports, inputs):
             assert np.isfinite(make(slow[protocol], "model").predict(inputs)["pooled_output"]).all()
 
 
+@pytest.mark.slow
 @both
 def test_a_server_that_is_not_ready_is_asked_again(protocol, exports, inputs):
     with serving(f"model={exports / 'models' / 'model'}", options=("--unavailable", "5")) as starting:

@@ -31,6 +31,7 @@ from lxmert_tf.serving.warmup import TOKENS, WARMUP_FILE, read_warmup, replay
 GOLDEN = Path(__file__).parent / "golden"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("task", TASKS)
 def test_saved_model_cli_shows_these_signatures(task, exports):
     from tensorflow.python.tools import saved_model_cli
@@ -138,6 +139,7 @@ DAMAGES = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("damage", DAMAGES)
 def test_check_finds(damage, copy, capsys):
     base, source = copy
@@ -160,6 +162,7 @@ def test_check_proves_nothing_by_outputs_that_are_not_finite(copy, capsys, monke
     assert "are not finite, so they cannot be compared" in capsys.readouterr().out
 
 
+@pytest.mark.slow
 def test_check_tells_of_versions_that_no_server_would_serve(copy, capsys):
     base, source = copy
     shutil.copytree(base / "model" / "1", base / "model" / "2")

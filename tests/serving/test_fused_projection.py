@@ -12,6 +12,7 @@ from lxmert_tf.serving.fused_projection import FusedProjection, fuse_projections
 TOLERANCE = 1e-12
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["TFLxmertModel", "TFLxmertForQuestionAnswering", "TFLxmertForVisualReasoning"])
 def test_outputs_are_those_of_the_model(kind):
     model = tiny_model(getattr(lxmert_tf, kind), dtype="float64", l_layers=2, r_layers=2, x_layers=3)

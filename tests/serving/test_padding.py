@@ -93,6 +93,7 @@ def test_padding_of_a_client_changes_nothing(client, requests):
     assert_close(client.predict(padded)["logits"], alone(client, requests), REL)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("task", ["qa", "reasoning"])
 def test_padding_is_not_computed(exports, task, monkeypatch):
     """Places at the end that no example uses cost nothing."""

@@ -63,6 +63,7 @@ def assert_answers(got, wanted_logits):
     np.testing.assert_array_equal(got["top_answers"], np.array(LABELS)[order])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("task", TASKS)
 def test_serving_default_is_keras_and_pytorch_at_every_size(task, served):
     for sizes in SIZES:

@@ -161,6 +161,7 @@ def company(signatures):
     return st.tuples(st.sampled_from(signatures), SEED, TOKENS, BOXES, SOME_TWISTS)
 
 
+@pytest.mark.slow
 @examples(25)
 @given(drawn=company(quick(ALL)))
 def test_an_answer_does_not_depend_on_who_shares_the_batch(served, drawn):

@@ -67,6 +67,7 @@ def close(got, wanted):
     np.testing.assert_allclose(got, wanted, rtol=0, atol=REL * np.abs(wanted).max())
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("format", FORMATS)
 def test_answers_are_those_of_keras_for_any_sizes(format, export_to, model):
     answer = load(export_to(format), format).run
@@ -134,6 +135,7 @@ def test_a_folder_for_triton(export_to):
     assert b"stack_trace" not in written and b"/lxmert_pt/" not in written
 
 
+@pytest.mark.slow
 def test_check_runs_openvino_itself(export_to, checkpoint, model, tmp_path, capsys):
     folder = export_to("openvino") / "vqa" / "1"
     arguments = ["export", str(checkpoint), str(tmp_path), "--name", "vqa", "--format", "openvino", "--check-only"]

@@ -69,6 +69,7 @@ def pipeline_of(folder, task: str) -> VisualQuestionAnsweringPipeline:
     return VisualQuestionAnsweringPipeline(model.from_pretrained(folder / task), tiny_detector(), tokenizer, **TINY)
 
 
+@pytest.mark.slow
 def test_the_whole_way(folder, server, tmp_path):
     """Four pictures by way of a file of features, on a server, and in PyTorch."""
     found = tiny_detector().detect(IMAGES, **TINY)
@@ -163,6 +164,7 @@ class HashDetection(Detection):
         }
 
 
+@pytest.mark.slow
 def test_pairs(folder):
     """What answer_image gives is what answer_text gives of what detect gives."""
     model = TFLxmertForVisualReasoning.from_pretrained(folder / "reasoning")
@@ -183,6 +185,7 @@ def test_pairs(folder):
         servable.signatures["detect"](images=tf.constant(["a"]))
 
 
+@pytest.mark.slow
 def test_a_picture_without_regions_is_refused():
     detector = type(tiny_detector())(TINY_CONFIG)
     pipeline = make_pipeline("caffe", TINY_CONFIG, 3, 8, rpn_min_size=10_000)
@@ -254,6 +257,7 @@ def test_pictures_are_warmed_up_with_one(tmp_path):
     assert name == "detect" and read_image(inputs["images"][0]).shape == (48, 64, 3)
 
 
+@pytest.mark.slow
 def test_an_export_is_compared_with_its_detector(folder, monkeypatch):
     from lxmert_tf.serving.check import TOLERANCE_OF_REGIONS, _compare_detector
 
@@ -275,6 +279,7 @@ def test_check(folder, monkeypatch):
     assert not check() and "finds other regions than" in lines[1]
 
 
+@pytest.mark.slow
 def test_what_cannot_be_exported(folder):
     for model, source, said in (
         (tiny_model(TFLxmertModel), "detector", "--detector is for models that answer; TFLxmertModel does not"),
@@ -449,6 +454,7 @@ def test_sizes_are_rounded_as_in_python(name):
         assert (*new.numpy(), tuple(scales.numpy())) == wanted(*size, pipeline)
 
 
+@pytest.mark.slow
 def test_the_page_on_serving(folder, server, tmp_path, monkeypatch):
     """The clients of docs/serving.md."""
     monkeypatch.chdir(tmp_path)

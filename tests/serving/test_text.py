@@ -55,11 +55,13 @@ def assert_same_ids(tokenizer, texts):
     assert {value.dtype for value in got.values()} == {tf.int32}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("options", CHOICES, ids=str)
 def test_golden_texts_with_a_small_vocabulary(options, vocab):
     assert_same_ids(LxmertTokenizer(vocab, **options), TEXTS)
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not REAL_VOCAB.is_file(), reason="needs the real vocabulary")
 @pytest.mark.parametrize("options", CHOICES, ids=str)
 def test_golden_texts_with_the_real_vocabulary(options):
@@ -148,6 +150,7 @@ def characters_vocab(tmp_path_factory):
     return path
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("options", EVERY_CHOICE, ids=str)
 def test_every_kind_of_character_under_every_combination_of_switches(options, characters_vocab):
     characters = [c for kind in KINDS.values() for c in kind]

@@ -72,6 +72,7 @@ def pretrained():
 # The weights
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "path",
     [
@@ -227,6 +228,7 @@ def trained(output):
     return state_dict(TFLxmertForQuestionAnswering.from_pretrained(output / "last"))
 
 
+@pytest.mark.slow
 def test_a_run_that_learns_nothing_stops_early_with_the_weights_it_started_from(data, tmp_path):
     options = {"epochs": 6, "learning_rate": 1e-20, "early_stopping": 2, "valid": (str(data / "valid.json"),)}
     result = run(data, tmp_path / "run", **options)
@@ -261,6 +263,7 @@ def frozen(data, tmp_path_factory):
     return output, falling(run(data, output, freeze=("embeddings/", "encoder/layer_0/")))
 
 
+@pytest.mark.slow
 def test_frozen_weights_stay_and_the_others_move(data, frozen):
     source, found = open_source(data / "checkpoint").tensors, backbone(trained(frozen[0]))
     moved = {name for name in found if not np.array_equal(source[name], found[name])}
@@ -271,6 +274,7 @@ def test_frozen_weights_stay_and_the_others_move(data, frozen):
     assert {name for name in found if name.endswith("weight")} - named - unread <= moved
 
 
+@pytest.mark.slow
 def test_cross_entropy_is_another_loss_that_the_model_keeps_and_accuracy_is_the_same(data, tmp_path, frozen):
     questions = json.loads((data / "valid.json").read_text())
     for number, question in enumerate(questions):
@@ -297,6 +301,7 @@ def test_compiled_with_xla_a_run_is_the_same(data, tmp_path, frozen):
     assert found == pytest.approx(frozen[1], rel=1e-4)  # float32 in another order, through an epoch of updates
 
 
+@pytest.mark.slow
 def test_mixed_precision_with_accumulation_and_rates_by_layer_learns(data, tmp_path, capsys):
     options = {"precision": "mixed_bfloat16", "accumulate": 2, "layer_decay": 0.5, "limit": 30}
     result = run(data, tmp_path, init=None, learning_rate=3e-2, epochs=3, verbose=2, **options)

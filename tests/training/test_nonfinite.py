@@ -29,6 +29,7 @@ def run(data, directory, skip: bool, dtype: str | None = None):
     return model, progress
 
 
+@pytest.mark.slow
 def test_stops_with_the_ids_of_the_batch_and_keeps_the_last_good_backup(tmp_path):
     data = dataset()
     ids = ", ".join(map(str, data.rows(BAD)))
@@ -52,6 +53,7 @@ def test_skipped_steps_are_counted_and_leave_weights_and_metrics_as_they_were(tm
     assert 0 <= row["accuracy"] <= 1
 
 
+@pytest.mark.slow
 def test_a_step_that_keras_skips_to_lower_the_loss_scale_is_shown_and_is_no_update(tmp_path):
     data = MemoryDataset(CONFIG, 32)
     model = compiled(CONFIG, data, epochs=1, dtype="mixed_float16", eager=True)
@@ -71,6 +73,7 @@ def test_a_step_that_keras_skips_to_lower_the_loss_scale_is_shown_and_is_no_upda
     assert float(model.optimizer.learning_rate) == float(schedule(3)) > 0
 
 
+@pytest.mark.slow
 def test_a_loss_that_is_not_finite_counts_where_keras_scales_the_loss(tmp_path):
     with pytest.raises(TrainingError, match="step 3 is not finite"):
         run(dataset(), tmp_path, skip=False, dtype="mixed_float16")

@@ -87,6 +87,7 @@ def begin(model, start) -> None:
         variable.assign(value)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kills", [[(2, 0), (5, 4), (7, 6)], [(3, 3), (8, 6), (11, 9)]], ids=str)
 def test_killed_again_and_again(kills, tmp_path, model, start, whole):
     """Each kill with the step of the last backup: every third, and the last of an epoch."""

@@ -74,6 +74,7 @@ def in_pytorch(state: dict, config, data, optimizer: str) -> tuple[list[float], 
     return losses, {name: value.numpy() for name, value in model.state_dict().items()}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("optimizer", ["bertadam", "adamw"])
 def test_same_loss_curve_and_weights(optimizer, float64):
     config = small_config(r_layers=1)
