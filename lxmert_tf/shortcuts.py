@@ -247,7 +247,7 @@ def repeat_rows(x, rows):
     if x is None:
         return None
     batch, *rest = ops.shape(x)
-    if isinstance(batch, int) and isinstance(rows, int):
+    if not (ops.is_tensor(batch) or ops.is_tensor(rows)):  # numbers, or JAX' symbols of them
         if batch >= rows:
             return x
         copies = rows // max(batch, 1)
