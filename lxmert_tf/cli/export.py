@@ -4,6 +4,7 @@ import argparse
 import logging
 import sys
 from pathlib import Path
+from typing import Any
 
 from lxmert_tf.cli.detector_options import NO_CHANGES, add_detector_arguments, detector_settings
 from lxmert_tf.command_line import exit_on_sigterm, quiet_start
@@ -143,21 +144,11 @@ def _run(args: argparse.Namespace) -> int:
             args.base,
             args.name,
             text=args.text,
-            precision=args.precision,
+            **_shared_options(args),
             outputs=_items(args.outputs),
-            labels=args.labels,
-            top_k=args.top_k,
-            probabilities=args.probabilities,
-            batch_sizes=_integers("--batch-sizes", args.batch_sizes),
-            version=args.version,
             label=args.label,
-            config=args.config,
             detector=args.detector,
             pipeline=detector_settings(args),
-            compare=args.compare,
-            data=args.data,
-            features=args.features,
-            max_loss=args.max_loss,
         )
         print(written)
         _print_costs(written)
@@ -180,17 +171,7 @@ def _run_for_runtime(args: argparse.Namespace) -> int:
             args.base,
             args.name,
             args.format,
-            precision=args.precision,
-            labels=args.labels,
-            top_k=args.top_k,
-            probabilities=args.probabilities,
-            batch_sizes=_integers("--batch-sizes", args.batch_sizes),
-            version=args.version,
-            config=args.config,
-            compare=args.compare,
-            data=args.data,
-            features=args.features,
-            max_loss=args.max_loss,
+            **_shared_options(args),
         )
         print(written)
         _print_costs(written)
@@ -199,6 +180,14 @@ def _run_for_runtime(args: argparse.Namespace) -> int:
     from lxmert_tf.serving.runtimes.check import check_model
 
     return 0 if check_model(args.base, args.name, args.format, args.model, report=print, config=args.config) else 1
+
+
+def _shared_options(args: argparse.Namespace) -> dict[str, Any]:
+    """The arguments that both exports take."""
+    named = ("precision", "labels", "top_k", "probabilities", "version", "config")
+    costs = ("compare", "data", "features", "max_loss")
+    shared = {name: getattr(args, name) for name in named + costs}
+    return {**shared, "batch_sizes": _integers("--batch-sizes", args.batch_sizes)}
 
 
 def _print_costs(version: Path) -> None:

@@ -110,8 +110,13 @@ def export(
         tf.saved_model.save(servable.root, os.fspath(folder), signatures=servable.signatures)
         write_warmup(folder, name, servable.signatures, sorted(batch_sizes), loaded.model.config)
         server_files.write_batching(folder, list(batch_sizes))
-        values = _metadata(source, name, precision, loaded, options, servable)
-        write_metadata(folder, {**values, "detector": seen, "comparison": cost})
+        values = {
+            **model_metadata(source, name, precision, loaded, options),
+            "signatures": {name: describe(function) for name, function in sorted(servable.signatures.items())},
+            "detector": seen,
+            "comparison": cost,
+        }
+        write_metadata(folder, values)
         with server_files.locked_base(base):
             written = publish(folder, version)
             try:
@@ -222,9 +227,10 @@ def _require_serving_api() -> None:
         raise ImportError("Exporting needs tensorflow-serving-api: pip install 'lxmert-tf[serving]'.") from error
 
 
-def _metadata(
-    source: str | os.PathLike, name: str, precision: str, loaded: Source, options: Options, servable: Servable
-) -> dict:
+def model_metadata(
+    source: str | os.PathLike, name: str, precision: str, loaded: Source, options: Options
+) -> dict[str, Any]:
+    """What the metadata of an export in any format say of the checkpoint and its answers."""
     return {
         "name": name,
         "model": type(loaded.model).__name__,
@@ -237,5 +243,4 @@ def _metadata(
         "probabilities": options.probabilities,
         "config": loaded.model.config.to_dict(),
         "labels": None if options.labels is None else list(options.labels),
-        "signatures": {name: describe(function) for name, function in sorted(servable.signatures.items())},
     }

@@ -8,14 +8,13 @@ from pathlib import Path
 from typing import Any
 
 from lxmert_tf.serving import comparison
-from lxmert_tf.serving.checkpoint import Source, load
-from lxmert_tf.serving.export import BATCH_SIZES, check_choices, make_options
+from lxmert_tf.serving.checkpoint import load
+from lxmert_tf.serving.export import BATCH_SIZES, check_choices, make_options, model_metadata
 from lxmert_tf.serving.metadata import METADATA_FILE, read_metadata, write_metadata
 from lxmert_tf.serving.runtimes import server_files
 from lxmert_tf.serving.runtimes.base import DEFAULT_SIGNATURE, Runtime, model_name, runtime, signature_names
 from lxmert_tf.serving.runtimes.fallback import quantize_within
 from lxmert_tf.serving.server_files import CONFIG_FILE, locked_base
-from lxmert_tf.serving.signatures import Options
 from lxmert_tf.serving.version_folders import check_name, next_version, publish, staged, versions
 
 FORMATS = ("openvino", "onnx", "litert")
@@ -93,7 +92,8 @@ def export(
         for signature in signatures:
             model = target.load(folders[signature], precision)
             values = {
-                **_metadata(source, model_name(name, signature), format, precision, loaded, options),
+                **model_metadata(source, model_name(name, signature), precision, loaded, options),
+                "format": format,
                 "computed_in": model.precision,
                 "batch_sizes": sorted(batch_sizes),
                 "kept_in_float32": kept,
@@ -162,22 +162,3 @@ def _quantize(
 def _replace(folder: Path, new: Path) -> None:
     shutil.rmtree(folder)
     new.rename(folder)
-
-
-def _metadata(
-    source: str | os.PathLike, name: str, format: str, precision: str, loaded: Source, options: Options
-) -> dict[str, Any]:
-    return {
-        "name": name,
-        "format": format,
-        "model": type(loaded.model).__name__,
-        "precision": precision,
-        "source": {
-            "checkpoint": os.path.basename(os.path.abspath(source)),
-            "format": loaded.format,
-            "sha256": loaded.digest,
-        },
-        "probabilities": options.probabilities,
-        "config": loaded.model.config.to_dict(),
-        "labels": None if options.labels is None else list(options.labels),
-    }
