@@ -24,7 +24,7 @@ from lxmert_tf.detector.image_processor import MAX_PIXELS, ImageProcessor, Proce
 from lxmert_tf.detector.pipelines import DEFAULT, Pipeline, make_pipeline
 from lxmert_tf.detector.regions import Regions, check_boxes
 
-CHUNK = 32  # regions that go through the fifth stage at once: at full size, each of their maps takes 50 MB
+CHUNK = 16  # regions that go through the fifth stage at once: at full size, each of their maps takes 25 MB
 
 
 class FasterRCNN(nn.Module):

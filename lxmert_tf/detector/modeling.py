@@ -27,7 +27,7 @@ from lxmert_tf.detector.pipelines import DEFAULT, Pipeline, make_pipeline
 from lxmert_tf.detector.regions import Regions, check_boxes
 from lxmert_tf.detector.selection import describe, normalized, propose, select, to_corners
 
-CHUNK = 32  # regions that go through the fifth stage at once: at full size, each of their maps takes 50 MB
+CHUNK = 16  # regions that go through the fifth stage at once: at full size, each of their maps takes 25 MB
 
 
 @keras.saving.register_keras_serializable("lxmert_tf")
