@@ -64,7 +64,7 @@ docs: $(STAMP)
 # The wheel and the sdist, into dist/, each tried in an environment that has nothing else than what it asks for.
 dist: $(STAMP)
 	rm -rf dist
-	$(BIN)/python -m build --outdir dist
+	$(BIN)/python -m build --no-isolation --outdir dist
 	$(BIN)/python -m twine check --strict dist/*
 	$(BIN)/python -m tests.release.run dist
 

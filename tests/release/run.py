@@ -28,7 +28,8 @@ COMMANDS = """
 lxmert-tf --help
 lxmert-convert --help
 lxmert-tf demo-data data --images 12
-lxmert-tf features info data/features.h5
+lxmert-tf features build data/features.tsv features.h5
+lxmert-tf features info features.h5
 lxmert-convert convert tuned again --to hf-pt
 lxmert-convert verify tuned again
 """
@@ -47,7 +48,7 @@ def main(folder: str) -> None:
             missing = {name for name in files if not (site / name).is_file()}
             assert not missing, f"{archive.name} does not install {sorted(missing)}"
             use(Path(scratch))
-        print(f"{archive.name} works, after {time.monotonic() - started:.0f} s", flush=True)
+        print(f"{archive.name} works: {time.monotonic() - started:.0f} s", flush=True)
 
 
 def check_wheel(wheel: Path) -> set[str]:
