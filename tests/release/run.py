@@ -14,10 +14,11 @@ import tempfile
 import time
 import venv
 import zipfile
-from importlib.metadata import PackageNotFoundError, distribution
+from importlib.metadata import Distribution, PackageNotFoundError, distribution
 from pathlib import Path
 
 from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
 
 ROOT = Path(__file__).resolve().parents[2]
 PACKAGES = ("lxmert_tf", "lxmert_pt", "conversion")
@@ -88,22 +89,28 @@ def make_environment(place: Path, wheel: Path) -> Path:
         requirement, extras = waiting.pop()
         if requirement.marker and not any(requirement.marker.evaluate({"extra": extra}) for extra in (*extras, "")):
             continue
-        wanted = {(requirement.name.lower(), extra) for extra in ("", *requirement.extras)}
-        if requirement.name == "lxmert-tf" or wanted <= linked:
+        name = canonicalize_name(requirement.name)
+        wanted = {(name, extra) for extra in ("", *requirement.extras)}
+        if wanted <= linked:
             continue
         try:
             found = distribution(requirement.name)
         except PackageNotFoundError:
             raise SystemExit(f"{requirement} is needed and not installed in {sys.prefix}.") from None
-        if (requirement.name.lower(), "") not in linked:
-            for file in found.files or ():
-                link = site / file
-                if ".." not in file.parts and not link.exists():
-                    link.parent.mkdir(parents=True, exist_ok=True)
-                    link.symlink_to(found.locate_file(file))
+        if (name, "") not in linked:
+            for entry in entries(found):
+                (site / entry).parent.mkdir(parents=True, exist_ok=True)
+                (site / entry).symlink_to(Path(str(found.locate_file(entry))))
         linked |= wanted
         waiting += [(Requirement(text), tuple(requirement.extras)) for text in found.requires or ()]
     return site
+
+
+def entries(found: Distribution) -> set[Path]:
+    """What to link of a distribution: packages and metadata as a whole, elsewhere, as in namespaces, single files."""
+    files = {Path(file) for file in found.files or () if ".." not in file.parts}
+    whole = {file.parent for file in files if file.name in ("__init__.py", "METADATA")}
+    return {next((parent for parent in reversed(file.parents) if parent in whole), file) for file in files}
 
 
 def install(place: Path, archive: Path) -> None:
