@@ -5,24 +5,15 @@ import re
 import shlex
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
+import support.blocks
 from support.golden import ROOT
 
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 
-# Blocks share a folder and, where a page says that they go on from one another, names. A failure shows the page's line.
-RUNNER = """
-import pathlib, re, sys
-readme = pathlib.Path(sys.argv[1]).read_text(encoding="utf-8")
-shared = {} if "blocks go on from one another" in readme else None
-for block in re.finditer(r"^```python\\n(.*?)^```$", readme, re.DOTALL | re.MULTILINE):
-    line = readme.count("\\n", 0, block.start(1))
-    names = {} if shared is None else shared
-    names["__name__"] = f"line {line + 1}"
-    exec(compile("\\n" * line + block[1], sys.argv[1], "exec"), names)
-    print("ran the block at line", line + 1)
-"""
+RUNNER = Path(support.blocks.__file__).read_text(encoding="utf-8")
 
 
 def commands() -> list[list[str]]:

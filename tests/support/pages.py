@@ -3,6 +3,7 @@
 import re
 import shlex
 
+from support.blocks import blocks as blocks_of
 from support.golden import ROOT
 
 PAGES = sorted(
@@ -19,8 +20,7 @@ def read(page: str) -> str:
 
 def blocks(page: str, *languages: str) -> list[tuple[str, str]]:
     """Language and text of each fenced block in one of the languages, in order."""
-    found = re.findall(r"^```(\w+)\n(.*?)^```$", read(page), re.DOTALL | re.MULTILINE)
-    return [(language, text) for language, text in found if language in languages]
+    return [(language, text) for language, text, _ in blocks_of(read(page), *languages)]
 
 
 def commands(text: str) -> list[list[str]]:

@@ -7,6 +7,7 @@ import sys
 
 import pytest
 from support.golden import ROOT
+from support.pages import blocks
 
 from lxmert_tf import cli
 from lxmert_tf.training.recipes import RECIPES
@@ -16,7 +17,7 @@ TEXT = (ROOT / "docs" / "training.md").read_text(encoding="utf-8")
 
 @pytest.mark.slow
 def test_the_keras_example_runs(tmp_path, monkeypatch):
-    (block,) = re.findall(r"^```python\n(.*?)^```$", TEXT, re.DOTALL | re.MULTILINE)
+    [(_, block)] = blocks("docs/training.md", "python")
     monkeypatch.setenv("PYTHONPATH", str(ROOT))
     run = subprocess.run(
         [sys.executable, "-W", "error::FutureWarning", "-c", block],
