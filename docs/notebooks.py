@@ -15,8 +15,8 @@ from nbconvert import MarkdownExporter
 
 NOTEBOOKS = Path(__file__).with_name("notebooks")
 CELL_SECONDS = 300
-# What TensorFlow's C++ logs, such as that there is no GPU
-LOG = re.compile(r"^(WARNING: All log messages before absl::|[IWE]\d{4} \d\d:\d\d:\d).*\n?", re.MULTILINE)
+# What TensorFlow logs, such as that there is no GPU
+LOG = re.compile(r"^(INFO:|WARNING: All log messages before absl::|[IWE]\d{4} \d\d:\d\d:\d).*\n?", re.MULTILINE)
 
 log = get_plugin_logger("notebooks")
 
