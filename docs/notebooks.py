@@ -1,5 +1,6 @@
 """A hook of mkdocs: each notebook is run while the site is built, and is a page of it, with all that its cells show."""
 
+import os
 import re
 import tempfile
 from pathlib import Path
@@ -15,7 +16,7 @@ from nbconvert import MarkdownExporter
 
 NOTEBOOKS = Path(__file__).with_name("notebooks")
 CELL_SECONDS = 300
-# What TensorFlow logs, such as that there is no GPU
+# What TensorFlow logs all the same, such as that there is no GPU
 LOG = re.compile(r"^(INFO:|WARNING: All log messages before absl::|[IWE]\d{4} \d\d:\d\d:\d).*\n?", re.MULTILINE)
 
 log = get_plugin_logger("notebooks")
@@ -23,6 +24,7 @@ log = get_plugin_logger("notebooks")
 
 def on_files(files: Files, config: MkDocsConfig) -> Files:
     """Adds a page for each notebook, and its pictures. All run in one folder: the first saves what the others load."""
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
     with tempfile.TemporaryDirectory() as folder:
         for path in sorted(NOTEBOOKS.glob("*.ipynb")):
             log.info("Running %s", path.name)
