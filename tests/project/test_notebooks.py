@@ -19,7 +19,7 @@ def test_stored_clean(path):
 
 
 @pytest.mark.parametrize("path", sorted(NOTEBOOKS.glob("*.ipynb")), ids=lambda path: path.stem)
-def test_what_is_imported_is_public(path):
+def test_what_is_imported_is_there(path):
     for _, code in blocks(str(path.relative_to(ROOT)), "python"):
         for node in ast.walk(ast.parse(code)):
             if isinstance(node, ast.ImportFrom) and re.match(r"(lxmert_|conversion)", node.module):
