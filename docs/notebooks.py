@@ -29,6 +29,7 @@ def on_files(files: Files, config: MkDocsConfig) -> Files:
         for path in sorted(NOTEBOOKS.glob("*.ipynb")):
             log.info("Running %s", path.name)
             markdown, found = MarkdownExporter().from_notebook_node(run(path, folder), {"unique_key": path.stem})
+            markdown = markdown.replace("![png](", "![What the cell draws](")
             files.append(File.generated(config, f"notebooks/{path.stem}.md", content=markdown))
             for name, picture in found["outputs"].items():
                 files.append(File.generated(config, f"notebooks/{name}", content=picture))
