@@ -3,6 +3,9 @@
 import gc
 import os
 
+import pytest
+from support.forks import Forks
+
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # read when torch is first imported
 
 
@@ -10,3 +13,10 @@ def pytest_collection_finish() -> None:
     """TensorFlow, Keras and PyTorch are imported by now: half a million objects that each collection would visit."""
     gc.collect()
     gc.freeze()
+
+
+@pytest.fixture(scope="session")
+def forked():
+    """Starts Python programs that use TensorFlow, without the time that they would take to import it."""
+    with Forks() as forks:
+        yield forks

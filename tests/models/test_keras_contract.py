@@ -256,7 +256,7 @@ def test_a_frozen_backbone_stays_as_it_is():
 @pytest.mark.parametrize("name", ["input_ids", "labels"])
 def test_fit_stops_at_values_out_of_range(name):
     """As it compiles by itself: JAX counts them, TensorFlow's graph stops, PyTorch has no graph."""
-    model = tiny_model(l_layers=1)
+    model = tiny_model(l_layers=0, r_layers=0)
     model.compile(keras.optimizers.SGD(0.1))
     x = {**batch(model), **labels(model)}
     losses = model.fit(x, epochs=2, verbose=0).history["loss"]

@@ -25,7 +25,7 @@ from lxmert_tf.serving.runtimes.fallback import quantize_within
 def checkpoint(tmp_path_factory):
     """A checkpoint that answers, with a cross layer before the last, which is computed for its first token only."""
     folder = tmp_path_factory.mktemp("checkpoint")
-    write_checkpoint("qa", folder, l_layers=1, x_layers=2)
+    write_checkpoint("qa", folder, l_layers=1, r_layers=0, x_layers=2)
     return folder
 
 
@@ -194,7 +194,7 @@ def test_excluded_layers_stay_float32(format, export_to, tmp_path, model):
 def test_pairs_of_images(format, tmp_path):
     if any(importlib.util.find_spec(module) is None for module in runtime(format).modules):
         pytest.skip(f"needs the extra `{format}`")
-    model = write_checkpoint("reasoning", tmp_path / "reasoning", l_layers=1, x_layers=2)
+    model = write_checkpoint("reasoning", tmp_path / "reasoning", l_layers=0, r_layers=0)
     base = tmp_path / "base"
     assert main(["export", str(tmp_path / "reasoning"), str(base), "--name", "vqa", "--format", format]) == 0
     inputs = sample_inputs(model.config, num_images=2, examples=4)
