@@ -48,7 +48,7 @@ def two_steps(model_class, checkpointing: bool, jit_compile: bool | None, **size
     [
         (TFLxmertForPreTraining, None, {"x_layers": 2}),
         (TFLxmertForPreTraining, False, SHALLOW),
-        (TFLxmertForQuestionAnswering, True, SHALLOW),
+        (TFLxmertForQuestionAnswering, True, {**SHALLOW, "x_layers": 2}),
     ],
     ids=["eager", "graph", "xla"],
 )

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 from support.golden import REL32, assert_close
-from support.models import MODELS, TASK_MODELS, batch, flat, labels, tiny_config, tiny_model
+from support.models import TASK_MODELS, batch, flat, labels, tiny_config, tiny_model
 
 from lxmert_tf import (
     TFLxmertForPreTraining,
@@ -16,7 +16,6 @@ from lxmert_tf import (
 )
 from lxmert_tf.input_table import IMAGE_INPUTS
 
-every_model = pytest.mark.parametrize("model_class", MODELS, ids=lambda c: c.__name__)
 # One with every head, and the one whose inputs have an axis more
 two_models = pytest.mark.parametrize(
     "model_class", [TFLxmertForPreTraining, TFLxmertForVisualReasoning], ids=lambda c: c.__name__
@@ -66,7 +65,7 @@ def test_output_is_read_by_attribute_name_and_position():
         output.logits  # noqa: B018
 
 
-@every_model
+@two_models
 def test_return_dict_false_gives_the_tuple(model_class):
     model = tiny_model(model_class)
     inputs = batch(model)
@@ -80,7 +79,7 @@ def test_config_sets_the_defaults_of_the_switches():
     assert len(model(batch(model))) == 8
 
 
-@every_model
+@two_models
 def test_required_inputs_alone_equal_full_masks_and_zero_types(model_class):
     model = tiny_model(model_class)
     inputs = batch(model)
@@ -101,7 +100,7 @@ def test_ids_of_any_integer_type(dtype):
     assert_same(model({**inputs, "input_ids": inputs["input_ids"].astype(dtype)}), model(inputs), 0.0)
 
 
-@every_model
+@two_models
 def test_inputs_embeds_replace_input_ids(model_class):
     model = tiny_model(model_class)
     inputs = batch(model)
@@ -111,7 +110,7 @@ def test_inputs_embeds_replace_input_ids(model_class):
     assert_same(model(inputs_embeds=table[ids], **inputs), wanted)
 
 
-@every_model
+@two_models
 def test_padding_changes_nothing(model_class):
     model = tiny_model(model_class)
     inputs = batch(model, tokens=4, boxes=3)
@@ -480,7 +479,7 @@ def test_the_problem_type_chooses_the_loss_of_soft_scores():
     assert float(binary(**x, labels=soft).loss) != pytest.approx(float(model(**x, labels=soft).loss), rel=1e-3)
 
 
-@every_model
+@two_models
 def test_no_two_weights_start_with_the_same_numbers(model_class):
     config = tiny_config(l_layers=3, r_layers=2, x_layers=2, hidden_size=12, initializer_range=0.02)
     drawn = [weight.numpy() for weight in model_class(config).weights if weight.path.endswith(("kernel", "/weight"))]

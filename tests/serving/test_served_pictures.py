@@ -115,6 +115,7 @@ def test_the_whole_way(folder, server, tmp_path):
         assert_close(logits, wanted[row : row + 1], 1e-4)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("client", [RestClient, GrpcClient])
 def test_clients_answer_what_python_answers(client, folder, server):
     address = server["rest" if client is RestClient else "grpc"]
@@ -206,6 +207,7 @@ def test_clients_send_pairs_and_read_truths(monkeypatch):
     assert sent[0]["inputs"]["images"] == [[{"b64": "bGVmdAA="}, {"b64": "cmlnaHQ="}]]
 
 
+@pytest.mark.slow
 def test_calls_that_are_wrong(server):
     with GrpcClient(server["grpc"], "qa", timeout=PATIENCE) as client:
         for images, questions, message in (
@@ -225,6 +227,7 @@ def test_calls_that_are_wrong(server):
             client.predict({"images": contents[:0]}, "detect")
 
 
+@pytest.mark.slow
 def test_a_server_that_batches_gets_a_picture_for_every_question(server, monkeypatch):
     with GrpcClient(server["grpc"], "qa", timeout=PATIENCE) as client:
         wanted = client.answer_image(IMAGES[0], QUESTIONS[:3])
@@ -242,6 +245,7 @@ def test_a_server_that_batches_gets_a_picture_for_every_question(server, monkeyp
 # What an export has beside the signatures
 
 
+@pytest.mark.slow
 def test_metadata(folder):
     made = read_metadata(folder / "models" / "qa" / "1")
     assert {"detect", "answer_image", "answer_text"} <= set(made["signatures"])
@@ -296,6 +300,7 @@ def test_what_cannot_be_exported(folder):
 # Commands
 
 
+@pytest.mark.slow
 def test_ask_with_photos(folder, server, capsys):
     options = ["--server", server["grpc"], "--name", "qa", "--timeout", str(PATIENCE)]
     options += ["--photo", str(IMAGES[0]), "--json"]
@@ -322,6 +327,7 @@ def test_ask_without_one_image(options, message, capsys):
     assert message in capsys.readouterr().err
 
 
+@pytest.mark.slow
 def test_numbers_of_a_pipeline_without_a_detector(folder, capsys, tmp_path):
     assert main(["export", str(folder / "qa"), str(tmp_path), "--name", "x", "--boxes", "8"]) == 2
     assert "have no effect without --detector" in capsys.readouterr().err
@@ -403,6 +409,7 @@ REFUSED = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", REFUSED)
 def test_bad_files_are_refused_in_words_and_the_server_goes_on(kind, server):
     content, message = REFUSED[kind]
@@ -416,6 +423,7 @@ def test_bad_files_are_refused_in_words_and_the_server_goes_on(kind, server):
     assert message in str(caught.value) and caught.value.code == 400
 
 
+@pytest.mark.slow
 def test_pictures_as_they_come_are_read_as_in_python_or_refused(server, decode, tmp_path):
     client, read = RestClient(server["rest"], "qa", timeout=PATIENCE), 0
     for picture, path in zip(BAD_IMAGES, write_bad_images(tmp_path), strict=True):
