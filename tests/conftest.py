@@ -4,7 +4,6 @@ import gc
 import os
 
 import pytest
-from support.forks import Forks
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # read when torch is first imported
 
@@ -18,5 +17,17 @@ def pytest_collection_finish() -> None:
 @pytest.fixture(scope="session")
 def forked():
     """Starts Python programs that use TensorFlow, without the time that they would take to import it."""
+    from support.forks import Forks
+
     with Forks() as forks:
         yield forks
+
+
+@pytest.fixture
+def eagerly():
+    """Nothing is compiled, which takes longer than to run a network a few times."""
+    import tensorflow as tf
+
+    tf.config.run_functions_eagerly(True)
+    yield
+    tf.config.run_functions_eagerly(False)
