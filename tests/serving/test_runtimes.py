@@ -25,7 +25,7 @@ from lxmert_tf.serving.runtimes.fallback import quantize_within
 def checkpoint(tmp_path_factory):
     """A checkpoint that answers, with a cross layer before the last, which is computed for its first token only."""
     folder = tmp_path_factory.mktemp("checkpoint")
-    write_checkpoint("qa", folder, l_layers=1, r_layers=0, x_layers=2)
+    write_checkpoint("qa", folder, l_layers=1, x_layers=2)
     return folder
 
 

@@ -102,15 +102,19 @@ def serve() -> None:
 
     gc.collect()
     gc.freeze()  # what every collection of every fork would visit
-    answers = os.fdopen(os.dup(1), "w")
+    answers, running = os.fdopen(os.dup(1), "w"), set()
     for line in sys.stdin:
         request = json.loads(line)
         if "poll" in request:
             pid, status = os.waitpid(request["poll"], os.WNOHANG)
+            running.discard(pid)
             answer = os.waitstatus_to_exitcode(status) if pid else None
         else:
             answer = os.fork() or become(**request)
+            running.add(answer)
         print(json.dumps(answer), file=answers, flush=True)
+    for pid in running:  # the tests have ended before them
+        os.kill(pid, signal.SIGKILL)
 
 
 def become(arguments: list[str], cwd: str, env: dict, folder: str, file_limit: int | None) -> None:
