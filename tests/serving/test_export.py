@@ -162,10 +162,12 @@ def test_check_proves_nothing_by_outputs_that_are_not_finite(copy, capsys, monke
     assert "are not finite, so they cannot be compared" in capsys.readouterr().out
 
 
-def test_check_tells_of_versions_that_no_server_would_serve(copy, capsys, monkeypatch):
+def test_check_tells_of_versions_that_no_server_would_serve(tmp_path, capsys, monkeypatch):
     monkeypatch.setattr("lxmert_tf.serving.check._check_version", lambda *_: ([], "sound"))
-    base, source = copy
-    (base / "model" / "2").mkdir()
+    base, source = tmp_path / "base", tmp_path / "checkpoint"
+    for version in ("1", "2"):
+        (base / "model" / version).mkdir(parents=True)
+    server_files.update_config(base, "model", 1, "stable")
     assert check(base, source) == 0
     lines = capsys.readouterr().out.splitlines()
     assert "serve" not in lines[0] and lines[1].endswith("(models.config does not serve it)")
@@ -409,7 +411,7 @@ def test_fewer_answers_than_were_asked_for_are_told(exports, capsys):
 
 @pytest.mark.slow
 def test_half_precision_softmax_fewer_answers_and_other_batch_sizes(tmp_path):
-    exact = write_checkpoint("qa", tmp_path / "qa", l_layers=1, r_layers=0)
+    exact = write_checkpoint("qa", tmp_path / "qa")
     options = {"precision": "bfloat16", "probabilities": "softmax", "top_k": 2, "batch_sizes": (2,)}
     export(tmp_path / "qa", tmp_path / "base", "vqa", **options)
     inputs = _inputs(exact.config)
