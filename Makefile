@@ -11,7 +11,7 @@ PEERS := $(patsubst requirements-%.txt,%,$(notdir $(wildcard tests/upstream/requ
 UPSTREAM := $(patsubst tests/upstream/requirements-%.txt,.venv-%/.installed,$(wildcard tests/upstream/requirements-*.txt))
 BENCHMARKS ?= $(filter-out common gpu,$(basename $(notdir $(wildcard benchmarks/*.py))))
 
-.PHONY: demo web test slow long published versions versions-lowest versions-highest backends interop bench docs gpu-wheels lint format
+.PHONY: demo web test slow long published versions versions-lowest versions-highest backends interop bench docs dist gpu-wheels lint format
 
 demo: $(STAMP)
 	$(BIN)/lxmert-tf demo --output demo --overwrite
@@ -61,6 +61,13 @@ bench: $(STAMP) $(PEERS:%=.venv-%/.installed)
 # The site, into site/, with Python 3.11 or newer; warnings, such as of dead links, are errors (not with --quiet).
 docs: $(STAMP)
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
+
+# The wheel and the sdist, into dist/, each tried in an environment that has nothing else than what it asks for.
+dist: $(STAMP)
+	rm -rf dist
+	$(BIN)/python -m build --no-isolation --outdir dist
+	$(BIN)/python -m twine check --strict dist/*
+	$(BIN)/python -m tests.release.run dist
 
 # For `python benchmarks/gpu.py` on a machine with a GPU, JAX, PyTorch and transformers, and no network.
 GPU_PYTHON ?= 3.12

@@ -15,6 +15,7 @@ import numpy as np
 
 from benchmarks.common import circumstances, peer, ratio, save, table, versions
 from benchmarks.contenders import DETECTORS, contest
+from lxmert_tf.processor import has_products
 
 OURS = ("lxmert-tf, float32", "lxmert-tf, bfloat16")
 SIDE = 2048  # of the matrices that the machine's rate is measured with
@@ -42,12 +43,6 @@ def product_rate(dtype: str, rounds: int = 7) -> float:
     return 2 * SIDE**3 / 1e9 / median(seconds)
 
 
-def has_bfloat16() -> bool:
-    """Whether the processor multiplies bfloat16; others take longer with it than with float32."""
-    flags = Path("/proc/cpuinfo").read_text().split()
-    return "avx512_bf16" in flags or "amx_bf16" in flags
-
-
 def write_detector(directory: Path, proposals: int) -> None:
     """A detector of the published size with random weights, as Hugging Face's format has it."""
     from lxmert_tf.detector import DetectorConfig, FasterRCNN
@@ -70,7 +65,7 @@ def main() -> None:
     parser.add_argument("--proposals", type=int, default=300, help="default: %(default)s")
     parser.add_argument("--rounds", type=int, default=5, help="default: %(default)s")
     arguments = parser.parse_args()
-    ours = OURS if has_bfloat16() else OURS[:1]
+    ours = OURS if has_products("bfloat16") else OURS[:1]
     names = [name for name in DETECTORS if name in ours or (arguments.research and name not in OURS)]
     work = gflop(*arguments.size, arguments.proposals)
     with tempfile.TemporaryDirectory() as folder:

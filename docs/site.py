@@ -44,6 +44,8 @@ def on_page_markdown(markdown: str, page: Page, config: MkDocsConfig, files: Fil
             if source not in PLACES:
                 return text
         place = PLACES.get(source, source.removeprefix("docs/"))
+        if place.endswith(".ipynb"):
+            place = place.removesuffix("ipynb") + "md"
         return f"[{text}]({os.path.relpath(place, posixpath.dirname(here) or '.')}{anchor})"
 
     return LINK.sub(link, markdown)

@@ -4,7 +4,7 @@ import copy
 import inspect
 import os
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, TypeVar
 
 import torch
@@ -20,6 +20,7 @@ from lxmert_tf.configuration import CONFIG_NAME, SETTINGS, LxmertConfig, checked
 from lxmert_tf.head_masks import refuse_pruning
 from lxmert_tf.hub import UPLOAD_OPTIONS, upload
 from lxmert_tf.input_table import dummy_inputs
+from lxmert_tf.model_card import write_model_card
 from lxmert_tf.outputs import ModelOutput
 from lxmert_tf.upstream_arguments import translate
 
@@ -243,9 +244,13 @@ class LxmertPreTrainedModel(nn.Module):
         state_dict: Mapping[str, torch.Tensor] | None = None,
         push_to_hub: bool = False,
         safe_serialization: bool | None = None,
+        model_card: bool = True,
+        tags: str | Sequence[str] | None = None,
         **kwargs: Any,
     ) -> None:
-        """Writes config.json and the weights.
+        """Writes config.json, the weights, and README.md, a model card.
+
+        A README.md that is not as `save_pretrained` wrote it stays, in the directory and on the Hub.
 
         Args:
             save_directory: made if missing.
@@ -256,6 +261,8 @@ class LxmertPreTrainedModel(nn.Module):
             state_dict: written in place of the model's own.
             push_to_hub: send what was written to the Hub.
             safe_serialization: True for "hf-pt", False for "hf-pt-bin".
+            model_card: False to write none.
+            tags: of the model card, beside its own.
             **kwargs: `repo_id` (by default the directory's name), `private`, `token`, `commit_message`,
                 `commit_description`, `revision`, `create_pr`, as `lxmert_tf.hub.upload` takes them; and upstream's
                 other arguments (see `lxmert_tf.upstream_arguments`).
@@ -275,8 +282,13 @@ class LxmertPreTrainedModel(nn.Module):
         state = self.state_dict() if state_dict is None else state_dict
         tensors = {row.torch: from_torch(state[row.torch]) for row in rows(self.config, task)}
         path = write_checkpoint(save_directory, tensors, self.config, task, format, max_shard_size)
+        files = [CONFIG_NAME, path.name, *(file.name for file in weight_files(path))]
+        if model_card:
+            packages = ("torch",)
+            card = write_model_card(save_directory, self.task, packages, self.config.name_or_path, tags=tags)
+            files += [card.name] if card else []
         if push_to_hub:
-            upload(save_directory, [CONFIG_NAME, path.name, *(file.name for file in weight_files(path))], **options)
+            upload(save_directory, files, **options)
 
     def push_to_hub(self, repo_id: str, **kwargs: Any) -> None:
         """Sends the model to a repository on the Hub, which is made if missing: `save_pretrained` with `push_to_hub`.

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING
 from lxmert_tf.lazy import face
 from lxmert_tf.registration import register_with_keras
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"
 
 if TYPE_CHECKING:
     from lxmert_tf.configuration import LxmertConfig as LxmertConfig

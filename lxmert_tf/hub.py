@@ -3,11 +3,13 @@
 import inspect
 import logging
 import os
+import tempfile
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from lxmert_tf.files import absent
+from lxmert_tf.model_card import CARD, is_written_card
 
 # What lies beside the weights and belongs to them.
 TOKENIZER_FILES = (
@@ -110,6 +112,8 @@ def upload(
 ) -> str:
     """Sends files of a directory to a repository on the Hub, which is made if missing, in one commit.
 
+    A model card is not sent where the repository has one that `save_pretrained` did not write.
+
     Args:
         directory: a local directory.
         files: those to send, as glob patterns relative to it.
@@ -135,6 +139,9 @@ def upload(
         repo_id = create_repo(repo_id, private=private, token=token, exist_ok=True).repo_id
         if revision and not create_pr:
             create_branch(repo_id, branch=revision, token=token, exist_ok=True)
+        if CARD in files and _has_own_card(repo_id, revision, token):
+            logger.info("%s keeps its README.md.", repo_id)
+            files = [file for file in files if file != CARD]
         commit = upload_folder(
             repo_id=repo_id,
             folder_path=os.fspath(directory),
@@ -150,6 +157,18 @@ def upload(
     except Exception as error:  # where it cannot connect, one of the HTTP library that its release stands on
         raise ConnectionError(f"The Hub did not take {repo_id!r}: {_why_not_given(error)}.") from error
     return commit.commit_url
+
+
+def _has_own_card(repo_id: str, revision: str | None, token: str | bool | None) -> bool:
+    """Whether a repository has a model card that `write_model_card` did not write."""
+    from huggingface_hub import hf_hub_download
+    from huggingface_hub.errors import RemoteEntryNotFoundError
+
+    with tempfile.TemporaryDirectory() as folder:
+        try:
+            return not is_written_card(hf_hub_download(repo_id, CARD, revision=revision, token=token, local_dir=folder))
+        except RemoteEntryNotFoundError:
+            return False
 
 
 def is_path(name: str) -> bool:

@@ -5,7 +5,7 @@ import inspect
 import logging
 import os
 import tempfile
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, TypeVar
@@ -49,6 +49,7 @@ from lxmert_tf.layers.quantization import (
     weight_name,
 )
 from lxmert_tf.losses import Loss
+from lxmert_tf.model_card import write_model_card
 from lxmert_tf.outputs import (
     ModelOutput,
     TFLxmertForPreTrainingOutput,
@@ -353,9 +354,13 @@ class TFLxmertPreTrainedModel(ModelAttributes, keras.Model):
         version: int = 1,
         push_to_hub: bool = False,
         safe_serialization: bool | None = None,
+        model_card: bool = True,
+        tags: str | Sequence[str] | None = None,
         **kwargs: Any,
     ) -> None:
-        """Writes config.json and the weights.
+        """Writes config.json, the weights, and README.md, a model card.
+
+        A README.md that is not as `save_pretrained` wrote it stays, in the directory and on the Hub.
 
         Args:
             save_directory: made if missing.
@@ -366,6 +371,8 @@ class TFLxmertPreTrainedModel(ModelAttributes, keras.Model):
             version: of the SavedModel.
             push_to_hub: send what was written to the Hub.
             safe_serialization: True for "hf-pt", False for a format other than that.
+            model_card: False to write none.
+            tags: of the model card, beside its own.
             **kwargs: `repo_id` (by default the directory's name), `private`, `token`, `commit_message`,
                 `commit_description`, `revision`, `create_pr`, as `lxmert_tf.hub.upload` takes them; and upstream's
                 other arguments (see `lxmert_tf.upstream_arguments`).
@@ -381,6 +388,10 @@ class TFLxmertPreTrainedModel(ModelAttributes, keras.Model):
         format = checkpoint_format(format, safe_serialization, default="keras")
         path = write_checkpoint(save_directory, state_dict(self), self.config, self.task, format, max_shard_size)
         files = [CONFIG_NAME, path.name, *(file.name for file in weight_files(path))]
+        if model_card:
+            packages = ("keras", keras.backend.backend())
+            card = write_model_card(save_directory, self.task, packages, self.config.name_or_path, tags=tags)
+            files += [card.name] if card else []
         if saved_model:
             place = os.path.join("saved_model", str(version))
             self.export(os.path.join(save_directory, place), verbose=False)

@@ -77,7 +77,6 @@ ARGUMENTS = {
     "save_config": Argument(moot="config.json is always written"),
     "save_peft_format": Argument(moot="the whole model is written"),
     "use_temp_dir": Argument(moot="files appear whole or not at all"),
-    "tags": Argument(moot="no model card is written"),
     "signatures": Argument(instead="call export, which takes an input_signature"),
 }
 

@@ -5,6 +5,7 @@ import json
 import os
 import subprocess
 import sys
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from statistics import median
@@ -24,6 +25,28 @@ CONTENDERS: dict[str, tuple[str, str, str | None]] = {
     "transformers PyTorch, compiled": ("transformers_torch.py", "compiled", "transformers5"),
 }
 
+# What `lxmert-tf export` writes, and what others run LXMERT with on a CPU; the last word is the precision.
+EXPORTS: dict[str, tuple[str, str, str | None]] = {
+    "lxmert-tf, SavedModel": ("exported.py", "saved_model-float32", None),
+    "lxmert-tf, OpenVINO": ("exported.py", "openvino-float32", None),
+    "lxmert-tf, ONNX": ("exported.py", "onnx-float32", None),
+    "lxmert-tf, LiteRT": ("exported.py", "litert-float32", None),
+    "lxmert-tf, SavedModel bfloat16": ("exported.py", "saved_model-bfloat16", None),
+    "lxmert-tf, OpenVINO bfloat16": ("exported.py", "openvino-bfloat16", None),
+    "lxmert-tf, OpenVINO int8": ("exported.py", "openvino-int8", None),
+    "lxmert-tf, ONNX int8": ("exported.py", "onnx-int8", None),
+    "lxmert-tf, LiteRT int8": ("exported.py", "litert-int8", None),
+}
+PEERS: dict[str, tuple[str, str, str | None]] = {
+    "transformers, PyTorch": ("transformers_torch.py", "eager", "runtimes"),
+    "transformers, ONNX Runtime": ("runtimes.py", "onnxruntime-float32", "runtimes"),
+    "transformers, OpenVINO": ("runtimes.py", "openvino-float32", "runtimes"),
+    "transformers, PyTorch bfloat16": ("transformers_torch.py", "bfloat16", "runtimes"),
+    "transformers, OpenVINO bfloat16": ("runtimes.py", "openvino-bfloat16", "runtimes"),
+    "transformers, PyTorch int8": ("transformers_torch.py", "int8", "runtimes"),
+    "transformers, ONNX Runtime int8": ("runtimes.py", "onnxruntime-int8", "runtimes"),
+    "transformers, OpenVINO int8": ("runtimes.py", "openvino-int8", "runtimes"),
+}
 YARDSTICK = "its matrix products alone"  # what no float32 forward pass can be faster than
 DETECTORS: dict[str, tuple[str, str, str | None]] = {
     "lxmert-tf, float32": ("detector_ours.py", "float32", None),
@@ -31,7 +54,7 @@ DETECTORS: dict[str, tuple[str, str, str | None]] = {
     "research code, as shipped": ("detector_research.py", "contiguous", "research"),
     "research code, channels_last": ("detector_research.py", "channels_last", "research"),
 }
-_SCRIPTS = CONTENDERS | DETECTORS | {YARDSTICK: ("products.py", "graph", None)}
+_SCRIPTS = CONTENDERS | EXPORTS | PEERS | DETECTORS | {YARDSTICK: ("products.py", "graph", None)}
 
 
 def add_only(parser: argparse.ArgumentParser) -> None:
@@ -55,17 +78,10 @@ class Contender:
     """
 
     def __init__(self, name: str, work: str, *sizes: int):
-        script, variant, environment = _SCRIPTS[name]
-        python, path = (peer(environment), "") if environment else (sys.executable, str(ROOT))
-        command = [python, str(HERE / script), work, variant, *map(str, sizes)]
-        quiet = QUIET if environment else {k: v for k, v in QUIET.items() if k != "TF_USE_LEGACY_KERAS"}
+        command, environment = _command(name, work, *sizes)
+        pipe = subprocess.PIPE
         self.process = subprocess.Popen(
-            command,
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.DEVNULL,
-            text=True,
-            env={**os.environ, **quiet, "PYTHONPATH": path},
+            command, stdin=pipe, stdout=pipe, stderr=subprocess.DEVNULL, text=True, env=environment
         )
         self.name = name
         self._read()
@@ -90,6 +106,34 @@ class Contender:
                 f"{self.name} ended with {self.process.wait()}; run {' '.join(self.process.args)} to see why."
             )
         return line
+
+
+def _command(name: str, work: str, *sizes: int) -> tuple[list[str], dict[str, str]]:
+    """A contender's command, and the variables it runs with."""
+    script, variant, environment = _SCRIPTS[name]
+    ours = f"{ROOT}{os.pathsep}{ROOT / 'tests'}"
+    python, path = (peer(environment), "") if environment else (sys.executable, ours)
+    quiet = QUIET if environment else {k: v for k, v in QUIET.items() if k != "TF_USE_LEGACY_KERAS"}
+    return [python, str(HERE / script), work, variant, *map(str, sizes)], {**os.environ, **quiet, "PYTHONPATH": path}
+
+
+def onednn_kernels(name: str, work: str, *sizes: int) -> Counter:
+    """The kernels with which oneDNN multiplies in a contender, as it names them, with how often each runs.
+
+    TensorFlow, PyTorch in reduced precision and OpenVINO multiply with it; others tell nothing.
+    """
+    command, environment = _command(name, work, *sizes)
+    done = subprocess.run(
+        command, stdin=subprocess.DEVNULL, capture_output=True, text=True, env={**environment, "ONEDNN_VERBOSE": "1"}
+    )
+    kernels: Counter = Counter()
+    for line in done.stdout.splitlines():
+        fields = line.split(",")
+        if fields[0] == "onednn_verbose" and "exec" in fields:
+            kind, kernel = fields[fields.index("exec") + 2 :][:2]
+            if kind in ("matmul", "inner_product"):
+                kernels[kernel] += 1
+    return kernels
 
 
 def contest(names: Sequence[str], rounds: int, together: bool, work: str, *sizes: int) -> dict[str, dict]:

@@ -1,6 +1,10 @@
-"""transformers' Lxmert in PyTorch: `python transformers_torch.py WORK VARIANT BATCH [BOXES]`, eager or compiled."""
+"""transformers' Lxmert in PyTorch: `python transformers_torch.py WORK VARIANT BATCH [BOXES]`.
+
+The variants are eager, compiled, and for inference bfloat16 and int8, its dynamic quantization of linear layers.
+"""
 
 import sys
+import warnings
 
 import torch
 from transformers import LxmertConfig, LxmertForPreTraining, LxmertForQuestionAnswering, LxmertModel
@@ -13,18 +17,33 @@ def compiled(function):
     return torch.compile(function) if variant == "compiled" else function
 
 
+def prepared(model):
+    """The model for inference, in the variant's precision."""
+    model = model.eval()
+    if variant == "bfloat16":
+        return model.to(torch.bfloat16)
+    if variant == "int8":
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # torchao is to replace it
+            return torch.ao.quantization.quantize_dynamic(model, {torch.nn.Linear}, torch.qint8)
+    return compiled(model)
+
+
 def tensors(values):
     if isinstance(values, dict):
         return {name: tensors(value) for name, value in values.items()}
-    return tuple(map(tensors, values)) if isinstance(values, tuple) else torch.from_numpy(values)
+    if isinstance(values, tuple):
+        return tuple(map(tensors, values))
+    tensor = torch.from_numpy(values)
+    return tensor.to(torch.bfloat16) if variant == "bfloat16" and tensor.is_floating_point() else tensor
 
 
 @torch.inference_mode()
 def forward():
-    call = compiled(LxmertModel(LxmertConfig()).eval())
+    call = prepared(LxmertModel(LxmertConfig()))
     boxes = int(sys.argv[4]) if len(sys.argv) > 4 else 36
     given = tensors(inputs(batch, boxes=boxes))
-    return torch.inference_mode()(lambda: call(**given).pooled_output.numpy())
+    return torch.inference_mode()(lambda: call(**given).pooled_output.float().numpy())
 
 
 def fit_step(model, given):
@@ -51,7 +70,7 @@ def pretraining():
 
 
 def vqa():
-    call = compiled(LxmertForQuestionAnswering(LxmertConfig(num_qa_labels=3129)).eval())
+    call = prepared(LxmertForQuestionAnswering(LxmertConfig(num_qa_labels=3129)))
     texts, images = questions(batch)
     picture = inputs(int(images[-1]) + 1)
 
@@ -62,7 +81,7 @@ def vqa():
             rows = images[i : i + 32]
             given = {"input_ids": ids, "attention_mask": mask}
             given |= {name: picture[name][rows] for name in ("visual_feats", "visual_pos")}
-            call(**tensors(given)).question_answering_score.numpy()
+            call(**tensors(given)).question_answering_score.float().numpy()
 
     return step
 

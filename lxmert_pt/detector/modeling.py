@@ -23,8 +23,9 @@ from lxmert_tf.detector.configuration import DetectorConfig
 from lxmert_tf.detector.image_processor import MAX_PIXELS, ImageProcessor, ProcessedImage, name_of
 from lxmert_tf.detector.pipelines import DEFAULT, Pipeline, make_pipeline
 from lxmert_tf.detector.regions import Regions, check_boxes
+from lxmert_tf.model_card import write_model_card
 
-CHUNK = 32  # regions that go through the fifth stage at once: at full size, each of their maps takes 50 MB
+CHUNK = 16  # regions that go through the fifth stage at once: at full size, each of their maps takes 25 MB
 
 
 class FasterRCNN(nn.Module):
@@ -184,14 +185,17 @@ class FasterRCNN(nn.Module):
             state[row.torch].copy_(to_torch(np.asarray(checkpoint.tensors[row.torch])))
         return model.eval()
 
-    def save_pretrained(self, directory: str | os.PathLike, format: str = "hf-pt-bin") -> None:
-        """Writes the config and the weights.
+    def save_pretrained(self, directory: str | os.PathLike, format: str = "hf-pt-bin", model_card: bool = True) -> None:
+        """Writes the config, the weights, and README.md, a model card, unless there is one that was edited.
 
         Args:
             directory: made if missing.
             format: "hf-pt-bin" (pytorch_model.bin, config.yaml and the vocabularies) or "keras" (model.weights.h5,
                 config.json). `conversion.convert.convert` writes the other formats.
+            model_card: False to write none.
         """
         state = self.state_dict()
         tensors = {row.torch: from_torch(state[row.torch]) for row in rows(self.config)}
         write_detector(Path(directory), tensors, self.config, format)
+        if model_card:
+            write_model_card(directory, "detector", ("torch",))

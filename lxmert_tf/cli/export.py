@@ -60,9 +60,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--check-only", action="store_true", help="check existing versions, export nothing")
     parser.add_argument(
         "--precision",
-        choices=["float32", "bfloat16", "float16", "int8"],
+        choices=["float32", "bfloat16", "float16", "int8", "auto"],
         default="float32",
-        help="of products, of what the format has (default: %(default)s)",
+        help="of products, of what the format has; auto: what this processor is fastest with (default: %(default)s)",
     )
     parser.add_argument("--compare", action="store_true", help="print what it costs beside the checkpoint in float32")
     parser.add_argument(
@@ -134,6 +134,23 @@ def _start_tensorflow() -> None:
 def _run(args: argparse.Namespace) -> int:
     if not args.name:
         raise ValueError("Give the model's name on the server (--name).")
+    if args.precision != "auto" or args.check_only:
+        return _export_and_check(args)
+    from lxmert_tf.serving.comparison import PrecisionError
+    from lxmert_tf.serving.precision import choose
+
+    args.precision, reason = choose(args.format, calibrated=bool(args.features))
+    args.compare = args.compare or bool(args.data)
+    print(f"Exporting {args.precision}: {reason}.")
+    try:
+        return _export_and_check(args)
+    except PrecisionError as error:
+        print(f"{error} Exporting float32.")
+        args.precision = "float32"
+        return _export_and_check(args)
+
+
+def _export_and_check(args: argparse.Namespace) -> int:
     if args.format != "saved_model":
         return _run_for_runtime(args)
     if not args.check_only:

@@ -26,8 +26,9 @@ from lxmert_tf.detector.layers.resnet import Backbone
 from lxmert_tf.detector.pipelines import DEFAULT, Pipeline, make_pipeline
 from lxmert_tf.detector.regions import Regions, check_boxes
 from lxmert_tf.detector.selection import describe, normalized, propose, select, to_corners
+from lxmert_tf.model_card import write_model_card
 
-CHUNK = 32  # regions that go through the fifth stage at once: at full size, each of their maps takes 50 MB
+CHUNK = 16  # regions that go through the fifth stage at once: at full size, each of their maps takes 25 MB
 
 
 @keras.saving.register_keras_serializable("lxmert_tf")
@@ -250,15 +251,18 @@ class FasterRCNN(keras.Model):
         assign_rows(model, table, checkpoint.tensors)
         return model
 
-    def save_pretrained(self, directory: str | os.PathLike, format: str = "keras") -> None:
-        """Writes the config and the weights.
+    def save_pretrained(self, directory: str | os.PathLike, format: str = "keras", model_card: bool = True) -> None:
+        """Writes the config, the weights, and README.md, a model card, unless there is one that was edited.
 
         Args:
             directory: made if missing.
             format: "keras" (model.weights.h5, config.json) or "hf-pt-bin" (pytorch_model.bin, config.yaml and the
                 vocabularies). `conversion.convert.convert` writes the other formats.
+            model_card: False to write none.
         """
         write_detector(Path(directory), tensors_of(self), self.config, format)
+        if model_card:
+            write_model_card(directory, "detector", ("keras", keras.backend.backend()))
 
     def get_config(self) -> dict:
         policy = keras.saving.serialize_keras_object(self.dtype_policy)

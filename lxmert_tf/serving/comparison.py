@@ -11,6 +11,12 @@ from lxmert_tf.input_table import SIGNATURE_INPUTS, TABLE
 from lxmert_tf.serving.check import sample_inputs
 
 Arrays = dict[str, np.ndarray]
+
+
+class PrecisionError(ValueError):
+    """A precision that loses more accuracy than is allowed."""
+
+
 DERIVED = ("probabilities", "top_ids", "top_scores", "top_answers")
 MAX_LOSS = 0.3  # points of accuracy
 RANDOM_BATCHES, RANDOM_EXAMPLES = 8, 16
@@ -128,9 +134,9 @@ class Comparison:
         return measure(run, self._wanted, self.examples, self._answers)
 
     def require(self, result: Mapping[str, Any], precision: str) -> None:
-        """ValueError if the precision loses more accuracy than allowed."""
+        """PrecisionError if the precision loses more accuracy than allowed."""
         if loss(result) > self.max_loss:
-            raise ValueError(
+            raise PrecisionError(
                 f"{precision} loses {loss(result):.2f} points of accuracy, more than {self.max_loss:g} (--max-loss): "
                 "choose float32."
             )

@@ -124,7 +124,7 @@ def export(
             except BaseException:  # an interrupt, too
                 shutil.rmtree(written)
                 raise
-    server_files.write_templates(base, name, tf.__version__)
+    server_files.write_templates(base, name, tf.__version__, frozen_weights=precision == "bfloat16")
     return written
 
 

@@ -107,14 +107,21 @@ def check_model_name(name: str) -> None:
         raise ValueError(f"{name} is the name of a file beside the models' directories: give the model another name.")
 
 
-def write_templates(base: str | os.PathLike, name: str, image_tag: str) -> list[Path]:
-    """Writes those of Dockerfile, compose.yaml, kubernetes.yaml, ... that BASE lacks; returns them."""
+def write_templates(base: str | os.PathLike, name: str, image_tag: str, frozen_weights: bool = False) -> list[Path]:
+    """Writes those of Dockerfile, compose.yaml, kubernetes.yaml, ... that BASE lacks; returns them.
+
+    Args:
+        base, name: the server's folder of models, and the model that is asked whether it is ready.
+        image_tag: of TF Serving's image.
+        frozen_weights: whether oneDNN keeps the weights in its own layout, which it else makes in each request.
+    """
     written = []
+    values = {"name": name, "dns_name": _dns_name(name), "tag": image_tag, "frozen": int(frozen_weights)}
     for template in sorted(TEMPLATES.iterdir()):
         path = Path(base) / template.name
         if not path.exists():
             text = string.Template(template.read_text(encoding="utf-8"))
-            write_text(path, text.substitute(name=name, dns_name=_dns_name(name), tag=image_tag))
+            write_text(path, text.substitute(values))
             written.append(path)
     return written
 

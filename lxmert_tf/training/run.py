@@ -20,6 +20,7 @@ from lxmert_tf.answers import read_answers
 from lxmert_tf.data.batches import TaskDataset
 from lxmert_tf.files import check_apart, remove_partial, write_text
 from lxmert_tf.keras_private import build_compiled
+from lxmert_tf.model_card import write_model_card
 from lxmert_tf.optimizers import layer_rate_factors
 from lxmert_tf.training import tasks
 from lxmert_tf.training.backup import Backup
@@ -44,7 +45,7 @@ from lxmert_tf.training.initialization import freeze, from_bert, from_checkpoint
 from lxmert_tf.training.inputs import read_inputs
 from lxmert_tf.training.options import TrainOptions, verbosity
 from lxmert_tf.training.recipes import PROBLEM_TYPES, make_optimizer
-from lxmert_tf.training.run_directory import BACKUP, TRAINING, RunDirectory, command_line
+from lxmert_tf.training.run_directory import BACKUP, PACKAGES, TRAINING, RunDirectory, command_line
 
 if TYPE_CHECKING:
     import tensorflow as tf
@@ -52,6 +53,7 @@ if TYPE_CHECKING:
 logger = logging.getLogger("lxmert_tf")
 
 SHOWN_IDS = 64
+NO_METRICS = ("seconds", "updates", "skipped", "data_wait")  # of an epoch: what only its log has
 
 
 def train(options: TrainOptions, command: Sequence[str] | None = None) -> dict[str, Any]:
@@ -358,13 +360,23 @@ class _Run:
             return
         directory: Path = self.path / name
         self.inputs.tokenizer.save_pretrained(directory)
-        self.model.save_pretrained(directory)
-        metadata = {
-            "task": self.options.task,
-            "max_length": self.recipe.max_length,
-            "metrics": self.progress.history[-1] if self.progress.history else {},
-        }
+        self.model.save_pretrained(directory, model_card=False)
+        metrics = self.progress.history[-1] if self.progress.history else {}
+        metadata = {"task": self.options.task, "max_length": self.recipe.max_length, "metrics": metrics}
         write_text(directory / TRAINING, json.dumps(metadata, indent=2) + "\n")
+        self._write_model_card(directory, metrics)
+
+    def _write_model_card(self, directory: Path, metrics: dict[str, Any]) -> None:
+        options = self.options
+        files = {"Trained on": options.train, "Validated on": options.valid, "Region features": (options.features,)}
+        write_model_card(
+            directory,
+            self.model.task,
+            PACKAGES,
+            options.init or "",
+            data={purpose: names for purpose, names in files.items() if names},
+            metrics={name: value for name, value in metrics.items() if name not in NO_METRICS},
+        )
 
     def _result(self) -> dict[str, Any]:
         return {

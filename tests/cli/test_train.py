@@ -54,6 +54,10 @@ def test_the_run_directory_tells_all(data, run):
     assert list((run / "tensorboard").glob("events.*"))
     assert not (run / "backup.safetensors").exists()
     assert json.loads((run / "best" / "training.json").read_text())["task"] == "vqa"
+    card = (run / "best" / "README.md").read_text(encoding="utf-8")
+    best = record["result"]["history"][record["result"]["best_epoch"] - 1]
+    assert f"| `val_accuracy` | {best['val_accuracy']:.4f} |" in card
+    assert "| Trained on | `train.json` |\n| Validated on | `valid.json` |\n| Region features | `features.h5` |" in card
 
 
 @pytest.mark.slow

@@ -24,6 +24,7 @@ FOLDERS = {QA: "hf_pt_qa", PRETRAINING: "hf_pt_pretraining"}
 FILES = {QA: ["config.json", "model.safetensors"], PRETRAINING: ["config.json", "pytorch_model.bin"]}
 REVISIONS = {"main": "a" * 40, "v2": "b" * 40}
 EXTRA = {QA: {"README.md": b"# hello"}, PRETRAINING: {}}
+SENT = "me/lxmert"
 
 
 def content_of(repository: str, name: str, commit: str) -> bytes:
@@ -41,6 +42,7 @@ class Hub(BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
     requests: ClassVar[Counter] = Counter()
     posts: ClassVar[dict] = {}
+    card: ClassVar[bytes] = b""  # README.md of the repository that is sent to
 
     def do_HEAD(self):
         self.respond()
@@ -55,7 +57,11 @@ class Hub(BaseHTTPRequestHandler):
         repository, name = "/".join(parts[:2]), "/".join(parts[4:])
         kind, revision = (*parts[2:4], "revision", "main")[:2]
         commit = REVISIONS.get(revision, revision if revision in REVISIONS.values() else None)
-        if repository not in FOLDERS:
+        if repository == SENT and not api:
+            code = {"X-Error-Code": "EntryNotFound"}
+            found = {"ETag": '"card"', "X-Repo-Commit": "c" * 40}
+            self.send(200, Hub.card, found) if Hub.card and name == "README.md" else self.send(404, b"{}", code)
+        elif repository not in FOLDERS:
             self.send(404, b"{}", {"X-Error-Code": "RepoNotFound"})
         elif commit is None:
             self.send(404, b"{}", {"X-Error-Code": "RevisionNotFound"})
@@ -82,6 +88,8 @@ class Hub(BaseHTTPRequestHandler):
             Hub.posts["create"] = {**json.loads(body), "name": name, "token": self.headers.get("Authorization")}
             url = f"http://{self.headers['Host']}/{name}"
             return self.send(401, b"{}", {}) if name == "stranger/model" else self.send_json({"url": url, "id": name})
+        if parts[1] == "validate-yaml":
+            return self.send_json({"warnings": [], "errors": []})
         kind, revision = parts[4:6]
         if kind == "branch":
             Hub.posts["branch"] = revision
@@ -219,18 +227,32 @@ def test_a_model_is_sent(model_class, tmp_path):
     model = model_class.from_pretrained(GOLDEN / "hf_pt_qa")
     (tmp_path / "mine").mkdir()
     (tmp_path / "mine/notes.txt").write_text("not of the model")
-    options = {"repo_id": "me/lxmert", "token": "hf_secret", "private": True, "revision": "trial"}
+    options = {"repo_id": SENT, "token": "hf_secret", "private": True, "revision": "trial"}
     model.save_pretrained(tmp_path / "mine", format="hf-pt", push_to_hub=True, commit_message="First", **options)
     assert (Hub.posts["create"]["name"], Hub.posts["create"]["token"]) == ("me/lxmert", "Bearer hf_secret")
     assert Hub.posts["branch"] == "trial"
     commit = Hub.posts["commit"]
     assert (commit["revision"], commit["header"]["summary"]) == ("trial", "First")
-    expected = {name: (tmp_path / "mine" / name).read_bytes() for name in ("config.json", "model.safetensors")}
+    expected = {
+        name: (tmp_path / "mine" / name).read_bytes() for name in ("README.md", "config.json", "model.safetensors")
+    }
     assert commit["files"] == expected
-    model.push_to_hub("me/lxmert", format="hf-pt", max_shard_size="40KB", create_pr=True, token="hf_secret")
+    model.push_to_hub(SENT, format="hf-pt", max_shard_size="40KB", create_pr=True, token="hf_secret")
     assert "create_pr=1" in Hub.posts["commit"]["query"]
     shards = [f"model-{number:05}-of-00008.safetensors" for number in range(1, 9)]
-    assert sorted(Hub.posts["commit"]["files"]) == ["config.json", *shards, "model.safetensors.index.json"]
+    assert sorted(Hub.posts["commit"]["files"]) == ["README.md", "config.json", *shards, "model.safetensors.index.json"]
+
+
+def test_a_card_that_somebody_wrote_stays(tmp_path, monkeypatch):
+    model = LxmertForQuestionAnswering.from_pretrained(GOLDEN / "hf_pt_qa")
+    model.save_pretrained(tmp_path)
+    for card, sent in ((b"# Mine", False), ((tmp_path / "README.md").read_bytes(), True)):
+        monkeypatch.setattr(Hub, "card", card)
+        model.push_to_hub(SENT, token="hf_secret")
+        assert ("README.md" in Hub.posts["commit"]["files"]) == sent
+    (tmp_path / "README.md").write_text("# Mine, not sent yet")
+    model.save_pretrained(tmp_path, push_to_hub=True, repo_id=SENT, token="hf_secret")
+    assert sorted(Hub.posts["commit"]["files"]) == ["config.json", "model.safetensors"]
 
 
 def test_what_the_hub_does_not_take_is_written_all_the_same(tmp_path, monkeypatch):

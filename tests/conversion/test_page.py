@@ -13,6 +13,7 @@ import torch
 from safetensors.numpy import save_file
 from support.checkpoints import CONFIG, PRETRAINED, golden, run
 from support.golden import GOLDEN, ROOT
+from support.pages import blocks
 
 from conversion.cli import MODULES
 from conversion.convert import FORMATS
@@ -21,9 +22,7 @@ from lxmert_pt import LxmertModel
 from lxmert_tf import LxmertConfig
 
 PAGE = (ROOT / "docs" / "conversion.md").read_text(encoding="utf-8")
-RECIPES = [
-    line for block in re.findall(r"^```sh\n(.*?)^```$", PAGE, re.DOTALL | re.MULTILINE) for line in block.splitlines()
-]
+RECIPES = [line for _, block in blocks("docs/conversion.md", "sh") for line in block.splitlines()]
 
 
 def test_templates_are_every_row():
@@ -69,7 +68,7 @@ def test_the_recipes_run_in_order(tmp_path, monkeypatch):
 
 def test_the_example_in_python_runs(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
-    (example,) = re.findall(r"^```python\n(.*?)^```$", PAGE, re.DOTALL | re.MULTILINE)
+    [(_, example)] = blocks("docs/conversion.md", "python")
     model = LxmertModel(LxmertConfig.from_json_file(CONFIG))
     names = {"model": model}
     exec(example.replace("unc-nlp/lxmert-base-uncased", str(PRETRAINED)), names)

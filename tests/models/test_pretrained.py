@@ -187,7 +187,7 @@ def test_safe_serialization_is_a_format(family, saved, tmp_path):
         model.save_pretrained(folder := tmp_path / str(safe), safe_serialization=safe)
         default = "model.weights.h5" if family is TFLxmertForQuestionAnswering else "pytorch_model.bin"
         default = "model.safetensors" if safe is None and default.endswith("bin") else default
-        assert sorted(file.name for file in folder.iterdir()) == sorted(["config.json", name or default])
+        assert sorted(file.name for file in folder.iterdir()) == sorted(["README.md", "config.json", name or default])
     with pytest.raises(ValueError, match="format='hf-pt' contradicts safe_serialization=False"):
         model.save_pretrained(tmp_path, format="hf-pt", safe_serialization=False)
 

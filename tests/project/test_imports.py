@@ -36,7 +36,8 @@ IN_PYTORCH = "lxmert_tf.serving.runtimes.torch_graphs"
 
 # The house from the ground up; a module imports its own floor and those below. CONTRIBUTING.md draws it.
 GROUND = "registration lazy locks files pickles hub answers tasks configuration head_masks input_table outputs"
-GROUND += " tokenization command_line versions upstream_arguments detector.configuration detector.anchors"
+GROUND += " tokenization command_line processor versions model_card upstream_arguments"
+GROUND += " detector.configuration detector.anchors"
 CORE = "backend keras_private checks compilation added_layers exported losses layers inputs shortcuts metrics"
 CORE += " optimizers train_step tf_data attributes pretrained modeling detector"
 DOOR = "report names tensors compare copies matching parametrized naming readers writers formats adapters bert models"

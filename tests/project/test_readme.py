@@ -8,19 +8,6 @@ from support.golden import ROOT
 
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 
-# Blocks share a folder and, where a page says that they go on from one another, names. A failure shows the page's line.
-RUNNER = """
-import pathlib, re, sys
-readme = pathlib.Path(sys.argv[1]).read_text(encoding="utf-8")
-shared = {} if "blocks go on from one another" in readme else None
-for block in re.finditer(r"^```python\\n(.*?)^```$", readme, re.DOTALL | re.MULTILINE):
-    line = readme.count("\\n", 0, block.start(1))
-    names = {} if shared is None else shared
-    names["__name__"] = f"line {line + 1}"
-    exec(compile("\\n" * line + block[1], sys.argv[1], "exec"), names)
-    print("ran the block at line", line + 1)
-"""
-
 
 def commands() -> list[list[str]]:
     """The shell commands in indented lines and in inline code."""
@@ -42,7 +29,7 @@ def commands() -> list[list[str]]:
 )
 def test_python_blocks_run_in_order(forked, page, least, tmp_path):
     blocks = re.findall(r"^```python$", (ROOT / page).read_text(encoding="utf-8"), re.MULTILINE)
-    printed = forked.run("-c", RUNNER, ROOT / page, cwd=tmp_path)
+    printed = forked.run("-m", "support.blocks", ROOT / page, cwd=tmp_path)
     assert printed.count("ran the block at line") == len(blocks) >= least
 
 

@@ -48,7 +48,7 @@ def test_links_lead_somewhere(page):
 
 def test_every_page_is_in_the_navigation():
     listed = re.findall(r": (\S+\.md)$", SITE, re.MULTILINE)
-    pages = {str(path.relative_to(ROOT / "docs")) for path in (ROOT / "docs").rglob("*.md")}
+    pages = {page.removeprefix("docs/").replace(".ipynb", ".md") for page in PAGES if page.startswith("docs/")}
     assert len(listed) == len(set(listed))
     assert pages <= set(listed)
     hook = read("docs/site.py")
@@ -90,7 +90,9 @@ def test_tests_that_are_named_exist():
 def test_code_on_every_page_is_run():
     readme = Path(__file__).with_name("test_readme.py").read_text(encoding="utf-8")
     for page in PAGES:
-        if blocks(page, "python"):
+        if page.endswith(".ipynb"):
+            assert "docs/notebooks.py" in yaml.safe_load(SITE)["hooks"]  # it runs them
+        elif blocks(page, "python"):
             assert f'"{page}"' in readme or Path(page).name in read(RUN_BY[page]), page
 
 

@@ -3,6 +3,7 @@
 import io
 import json
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -99,6 +100,7 @@ def test_models_config_and_server_files(exports):
         text = (exports / "models" / name).read_text()
         assert "tensorflow/serving:" in text and "--model_config_file=/models/models.config" in text
         assert "$dns_name" not in text and "$tag" not in text
+        assert re.search(r'TF_ONEDNN_ASSUME_FROZEN_WEIGHTS\W+(value: ")?0\b', text)
     assert "**/.partial-*" in (exports / "models" / ".dockerignore").read_text().splitlines()
 
 
@@ -270,6 +272,12 @@ def test_kubernetes_gets_a_name_it_takes(tmp_path):
         base.mkdir()
         server_files.write_templates(base, name, "latest")
         assert f"name: {wanted}\n" in (base / "kubernetes.yaml").read_text()
+
+
+def test_the_server_keeps_onednn_s_weights_where_they_are_in_bfloat16(tmp_path):
+    for written in server_files.write_templates(tmp_path, "m", "latest", frozen_weights=True):
+        if written.name != ".dockerignore":
+            assert re.search(r'TF_ONEDNN_ASSUME_FROZEN_WEIGHTS\W+(value: ")?1\b', written.read_text())
 
 
 def test_an_export_that_cannot_enter_models_config_leaves_no_version(copy, monkeypatch):

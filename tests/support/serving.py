@@ -94,6 +94,8 @@ def serving(*models: str, options: tuple[str, ...] = ()):
         "PYTHONPATH": str(SERVER.parent.parent),
         "TF_CPP_MIN_LOG_LEVEL": "2",
         "GRPC_VERBOSITY": "ERROR",
+        "TF_ENABLE_ONEDNN_OPTS": "1",  # as the files have it that run the server, with weights that oneDNN keeps
+        "TF_ONEDNN_ASSUME_FROZEN_WEIGHTS": "1",
     }
     process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment)
     try:

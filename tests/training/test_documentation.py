@@ -5,6 +5,7 @@ import shlex
 
 import pytest
 from support.golden import ROOT
+from support.pages import blocks
 
 from lxmert_tf import cli
 from lxmert_tf.training.recipes import RECIPES
@@ -14,7 +15,7 @@ TEXT = (ROOT / "docs" / "training.md").read_text(encoding="utf-8")
 
 @pytest.mark.slow
 def test_the_keras_example_runs(forked, tmp_path):
-    (block,) = re.findall(r"^```python\n(.*?)^```$", TEXT, re.DOTALL | re.MULTILINE)
+    [(_, block)] = blocks("docs/training.md", "python")
     strictly = "import warnings; warnings.simplefilter('error', FutureWarning)"
     assert "val_accuracy" in forked.run("-c", f"{strictly}\n{block}", cwd=tmp_path)
     assert (tmp_path / "tuned" / "config.json").exists()

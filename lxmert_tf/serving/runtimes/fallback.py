@@ -6,7 +6,7 @@ from itertools import chain
 from pathlib import Path
 from typing import Any
 
-from lxmert_tf.serving.comparison import loss
+from lxmert_tf.serving.comparison import PrecisionError, loss
 from lxmert_tf.serving.runtimes.base import Arrays, Runtime
 
 
@@ -34,7 +34,7 @@ def quantize_within(
         The layers that stay float32, and the comparison.
 
     Raises:
-        ValueError: the limit is exceeded whatever is left out.
+        PrecisionError: the limit is exceeded whatever is left out.
     """
     layers, kept = runtime.layers(folder), []
     comparison = _try(runtime, folder, target, batches, measure, [])
@@ -50,7 +50,7 @@ def quantize_within(
         comparison = _try(runtime, folder, target, batches, measure, excluded)
         if loss(comparison) <= max_loss:
             return kept, comparison
-    raise ValueError(
+    raise PrecisionError(
         f"int8 loses more than {max_loss:g} points of accuracy, whichever layers stay float32: choose float32, or "
         "calibrate with --features of the model's own images."
     )

@@ -90,7 +90,7 @@ def _reference(model: Any, folder: Path) -> Any:
     """The PyTorch model with the weights of a Keras model."""
     import lxmert_pt
 
-    model.save_pretrained(folder)
+    model.save_pretrained(folder, model_card=False)
     return getattr(lxmert_pt, type(model).__name__.removeprefix("TF")).from_pretrained(folder).eval()
 
 
