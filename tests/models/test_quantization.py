@@ -115,11 +115,11 @@ def test_lora_on_quantized_layers_trains_and_is_read(mode):
 
 @pytest.mark.slow
 @no_float8_tables
-@pytest.mark.parametrize(("optimizer", "run_eagerly"), [(AdamW, True), (BertAdam, False)])
-def test_float8_trains_and_its_scales_follow(optimizer, run_eagerly, tmp_path):
+@pytest.mark.parametrize("optimizer", [AdamW, BertAdam])
+def test_float8_trains_and_its_scales_follow(optimizer, tmp_path):
     model = quantized("float8")
     before = state_dict(model)
-    model.compile(optimizer(0.001, global_clipnorm=1.0), jit_compile=False, run_eagerly=run_eagerly)
+    model.compile(optimizer(0.001, global_clipnorm=1.0), jit_compile=False)
     history = model.fit(batch(model), labels(model), epochs=5, verbose=0).history["loss"]
     assert history[-1] < history[0]
     layer = model.lxmert.encoder.layer_0.intermediate.dense
