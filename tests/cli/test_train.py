@@ -60,6 +60,7 @@ def test_the_run_directory_tells_all(data, run):
     assert "| Trained on | `train.json` |\n| Validated on | `valid.json` |\n| Region features | `features.h5` |" in card
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["best", "last"])
 def test_model_directories_are_self_contained(name, data, run, tmp_path):
     moved = shutil.copytree(run / name, tmp_path / "model")
@@ -71,6 +72,7 @@ def test_model_directories_are_self_contained(name, data, run, tmp_path):
     assert TFLxmertForQuestionAnswering.from_pretrained(moved).config == config
 
 
+@pytest.mark.slow
 def test_evaluate_prints_one_object_that_agrees_with_training(data, run, capsys):
     arguments = ["--model", run / "best", "--data", data / "valid.json", "--features", data / "features.h5", "--json"]
     capsys.readouterr()
@@ -91,6 +93,7 @@ def test_evaluation_that_encodes_each_image_once_measures_what_keras_does(data, 
     assert {name: float(value) for name, value in found.items()} == pytest.approx(expected, rel=1e-5)
 
 
+@pytest.mark.slow
 def test_limit_is_the_first_images_of_the_set_in_the_order_of_the_feature_file(data, run, tmp_path):
     """The feature file begins with the images of the training set."""
     questions = json.loads((data / "valid.json").read_text())
@@ -100,6 +103,7 @@ def test_limit_is_the_first_images_of_the_set_in_the_order_of_the_feature_file(d
     assert {annotation.img_id for annotation in found} == {questions[0]["img_id"]}
 
 
+@pytest.mark.slow
 def test_predict_writes_the_submission_of_every_question(data, run, tmp_path):
     output = tmp_path / "predictions.json"
     arguments = ["--model", run / "best", "--data", data / "test.json", "--features", data / "features.h5"]
@@ -112,6 +116,7 @@ def test_predict_writes_the_submission_of_every_question(data, run, tmp_path):
     assert [path.name for path in tmp_path.iterdir()] == ["predictions.json"]
 
 
+@pytest.mark.slow
 def test_a_finished_run_says_so_and_does_nothing(data, run, capsys):
     before = {path: path.stat().st_mtime_ns for path in run.rglob("*") if path.is_file()}
     assert main(command(data, run, "--backup-every", "3")) == 0
@@ -119,6 +124,7 @@ def test_a_finished_run_says_so_and_does_nothing(data, run, capsys):
     assert {path: path.stat().st_mtime_ns for path in before} == before
 
 
+@pytest.mark.slow
 def test_what_a_killed_process_left_is_removed(data, run):
     left = run / "best" / ".partial-x-model.weights.h5"
     left.write_text("half")
@@ -137,6 +143,7 @@ def test_a_training_of_which_every_step_is_skipped_fails(data, tmp_path, capsys)
     assert "were skipped: the model has learnt nothing" in capsys.readouterr().err
 
 
+@pytest.mark.slow
 def test_a_rerun_with_other_options_names_the_difference(data, run, capsys):
     assert main(command(data, run, "--seed", "5")) == 2
     assert "with seed 0 instead of 5" in capsys.readouterr().err
@@ -201,6 +208,7 @@ def test_bad_options_are_refused_before_anything_is_written(data, tmp_path, caps
     assert not list(tmp_path.iterdir())
 
 
+@pytest.mark.slow
 def test_an_output_that_is_an_input_is_refused(data, run, tmp_path, capsys):
     assert main(command(data, data / "vocab.txt")) == 2
     assert "would be overwritten, but it is also an input" in capsys.readouterr().err
@@ -243,6 +251,7 @@ def test_an_answer_table_of_another_set_is_refused(data, tmp_path, capsys):
     assert not (tmp_path / "run").exists()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("options", "complaint"),
     [
@@ -260,6 +269,7 @@ def test_evaluating_options_out_of_range_are_refused(data, run, tmp_path, capsys
     assert not list(tmp_path.iterdir())
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("subcommand", ["evaluate", "predict"])
 def test_features_that_are_not_finite_are_no_answers(data, run, tmp_path, capsys, subcommand):
     features = shutil.copy(data / "features.h5", tmp_path / "features.h5")
@@ -275,6 +285,7 @@ def test_features_that_are_not_finite_are_no_answers(data, run, tmp_path, capsys
     assert not (tmp_path / "out.json").exists()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("content", ["[]", "{", '{"task": "vqa", "max_length": "x"}'])
 def test_a_damaged_note_beside_a_model_is_named(data, run, tmp_path, capsys, content):
     model = shutil.copytree(run / "best", tmp_path / "model")
@@ -284,6 +295,7 @@ def test_a_damaged_note_beside_a_model_is_named(data, run, tmp_path, capsys, con
     assert f"{model / 'training.json'} is damaged" in capsys.readouterr().err
 
 
+@pytest.mark.slow
 def test_a_model_without_the_head_of_the_task_is_not_measured(data, run, tmp_path, capsys):
     model = shutil.copytree(run / "best", tmp_path / "model")
     (model / "training.json").unlink()
@@ -292,12 +304,14 @@ def test_a_model_without_the_head_of_the_task_is_not_measured(data, run, tmp_pat
     assert "is not a trained model for nlvr2: it lacks" in capsys.readouterr().err
 
 
+@pytest.mark.slow
 def test_a_run_directory_points_to_its_models(data, run, capsys):
     arguments = ["--model", run, "--data", data / "test.json", "--features", data / "features.h5"]
     assert main(["evaluate", "vqa", *map(str, arguments)]) == 2
     assert f"{run} is a run directory; give one of its models, such as {run / 'best'}." in capsys.readouterr().err
 
 
+@pytest.mark.slow
 def test_evaluate_without_labels_points_to_predict(data, run, capsys):
     arguments = ["--model", run / "best", "--data", data / "test.json", "--features", data / "features.h5"]
     assert main(["evaluate", "vqa", *map(str, arguments)]) == 2

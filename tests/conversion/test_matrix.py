@@ -123,7 +123,7 @@ def run_pytorch(model, inputs: dict[str, np.ndarray]) -> dict:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("source", "task", "target"), crossed(PAIRS, 3))
+@pytest.mark.parametrize(("source", "task", "target"), crossed(PAIRS, 2))
 def test_outputs_in_pytorch(tmp_path, source, task, target):
     inputs, values = expected_outputs(source, task)
     model = load_pytorch(converted(tmp_path, GOLDEN / source, task, target), task)
@@ -134,21 +134,12 @@ def test_outputs_in_pytorch(tmp_path, source, task, target):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("target", TARGETS)
-@pytest.mark.parametrize(("source", "task"), ONE_OF_EACH_TASK)
+@pytest.mark.parametrize(("source", "task", "target"), crossed(ONE_OF_EACH_TASK, 3))
 def test_outputs_in_keras(tmp_path, source, task, target):
     inputs, values = expected_outputs(source, task)
     outputs = load_keras(converted(tmp_path, GOLDEN / source, task, target), task)(inputs)
     for name, value in values.items():
         assert_close(outputs[name], value, REL32_OUTPUTS, name)
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize(
-    ("source", "task", "target"), crossed([pair for pair in PAIRS if pair not in ONE_OF_EACH_TASK], 1)
-)
-def test_all_outputs_in_keras(tmp_path, source, task, target):
-    test_outputs_in_keras(tmp_path, source, task, target)
 
 
 # Other sizes
@@ -157,11 +148,8 @@ SIZES = {
     "no two alike": {"l_layers": 3, "r_layers": 2, "x_layers": 1, "hidden_size": 10, "num_attention_heads": 5},
     "one head": {"num_attention_heads": 1, "l_layers": 1, "x_layers": 3},
     "one wide": {"hidden_size": 6, "num_attention_heads": 6, "intermediate_size": 1, "num_qa_labels": 1},
-    "no language layers": {"l_layers": 0, "hidden_act": "relu"},
-    "no vision layers": {"r_layers": 0, "hidden_act": "gelu_new"},
-    "no cross layers": {"x_layers": 0, "hidden_act": "silu"},
-    "no layers": {"l_layers": 0, "r_layers": 0, "x_layers": 0},
-    "eleven layers": {"l_layers": 11, "r_layers": 12, "x_layers": 2, "hidden_size": 4, "num_attention_heads": 2},
+    "no layers": {"l_layers": 0, "r_layers": 0, "x_layers": 0, "hidden_act": "relu"},
+    "eleven layers": {"l_layers": 11, "r_layers": 1, "x_layers": 2, "hidden_size": 4, "num_attention_heads": 2},
     "square": {
         "hidden_size": 8,
         "intermediate_size": 8,
@@ -191,8 +179,7 @@ def random_checkpoint(folder: Path, task: str, dtype: str = "float32", **changes
         *((sizes, "pretraining") for sizes in SIZES),
         *(
             pytest.param(sizes, task, marks=pytest.mark.slow)
-            for sizes in ("one wide", "no layers", "square")
-            for task in ("model", "visual-reasoning")
+            for sizes, task in (("one wide", "visual-reasoning"), ("no layers", "model"))
         ),
     ],
 )

@@ -217,12 +217,14 @@ def test_few_pictures_are_decoded_ahead(folder, monkeypatch):
 
 # A process of its own, that has imported everything and computed nothing, forks the ones that are killed.
 KILLS = """
-import os, pathlib, random, signal, sys, time
+import gc, os, pathlib, random, signal, sys, time
 from lxmert_tf.data.features.extract import extract_features
 
 pictures, out, detector, options = *sys.argv[1:4], eval(sys.argv[4])
 journal = pathlib.Path(out + ".partial.journal")
 size = lambda: journal.stat().st_size if journal.exists() else 0
+gc.collect()
+gc.freeze()  # what every collection of every fork would visit
 for attempt in range(11):
     before = size()
     child = os.fork()

@@ -1,7 +1,5 @@
 """One detector for all tests."""
 
-from collections.abc import Iterator
-
 import pytest
 from support.detector import HF
 
@@ -12,13 +10,3 @@ from lxmert_tf.detector import FasterRCNN
 def detector() -> FasterRCNN:
     """The golden detector, in float32."""
     return FasterRCNN.from_pretrained(HF)
-
-
-@pytest.fixture
-def eagerly() -> Iterator[None]:
-    """Nothing is compiled, which takes longer than to run the network once."""
-    import tensorflow as tf
-
-    tf.config.run_functions_eagerly(True)
-    yield
-    tf.config.run_functions_eagerly(False)

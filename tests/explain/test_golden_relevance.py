@@ -4,7 +4,7 @@ import keras
 import pytest
 from keras import ops
 from support.explain import CHECKPOINTS, ROUNDING, Golden
-from support.golden import GOLDEN, REL64, assert_close, assert_passes_under, golden_inputs
+from support.golden import GOLDEN, REL64, assert_close, golden_inputs
 
 from lxmert_tf import TFLxmertForQuestionAnswering
 from lxmert_tf.explain import attention_gradients, attention_maps, relevance
@@ -53,10 +53,3 @@ def test_relevance_of_a_padded_batch(golden, method, which):
         assert_close(why.boxes[row, :boxes], matrices["ti"][0], ROUNDING, "boxes", scale=1.0)
         assert not why.tokens[row, tokens:].any()
         assert not why.boxes[row, boxes:].any()
-
-
-@pytest.mark.slow
-@pytest.mark.skipif(BACKEND != "tensorflow", reason="this starts the other backend itself")
-def test_under_pytorch():
-    pytest.importorskip("torch")
-    assert_passes_under("torch", __file__)

@@ -4,9 +4,8 @@ import keras
 import numpy as np
 import pytest
 import tensorflow as tf
-from support.models import batch, labels, tiny_model
+from support.models import batch, tiny_model
 
-from lxmert_tf import TFLxmertForPreTraining
 from lxmert_tf.checks import CountedChecks, StopOnBrokenChecks, count_in
 from lxmert_tf.inputs import check_labels
 
@@ -64,21 +63,6 @@ def test_the_steps_of_a_model_count(step, monkeypatch):
         message = r"^input_ids must lie in 0\.\.36 \(vocab_size=37\), got 99 \(and 2 more\)"
     with pytest.raises(ValueError, match=message):
         getattr(model, step)(x, y, verbose=0)
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize(
-    ("name", "position"), [("masked_lm_labels", (0, 1)), ("matched_label", 1), ("ans", 1), ("obj_labels", (1, 2))]
-)
-def test_xla_stops_at_labels_out_of_range(name, position):
-    model = tiny_model(TFLxmertForPreTraining, **SMALL)
-    x, y = batch(model), {name: labels(model)[name]}
-    (y[name]["obj"][0] if name == "obj_labels" else y[name])[position] = -1
-    if name == "obj_labels":
-        y = {"obj_labels": {"obj": y[name]["obj"]}}
-    model.compile("sgd", jit_compile=True)
-    with pytest.raises(ValueError, match=rf"^{name}.* must lie in 0\.\..*, got -1"):
-        model.fit(x, y, verbose=0)
 
 
 def test_the_state_is_no_metric_of_the_model():

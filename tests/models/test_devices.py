@@ -1,31 +1,23 @@
 """Two devices train, measure and drop as one does."""
 
 import json
-import os
-import subprocess
-import sys
 
 import keras
 import numpy as np
 import pytest
-from support.golden import ROOT
 
 from lxmert_tf import backend
 from lxmert_tf.layers.dropout import fold_in_replica, random_bits
 
 
-def trained(*arguments) -> dict:
+@pytest.fixture
+def trained(forked):
     """What `devices.py` prints."""
-    script = ROOT / "tests" / "support" / "devices.py"
-    command = [sys.executable, script, *map(str, arguments)]
-    environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(script.parent.parent), *sys.path])}
-    run = subprocess.run(command, capture_output=True, text=True, env=environment)
-    assert run.returncode == 0, run.stderr[-2000:]
-    return json.loads(run.stdout.splitlines()[-1])
+    return lambda *arguments: json.loads(forked.run("-m", "support.devices", *arguments).splitlines()[-1])
 
 
 @pytest.mark.slow
-def test_two_devices_compute_what_one_does():
+def test_two_devices_compute_what_one_does(trained):
     one, two = trained("one"), trained("two")
     assert one["history"].keys() == two["history"].keys()
     for name, values in one["history"].items():
@@ -36,7 +28,7 @@ def test_two_devices_compute_what_one_does():
 
 
 @pytest.mark.slow
-def test_two_devices_draw_two_masks():
+def test_two_devices_draw_two_masks(trained):
     one, two = trained("one", 0.5), trained("two", 0.5)
     assert one["history"]["loss"][0] != pytest.approx(two["history"]["loss"][0], rel=1e-3)
     assert one["evaluated"]["loss"] != pytest.approx(two["evaluated"]["loss"], rel=1e-6)

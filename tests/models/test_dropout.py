@@ -3,7 +3,6 @@
 import keras
 import numpy as np
 import pytest
-from support.golden import assert_passes_under
 
 from lxmert_tf.layers.dropout import Dropout, random_bits
 
@@ -118,10 +117,3 @@ def test_numbers_are_the_same_under_every_backend():
     other = mixed(one ^ 0xFFFFFFFF)
     expected = [second(first(place ^ one) ^ other) for place in range(12)]
     np.testing.assert_array_equal(bits(7, 2, (3, 4)).view("uint32").ravel(), expected)
-
-
-@pytest.mark.skipif(BACKEND != "tensorflow", reason="this starts the other backends itself")
-@pytest.mark.slow
-def test_all_of_it_holds_under_the_torch_backend():
-    pytest.importorskip("torch")
-    assert_passes_under("torch", __file__)

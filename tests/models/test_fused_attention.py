@@ -2,7 +2,7 @@
 
 import keras
 import pytest
-from support.golden import assert_close, assert_passes_under
+from support.golden import assert_close
 from support.models import batch, flat, tiny_model
 
 from lxmert_tf import TFLxmertModel
@@ -51,10 +51,3 @@ def test_where_it_is_used(dtype, call, used, monkeypatch):
     unseen = 2 * model.config.x_layers  # the streams' attention to themselves, whose probabilities no one can ask for
     every = model.config.l_layers + model.config.r_layers + 2 * model.config.x_layers + unseen
     assert len(calls) == (every if used else unseen if call.get("output_attentions") else 0)
-
-
-@pytest.mark.slow
-@pytest.mark.skipif(BACKEND != "tensorflow", reason="this starts the other backend itself")
-def test_under_pytorch():
-    pytest.importorskip("torch")
-    assert_passes_under("torch", __file__)

@@ -66,7 +66,7 @@ def test_a_masked_head_gives_nothing(model, inputs, attention):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("model_class", MODELS)
+@pytest.mark.parametrize("model_class", [MODELS[1], MODELS[3]])
 def test_pytorch_agrees(model_class):
     torch = pytest.importorskip("torch")
     import lxmert_pt

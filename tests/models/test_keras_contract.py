@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 from support.models import MODELS, batch, flat, labels, tiny_config, tiny_model
 
+from lxmert_tf import TFLxmertForPreTraining
 from lxmert_tf.layers import attention, embeddings, heads, primitives, transformer
 from lxmert_tf.layers.quantization import old_objects_kept
 
@@ -18,6 +19,7 @@ POLICIES = ("float32", "float64", "mixed_bfloat16", "mixed_float16", "bfloat16",
 TOLERANCES = {"float64": 1e-12, "float32": 1e-5, "float16": 0.03, "bfloat16": 0.2}
 MODES = {"int8": 0.05, "int4": 0.7, "float8": 0.2}  # and how far logits may be off, of the largest
 CONFIG = tiny_config(l_layers=1)
+WHOLE = TFLxmertForPreTraining  # has every head
 
 rng = np.random.default_rng(0)
 IDS = rng.integers(0, 37, (2, 7)).astype("int32")
@@ -204,10 +206,12 @@ def test_a_model_is_made_again_from_its_config(model_class):
 
 
 @pytest.mark.slow
-@every_model
-@every_policy
+@pytest.mark.parametrize(
+    ("model_class", "policy"),
+    [*((WHOLE, policy) for policy in POLICIES), *((each, "mixed_float16") for each in MODELS if each is not WHOLE)],
+)
 def test_a_model_computes_in_its_policy(model_class, policy):
-    model, policy = tiny_model(model_class, policy), keras.dtype_policies.get(policy)
+    model, policy = tiny_model(model_class, policy, l_layers=1), keras.dtype_policies.get(policy)
     assert {each.dtype for each in model.weights} == {policy.variable_dtype}
     for name, value in model(batch(model)).items():
         assert keras.backend.standardize_dtype(value.dtype) == policy.compute_dtype, name
@@ -225,16 +229,17 @@ def test_a_model_knows_its_output_shape(model_class):
 
 
 @pytest.mark.slow
-@every_model
-@pytest.mark.parametrize("name", ["model.keras", "model.weights.h5"])
+@pytest.mark.parametrize(
+    ("model_class", "name"), [(WHOLE, "model.weights.h5"), *((each, "model.keras") for each in MODELS)]
+)
 def test_a_model_is_saved_and_loaded(model_class, name, tmp_path):
-    model = tiny_model(model_class)
+    model = tiny_model(model_class, l_layers=1)
     if name == "model.keras":
         model.save(tmp_path / name)
         loaded = keras.saving.load_model(tmp_path / name)
     else:
         model.save_weights(tmp_path / name)
-        loaded = tiny_model(model_class, seed=1)
+        loaded = tiny_model(model_class, seed=1, l_layers=1)
         loaded.load_weights(tmp_path / name)
     assert_same(loaded, model, 1e-6)
 
@@ -256,7 +261,7 @@ def test_a_frozen_backbone_stays_as_it_is():
 @pytest.mark.parametrize("name", ["input_ids", "labels"])
 def test_fit_stops_at_values_out_of_range(name):
     """As it compiles by itself: JAX counts them, TensorFlow's graph stops, PyTorch has no graph."""
-    model = tiny_model(l_layers=1)
+    model = tiny_model(l_layers=0, r_layers=0)
     model.compile(keras.optimizers.SGD(0.1))
     x = {**batch(model), **labels(model)}
     losses = model.fit(x, epochs=2, verbose=0).history["loss"]
@@ -267,9 +272,9 @@ def test_fit_stops_at_values_out_of_range(name):
 
 
 @pytest.mark.slow
-@every_model
+@pytest.mark.parametrize("model_class", [WHOLE, MODELS[3]], ids=lambda each: each.__name__)
 def test_a_model_with_lora_is_saved_as_it_computes(model_class, tmp_path):
-    model = with_lora(tiny_model(model_class))
+    model = with_lora(tiny_model(model_class, l_layers=1))
     model.save(tmp_path / "model.keras")
     assert_same(keras.saving.load_model(tmp_path / "model.keras"), model, 1e-5)
     model.save_pretrained(tmp_path / "directory")
@@ -294,11 +299,11 @@ def test_lora_trains_its_factors_only():
 @no_float8_tables
 @pytest.mark.parametrize(
     ("model_class", "mode"),
-    [*((each, "int8") for each in MODELS), (MODELS[2], "int4"), (MODELS[2], "float8")],
+    [(WHOLE, "int8"), (MODELS[3], "int8"), (MODELS[2], "int4"), (MODELS[2], "float8")],
     ids=lambda each: each if isinstance(each, str) else each.__name__,
 )
 def test_a_quantized_model_is_saved_as_it_is(model_class, mode, tmp_path):
-    model = tiny_model(model_class)
+    model = tiny_model(model_class, l_layers=1)
     exact = flat(model(batch(model)))
     model.quantize(mode)
     assert {each.quantization_mode for each in weighted(model) if isinstance(each, keras.layers.Dense)} == {mode}

@@ -43,12 +43,17 @@ WRONG = {
 }
 
 
+@pytest.fixture(scope="module")
+def backbone():
+    return tiny_model(TFLxmertModel)
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("name", WRONG)
 @pytest.mark.parametrize("graph", [False, True], ids=["eager", "graph"])
-def test_wrong_inputs(name, graph):
+def test_wrong_inputs(backbone, name, graph):
     change, message = WRONG[name]
-    model = tiny_model(TFLxmertModel)
+    model = backbone
     call = tf.function(lambda x: model(x)) if graph else model
     with pytest.raises(ValueError, match=message):
         call(change(batch(model)))

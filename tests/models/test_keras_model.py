@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 from support.golden import REL32, assert_close
-from support.models import MODELS, TASK_MODELS, batch, flat, labels, tiny_config, tiny_model
+from support.models import TASK_MODELS, batch, flat, labels, tiny_config, tiny_model
 
 from lxmert_tf import (
     TFLxmertForPreTraining,
@@ -16,8 +16,14 @@ from lxmert_tf import (
 )
 from lxmert_tf.input_table import IMAGE_INPUTS
 
-every_model = pytest.mark.parametrize("model_class", MODELS, ids=lambda c: c.__name__)
+# One with every head, and the one whose inputs have an axis more
+two_models = pytest.mark.parametrize(
+    "model_class", [TFLxmertForPreTraining, TFLxmertForVisualReasoning], ids=lambda c: c.__name__
+)
 every_task_model = pytest.mark.parametrize("model_class", TASK_MODELS, ids=lambda c: c.__name__)
+
+# A cross layer, which has a layer of every kind; a step of training is quick to trace and to compile
+SHALLOW = {"l_layers": 0, "r_layers": 0}
 
 
 def assert_same(one, other, tolerance=REL32):
@@ -31,7 +37,7 @@ def assert_same(one, other, tolerance=REL32):
 
 
 @pytest.mark.slow
-@every_model
+@two_models
 def test_call_by_keyword_by_dict_and_by_list_agree(model_class):
     model = tiny_model(model_class)
     inputs = batch(model)
@@ -59,7 +65,7 @@ def test_output_is_read_by_attribute_name_and_position():
         output.logits  # noqa: B018
 
 
-@every_model
+@two_models
 def test_return_dict_false_gives_the_tuple(model_class):
     model = tiny_model(model_class)
     inputs = batch(model)
@@ -73,7 +79,7 @@ def test_config_sets_the_defaults_of_the_switches():
     assert len(model(batch(model))) == 8
 
 
-@every_model
+@two_models
 def test_required_inputs_alone_equal_full_masks_and_zero_types(model_class):
     model = tiny_model(model_class)
     inputs = batch(model)
@@ -94,7 +100,7 @@ def test_ids_of_any_integer_type(dtype):
     assert_same(model({**inputs, "input_ids": inputs["input_ids"].astype(dtype)}), model(inputs), 0.0)
 
 
-@every_model
+@two_models
 def test_inputs_embeds_replace_input_ids(model_class):
     model = tiny_model(model_class)
     inputs = batch(model)
@@ -104,7 +110,7 @@ def test_inputs_embeds_replace_input_ids(model_class):
     assert_same(model(inputs_embeds=table[ids], **inputs), wanted)
 
 
-@every_model
+@two_models
 def test_padding_changes_nothing(model_class):
     model = tiny_model(model_class)
     inputs = batch(model, tokens=4, boxes=3)
@@ -133,8 +139,11 @@ def pad_by(value, name, tokens, boxes):
 
 
 @pytest.mark.slow
-@every_model
-@pytest.mark.parametrize("jit_compile", [False, True], ids=["graph", "xla"])
+@pytest.mark.parametrize(
+    ("model_class", "jit_compile"),
+    [(TFLxmertForPreTraining, False), (TFLxmertForPreTraining, True), (TFLxmertForVisualReasoning, True)],
+    ids=lambda value: value.__name__ if isinstance(value, type) else "xla" if value else "graph",
+)
 def test_tf_function_gives_the_same_structure_and_numbers(model_class, jit_compile):
     model = tiny_model(model_class)
     inputs = batch(model)
@@ -146,7 +155,7 @@ def test_tf_function_gives_the_same_structure_and_numbers(model_class, jit_compi
 
 
 @pytest.mark.slow
-@every_model
+@two_models
 def test_one_trace_serves_every_batch_text_length_and_box_count(model_class):
     model = tiny_model(model_class)
     signature = {name: tf.TensorSpec(spec.shape, spec.dtype) for name, spec in model.input_signature.items()}
@@ -164,7 +173,7 @@ def test_one_trace_serves_every_batch_text_length_and_box_count(model_class):
 
 
 @pytest.mark.slow
-@every_model
+@two_models
 def test_predict_joins_batches_of_every_output(model_class):
     model = tiny_model(model_class, output_attentions=True, output_hidden_states=True)
     inputs = batch(model, examples=5)
@@ -175,22 +184,26 @@ def test_predict_joins_batches_of_every_output(model_class):
 
 
 @pytest.mark.slow
-@every_model
-@pytest.mark.parametrize("dtype", ["mixed_bfloat16", "mixed_float16", "bfloat16", "float16"])
+@pytest.mark.parametrize(
+    ("model_class", "dtype"),
+    [
+        *((TFLxmertForPreTraining, dtype) for dtype in ("mixed_bfloat16", "mixed_float16", "bfloat16", "float16")),
+        (TFLxmertForVisualReasoning, "float16"),
+    ],
+)
 def test_half_precision_stays_finite_even_where_everything_is_masked(model_class, dtype):
     model = tiny_model(model_class, dtype=dtype)
     inputs = batch(model)
     inputs["attention_mask"][0] = 0
     inputs["visual_attention_mask"][0] = 0
-    given = {} if model_class is TFLxmertModel else labels(model)
-    exact = tiny_model(model_class)(**inputs, **given)
+    given = labels(model)
+    exact = flat(tiny_model(model_class)(**inputs, **given))
     output = model(**inputs, **given)
     for name, value in flat(output).items():
         assert np.isfinite(value).all(), name
-        scale = 1 + np.abs(flat(exact)[name]).max()
-        assert np.abs(value - flat(exact)[name]).max() < 0.15 * scale, name
-    if given:
-        assert output.loss.dtype == tf.float32
+        scale = 1 + np.abs(exact[name]).max()
+        assert np.abs(value - exact[name]).max() < 0.15 * scale, name
+    assert output.loss.dtype == tf.float32
 
 
 def test_a_row_masked_throughout_attends_evenly():
@@ -202,7 +215,7 @@ def test_a_row_masked_throughout_attends_evenly():
 
 
 @pytest.mark.slow
-@every_model
+@two_models
 def test_dropout_acts_in_training_only(model_class):
     model = tiny_model(model_class, hidden_dropout_prob=0.3, attention_probs_dropout_prob=0.3)
     inputs = batch(model)
@@ -228,14 +241,15 @@ def label_styles(model):
 @every_task_model
 def test_fit_trains_on_the_models_own_losses_however_labels_come(model_class):
     histories = {}
-    for style in label_styles(tiny_model(model_class)):
-        model = tiny_model(model_class)
+    in_a_graph = "as a dict" if model_class is TFLxmertForPreTraining else None
+    for style in label_styles(tiny_model(model_class, **SHALLOW)):
+        model = tiny_model(model_class, **SHALLOW)
         x, y = label_styles(model)[style]
-        model.compile(optimizer=keras.optimizers.SGD(0.01), jit_compile=False, run_eagerly=style != "as a dict")
+        model.compile(optimizer=keras.optimizers.SGD(0.01), jit_compile=False, run_eagerly=style != in_a_graph)
         histories[style] = model.fit(x, y, batch_size=3, epochs=3, verbose=0).history
     first, *others = histories.values()
     assert first["loss"][-1] < first["loss"][0]
-    expected_loss = float(tiny_model(model_class)(**batch(model), **labels(model)).loss)
+    expected_loss = float(tiny_model(model_class, **SHALLOW)(**batch(model), **labels(model)).loss)
     np.testing.assert_allclose(first["loss"][0], expected_loss, rtol=1e-5)
     for other in others:
         assert other.keys() == first.keys()
@@ -243,18 +257,39 @@ def test_fit_trains_on_the_models_own_losses_however_labels_come(model_class):
             np.testing.assert_allclose(other[name], first[name], rtol=1e-5)
 
 
+@pytest.fixture(scope="module")
+def compiled():
+    """A model for pretraining with its first weights, whose step of training XLA compiles once for all tests."""
+    model = tiny_model(TFLxmertForPreTraining, **SHALLOW)
+    model.compile(optimizer=keras.optimizers.SGD(0.01), jit_compile=True)
+    return model, model.get_weights()
+
+
 @pytest.mark.slow
-def test_fit_and_evaluate_compiled_by_xla_give_the_same_losses():
+def test_fit_compiled_by_xla_gives_the_same_losses(compiled):
+    """`evaluate` does so in test_means.py."""
     histories = []
-    for jit_compile in (False, True):
-        model = tiny_model(TFLxmertForPreTraining, l_layers=1)
-        model.compile(optimizer=keras.optimizers.SGD(0.01), jit_compile=jit_compile)
-        history = model.fit(batch(model), labels(model), epochs=2, verbose=0).history
-        evaluated = model.evaluate(batch(model), labels(model), verbose=0, return_dict=True)
-        histories.append({**history, "evaluated": evaluated["loss"]})
-        assert evaluated.keys() == history.keys()
+    for model in (tiny_model(TFLxmertForPreTraining, **SHALLOW), compiled[0]):
+        if model is not compiled[0]:
+            model.compile(optimizer=keras.optimizers.SGD(0.01), run_eagerly=True)
+        model.set_weights(compiled[1])
+        histories.append(model.fit(batch(model), labels(model), epochs=3, verbose=0).history)
+    assert histories[0].keys() == histories[1].keys()
     for name, value in histories[0].items():
         np.testing.assert_allclose(histories[1][name], value, rtol=1e-4)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("name", "position"), [("masked_lm_labels", (0, 1)), ("matched_label", 1), ("ans", 1), ("obj_labels", (1, 2))]
+)
+def test_xla_stops_at_labels_out_of_range(compiled, name, position):
+    model, weights = compiled
+    model.set_weights(weights)
+    x, y = batch(model), labels(model)
+    (y[name]["obj"][0] if name == "obj_labels" else y[name])[position] = -1
+    with pytest.raises(ValueError, match=rf"^{name}.* must lie in 0\.\..*, got -1"):
+        model.fit(x, y, verbose=0)
 
 
 def test_each_pretraining_loss_is_a_metric_and_they_sum_to_the_loss():
@@ -274,7 +309,7 @@ def test_only_the_losses_that_have_labels_are_metrics():
 
 
 def test_fit_takes_a_dataset_and_metrics_beside_the_own_loss():
-    model = tiny_model()
+    model = tiny_model(**SHALLOW)
     model.compile(optimizer=keras.optimizers.Adam(0.01), metrics=["accuracy"], jit_compile=False)
     dataset = tf.data.Dataset.from_tensor_slices((batch(model), labels(model)["labels"])).batch(2)
     history = model.fit(dataset, validation_data=dataset, epochs=15, shuffle=False, verbose=0).history
@@ -329,17 +364,16 @@ def test_labels_that_are_all_ignored_cost_nothing_and_move_nothing(model_class):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("dtype", ["mixed_bfloat16", "mixed_float16"])
 @pytest.mark.parametrize(
-    ("model_class", "how"),
+    ("model_class", "how", "dtype"),
     [
-        *((each, {"run_eagerly": True}) for each in TASK_MODELS[1:]),
-        (TFLxmertForPreTraining, {"jit_compile": False}),
-        pytest.param(TFLxmertForQuestionAnswering, {"jit_compile": True}, marks=pytest.mark.slow),
+        (TFLxmertForPreTraining, {"jit_compile": False}, "mixed_bfloat16"),
+        (TFLxmertForQuestionAnswering, {"jit_compile": True}, "mixed_float16"),
+        (TFLxmertForVisualReasoning, {"run_eagerly": True}, "mixed_float16"),
     ],
 )
 def test_fit_in_mixed_precision_learns(model_class, how, dtype):
-    model = tiny_model(model_class, dtype=dtype, l_layers=1)
+    model = tiny_model(model_class, dtype=dtype, **SHALLOW)
     model.compile(optimizer=keras.optimizers.Adam(0.003), **how)
     history = model.fit(batch(model), labels(model), epochs=8, verbose=0).history["loss"]
     assert np.isfinite(history).all() and history[-1] < history[0]
@@ -445,7 +479,7 @@ def test_the_problem_type_chooses_the_loss_of_soft_scores():
     assert float(binary(**x, labels=soft).loss) != pytest.approx(float(model(**x, labels=soft).loss), rel=1e-3)
 
 
-@every_model
+@two_models
 def test_no_two_weights_start_with_the_same_numbers(model_class):
     config = tiny_config(l_layers=3, r_layers=2, x_layers=2, hidden_size=12, initializer_range=0.02)
     drawn = [weight.numpy() for weight in model_class(config).weights if weight.path.endswith(("kernel", "/weight"))]

@@ -7,54 +7,68 @@ import numpy as np
 import pytest
 import tensorflow as tf
 from support.golden import REL32, assert_close
-from support.models import MODELS, batch, flat, labels, tiny_model
+from support.models import batch, flat, labels, tiny_model
 
-from lxmert_tf import TFLxmertForPreTraining, TFLxmertForQuestionAnswering
+from lxmert_tf import TFLxmertForPreTraining, TFLxmertForQuestionAnswering, TFLxmertForVisualReasoning
 
-every_model = pytest.mark.parametrize("model_class", MODELS, ids=lambda c: c.__name__)
-
+# What is read after imports in either order, and how
 READERS = {
-    "model.keras": "import keras, lxmert_tf; model = keras.saving.load_model(path)",
-    "model.keras, other order": "import lxmert_tf, keras; model = keras.saving.load_model(path)",
-    "directory": "import lxmert_tf; model = getattr(lxmert_tf, name).from_pretrained(path)",
-    "model.weights.h5": (
-        "import lxmert_tf; config = lxmert_tf.LxmertConfig.from_pretrained(sys.argv[4]); "
-        "model = getattr(lxmert_tf, name)(config); model.load_weights(path)"
-    ),
+    "import keras, lxmert_tf": {"model.keras": "keras.saving.load_model(path)"},
+    "import lxmert_tf, keras": {
+        "directory": "getattr(lxmert_tf, name).from_pretrained(path)",
+        "model.weights.h5": "with_weights(path)",
+        "model.keras": "keras.saving.load_model(path)",
+    },
 }
 RUN = """
 import sys
+{imports}
 import numpy as np
-name, path, folder = sys.argv[1], sys.argv[2], sys.argv[3]
-{read}
-with np.load(folder + "/inputs.npz") as arrays:
-    output = model(dict(arrays), return_dict=True)
-np.savez(folder + "/outputs.npz", **{{key: np.asarray(value) for key, value in output.items()}})
+
+def with_weights(path):
+    model = getattr(lxmert_tf, name)(lxmert_tf.LxmertConfig.from_pretrained(folder + "/directory"))
+    model.load_weights(path)
+    return model
+
+for folder in sys.argv[1:]:
+    name = folder.rpartition("/")[2]
+    for file, read in {readers}.items():
+        path = folder + "/" + file
+        model = eval(read)
+        with np.load(folder + "/inputs.npz") as arrays:
+            output = model(dict(arrays), return_dict=True)
+        np.savez(path + ".npz", **{{key: np.asarray(value) for key, value in output.items()}})
 """
 
 
+@pytest.fixture(scope="module")
+def saved(tmp_path_factory):
+    """Models in every format, their inputs and what they compute: folders by the name of the class."""
+    folder, outputs = tmp_path_factory.mktemp("saved"), {}
+    for model_class in (TFLxmertForPreTraining, TFLxmertForQuestionAnswering):
+        own = folder / model_class.__name__
+        model = tiny_model(model_class, hidden_dropout_prob=0.1)
+        model.save_pretrained(own / "directory")
+        model.save(own / "model.keras")
+        model.save_weights(own / "model.weights.h5")
+        np.savez(own / "inputs.npz", **batch(model))
+        outputs[own] = flat(model(batch(model)))
+    return outputs
+
+
 @pytest.mark.slow
-@pytest.mark.parametrize("how", READERS)
-@pytest.mark.parametrize(
-    "model_class", [TFLxmertForPreTraining, TFLxmertForQuestionAnswering], ids=lambda c: c.__name__
-)
-def test_a_fresh_process_computes_the_same(model_class, how, tmp_path):
-    model = tiny_model(model_class, hidden_dropout_prob=0.1)
-    model.save_pretrained(tmp_path / "directory")
-    path = tmp_path / how.split(",")[0]
-    if path.suffix == ".keras":
-        model.save(path)
-    elif path.suffix == ".h5":
-        model.save_weights(path)
-    np.savez(tmp_path / "inputs.npz", **batch(model))
-    command = [sys.executable, "-c", RUN.format(read=READERS[how]), model_class.__name__, path, tmp_path]
-    finished = subprocess.run([*command, tmp_path / "directory"], capture_output=True, text=True)
+@pytest.mark.parametrize("imports", READERS)
+def test_a_fresh_process_computes_the_same(imports, saved):
+    script = RUN.format(imports=imports, readers=READERS[imports])
+    finished = subprocess.run([sys.executable, "-c", script, *map(str, saved)], capture_output=True, text=True)
     assert finished.returncode == 0, finished.stderr[-2000:]
-    wanted = flat(model(batch(model)))
-    with np.load(tmp_path / "outputs.npz") as outputs:
-        assert set(outputs) == set(wanted)
-        for name, value in wanted.items():
-            assert_close(outputs[name], value, 1e-6, name)
+    for folder, wanted in saved.items():
+        for file in READERS[imports]:
+            with np.load(folder / f"{file}.npz") as outputs:
+                assert set(outputs) == set(wanted)
+                for name, value in wanted.items():
+                    assert_close(outputs[name], value, 1e-6, f"{file}: {name}")
+            (folder / f"{file}.npz").unlink()
 
 
 def test_training_goes_on_after_a_keras_round_trip(tmp_path):
@@ -74,7 +88,7 @@ def test_training_goes_on_after_a_keras_round_trip(tmp_path):
 
 
 @pytest.mark.slow
-@every_model
+@pytest.mark.parametrize("model_class", [TFLxmertForPreTraining, TFLxmertForVisualReasoning], ids=lambda c: c.__name__)
 def test_export_keeps_names_and_dtypes_and_any_size(model_class, tmp_path):
     model = tiny_model(model_class)
     model.export(tmp_path / "saved_model", verbose=False)

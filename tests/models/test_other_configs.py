@@ -4,14 +4,19 @@ import numpy as np
 import pytest
 import tensorflow as tf
 from support.golden import REL64, assert_close, assert_gradients_close
-from support.models import MODELS, batch, flat, labels, tiny_model
+from support.models import batch, flat, labels, tiny_model
 
 torch = pytest.importorskip("torch")
 
 import lxmert_pt  # noqa: E402
 from conversion import names  # noqa: E402
 from conversion.models import state_dict, task_of_model  # noqa: E402
-from lxmert_tf import TFLxmertForPreTraining, TFLxmertModel  # noqa: E402
+from lxmert_tf import (  # noqa: E402
+    TFLxmertForPreTraining,
+    TFLxmertForQuestionAnswering,
+    TFLxmertForVisualReasoning,
+    TFLxmertModel,
+)
 
 CONFIGS = {
     "relu": {"hidden_act": "relu"},
@@ -75,14 +80,20 @@ def assert_frameworks_agree(model_class, **changes):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("changes", CONFIGS.values(), ids=CONFIGS)
-@pytest.mark.parametrize("model_class", MODELS[:3], ids=lambda c: c.__name__)
-def test_other_sizes_depths_and_activations(model_class, changes):
-    assert_frameworks_agree(model_class, **changes)
+@pytest.mark.parametrize(
+    ("model_class", "name"),
+    [
+        *((TFLxmertForPreTraining, name) for name in CONFIGS),
+        (TFLxmertModel, "cross layers only"),
+        (TFLxmertForQuestionAnswering, "no cross layers"),
+    ],
+)
+def test_other_sizes_depths_and_activations(model_class, name):
+    assert_frameworks_agree(model_class, **CONFIGS[name])
 
 
 def test_pairs_of_images():
-    assert_frameworks_agree(MODELS[3])
+    assert_frameworks_agree(TFLxmertForVisualReasoning)
 
 
 @pytest.mark.slow

@@ -1,8 +1,5 @@
 """`model.quantize`, quantized policies and maps of policies do what they do in a Keras model."""
 
-import subprocess
-import sys
-
 import keras
 import numpy as np
 import pytest
@@ -106,7 +103,7 @@ def test_lora_on_quantized_layers_trains_and_is_read(mode):
     for layer in [*dense(model), model.get_input_embeddings()]:
         layer.enable_lora(2)
     model.compile(keras.optimizers.Adam(0.01), run_eagerly=True)
-    history = model.fit(batch(model), labels(model), epochs=5, verbose=0).history["loss"]
+    history = model.fit(batch(model), labels(model), epochs=3, verbose=0).history["loss"]
     assert history[-1] < history[0]
     layer = model.get_qa_logit_layer()
     plain = TFLxmertForQuestionAnswering.from_pretrained(model)
@@ -133,14 +130,14 @@ def test_float8_trains_and_its_scales_follow(optimizer, tmp_path):
 
 
 @pytest.mark.slow
-def test_a_fresh_process_and_a_saved_model_compute_the_same(tmp_path):
+def test_a_fresh_process_and_a_saved_model_compute_the_same(forked, tmp_path):
     model = quantized()
     inputs = batch(model)
     wanted = np.asarray(model(inputs).question_answering_score)
     model.save(tmp_path / "model.keras")
     np.savez(tmp_path / "inputs.npz", **inputs)
     paths = [str(tmp_path / name) for name in ("model.keras", "inputs.npz", "outputs.npy")]
-    subprocess.run([sys.executable, "-c", LOAD, *paths], check=True)
+    forked.run("-c", LOAD, *paths)
     assert_close(np.load(tmp_path / "outputs.npy"), wanted, REL32)
     model.export(tmp_path / "served", verbose=False)
     served = tf.saved_model.load(tmp_path / "served").signatures["serving_default"]

@@ -1,19 +1,12 @@
 """The examples of the README and of pages without files run as they stand; the commands that the README names exist."""
 
-import os
 import re
 import shlex
-import subprocess
-import sys
-from pathlib import Path
 
 import pytest
-import support.blocks
 from support.golden import ROOT
 
 README = (ROOT / "README.md").read_text(encoding="utf-8")
-
-RUNNER = Path(support.blocks.__file__).read_text(encoding="utf-8")
 
 
 def commands() -> list[list[str]]:
@@ -34,19 +27,10 @@ def commands() -> list[list[str]]:
         pytest.param("docs/from-keras.md", 6, marks=pytest.mark.slow),
     ],
 )
-def test_python_blocks_run_in_order(page, least, tmp_path):
+def test_python_blocks_run_in_order(forked, page, least, tmp_path):
     blocks = re.findall(r"^```python$", (ROOT / page).read_text(encoding="utf-8"), re.MULTILINE)
-    run = subprocess.run(
-        [sys.executable, "-c", RUNNER, str(ROOT / page)],
-        cwd=tmp_path,
-        env={**os.environ, "PYTHONPATH": str(ROOT)},
-        capture_output=True,
-        text=True,
-        timeout=600,
-        check=False,
-    )
-    assert run.returncode == 0, run.stderr[-4000:]
-    assert run.stdout.count("ran the block at line") == len(blocks) >= least
+    printed = forked.run("-m", "support.blocks", ROOT / page, cwd=tmp_path)
+    assert printed.count("ran the block at line") == len(blocks) >= least
 
 
 def test_commands_exist():

@@ -43,17 +43,21 @@ def best(exports, store, image, question):
 
 
 @pytest.mark.slow
-def test_export_check_and_ask(exports, store, tmp_path):
-    base = tmp_path / "models"
-    printed, said = command("export", exports / "qa", base, "--name", "vqa", "--text", "--check", "--top-k", "9")
+def test_export_check_and_ask(exports, store, tmp_path, capsys):
+    base, options = tmp_path / "models", ("--text", "--check", "--top-k", "9", "--batch-sizes", "1")
+    printed, said = command("export", exports / "qa", base, "--name", "vqa", *options)
     assert said == "--top-k 9: the model has only 5 answers, and returns all of them.\n"
     assert printed.splitlines()[0] == str(base / "vqa" / "1") and "sound" in printed
     with serving(f"vqa={base / 'vqa'}") as running:
         options = ("--name", "vqa", "--features", store.path, "--image", "image_1")
+        answers, scores = best(exports, store, "image_1", "what color is the picture?")
         for protocol in ("grpc", "rest"):
-            printed, said = command("ask", "--server", running[protocol], *options, "what color is the picture?")
+            asking = ("--server", running[protocol], *options, "what color is the picture?")
+            if protocol == "grpc":
+                printed, said = command("ask", *asking)
+            else:
+                _, printed, said = ask(capsys, *asking)
             assert not said  # nor any note of TensorFlow's
-            answers, scores = best(exports, store, "image_1", "what color is the picture?")
             lines = [line.split("\t") for line in printed.splitlines()]
             assert [answer for answer, _ in lines] == answers
             np.testing.assert_allclose([float(score) for _, score in lines], scores, rtol=0, atol=6e-4)

@@ -161,13 +161,6 @@ def company(signatures):
     return st.tuples(st.sampled_from(signatures), SEED, TOKENS, BOXES, SOME_TWISTS)
 
 
-@pytest.mark.slow
-@examples(25)
-@given(drawn=company(quick(ALL)))
-def test_an_answer_does_not_depend_on_who_shares_the_batch(served, drawn):
-    check_company(served, *drawn)
-
-
 def check_filled_up(served, signature, seed, sizes, twists):
     """Requests of one example each, of clients that know nothing of -1: texts [CLS] ... [SEP]."""
     each, name = chosen(served, signature)
@@ -273,4 +266,4 @@ def test_every_signature_is_held_to_it(served):
     ids=["company", "filled up", "padded", "permuted"],
 )
 def test_all_of_it_in_many_examples(served, check, drawn):
-    examples(300)(given(drawn)(lambda values: check(served, *values)))()
+    examples(100)(given(drawn)(lambda values: check(served, *values)))()

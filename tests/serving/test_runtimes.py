@@ -35,11 +35,7 @@ def model(checkpoint):
 
 
 TEXT = ("input_ids", "attention_mask", "token_type_ids")
-FORMATS = [
-    pytest.param("openvino"),
-    pytest.param("onnx", marks=pytest.mark.slow),
-    pytest.param("litert", marks=pytest.mark.slow),
-]
+FORMATS = ("openvino", "onnx", "litert")
 
 
 @pytest.fixture(scope="module")
@@ -81,6 +77,7 @@ def test_answers_are_those_of_keras_for_any_sizes(format, export_to, model):
         close(got["top_scores"], -np.sort(-got["probabilities"], axis=-1))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("format", FORMATS)
 def test_an_image_is_encoded_first(format, export_to, model):
     base = export_to(format)
@@ -95,6 +92,7 @@ def test_an_image_is_encoded_first(format, export_to, model):
         close(answer({**inputs, **one})["logits"], np.asarray(model({**inputs, **repeated}).question_answering_score))
 
 
+@pytest.mark.slow
 def test_openvino_reads_the_masks_of_clients(export_to, model):
     inputs = sample_inputs(model.config, examples=2)
     proof = {name: server_proof(value) if name.endswith("mask") else value for name, value in inputs.items()}
@@ -102,6 +100,7 @@ def test_openvino_reads_the_masks_of_clients(export_to, model):
     np.testing.assert_array_equal(answer(proof)["logits"], answer(inputs)["logits"])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("format", FORMATS)
 def test_what_a_folder_says_of_itself(format, export_to):
     metadata = read_metadata(export_to(format) / "vqa" / "1")
@@ -113,6 +112,7 @@ def test_what_a_folder_says_of_itself(format, export_to):
     assert metadata["comparison"]["equal_answers"] == 1 and metadata["comparison"]["largest_error"] < 1e-4
 
 
+@pytest.mark.slow
 def test_a_folder_for_openvino_model_server(export_to):
     base = export_to("openvino")
     config = json.loads((base / "config.json").read_text())["model_config_list"]
@@ -163,7 +163,7 @@ def test_openvino_converts_the_saved_model_itself(exports):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("format", ["openvino", "onnx", "litert"])
+@pytest.mark.parametrize("format", FORMATS)
 def test_int8_is_smaller_and_close(format, export_to, model):
     """Products of eight bits, with weights of seven where processors would overflow: an error of 1/64 in each."""
     base = export_to(format, "int8")
@@ -178,7 +178,7 @@ def test_int8_is_smaller_and_close(format, export_to, model):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("format", ["openvino", "onnx", "litert"])
+@pytest.mark.parametrize("format", FORMATS)
 def test_excluded_layers_stay_float32(format, export_to, tmp_path, model):
     target, folder = runtime(format), export_to(format) / "vqa" / "1"
     batches = comparison.random_examples(model).batches[:2]
@@ -190,11 +190,11 @@ def test_excluded_layers_stay_float32(format, export_to, tmp_path, model):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("format", ["openvino", "onnx", "litert"])
+@pytest.mark.parametrize("format", FORMATS)
 def test_pairs_of_images(format, tmp_path):
     if any(importlib.util.find_spec(module) is None for module in runtime(format).modules):
         pytest.skip(f"needs the extra `{format}`")
-    model = write_checkpoint("reasoning", tmp_path / "reasoning", l_layers=1, x_layers=2)
+    model = write_checkpoint("reasoning", tmp_path / "reasoning", l_layers=0, r_layers=0)
     base = tmp_path / "base"
     assert main(["export", str(tmp_path / "reasoning"), str(base), "--name", "vqa", "--format", format]) == 0
     inputs = sample_inputs(model.config, num_images=2, examples=4)
@@ -233,6 +233,7 @@ def test_a_runtime_that_is_missing_says_what_to_install(checkpoint, tmp_path, ca
     assert "pip install 'lxmert-tf[onnx]'" in capsys.readouterr().err
 
 
+@pytest.mark.slow
 def test_one_folder_holds_one_format(export_to, exports, checkpoint, capsys, monkeypatch):
     base = str(export_to("openvino"))
     monkeypatch.setattr("lxmert_tf.serving.runtimes.base.find_spec", lambda name: name)

@@ -47,7 +47,8 @@ def folder(tmp_path_factory):
     folder = tmp_path_factory.mktemp("pictures")
     tiny_detector().save_pretrained(folder / "detector")
     for task in ("qa", "reasoning"):
-        write_checkpoint(task, folder / task, visual_feat_dim=TINY_CONFIG.feature_size)
+        sizes = {"visual_feat_dim": TINY_CONFIG.feature_size, "l_layers": 1, "r_layers": 0}
+        write_checkpoint(task, folder / task, **sizes)
     export_with_detector(folder, "qa")
     return folder
 
@@ -114,6 +115,7 @@ def test_the_whole_way(folder, server, tmp_path):
         assert_close(logits, wanted[row : row + 1], 1e-4)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("client", [RestClient, GrpcClient])
 def test_clients_answer_what_python_answers(client, folder, server):
     address = server["rest" if client is RestClient else "grpc"]
@@ -205,6 +207,7 @@ def test_clients_send_pairs_and_read_truths(monkeypatch):
     assert sent[0]["inputs"]["images"] == [[{"b64": "bGVmdAA="}, {"b64": "cmlnaHQ="}]]
 
 
+@pytest.mark.slow
 def test_calls_that_are_wrong(server):
     with GrpcClient(server["grpc"], "qa", timeout=PATIENCE) as client:
         for images, questions, message in (
@@ -224,6 +227,7 @@ def test_calls_that_are_wrong(server):
             client.predict({"images": contents[:0]}, "detect")
 
 
+@pytest.mark.slow
 def test_a_server_that_batches_gets_a_picture_for_every_question(server, monkeypatch):
     with GrpcClient(server["grpc"], "qa", timeout=PATIENCE) as client:
         wanted = client.answer_image(IMAGES[0], QUESTIONS[:3])
@@ -241,6 +245,7 @@ def test_a_server_that_batches_gets_a_picture_for_every_question(server, monkeyp
 # What an export has beside the signatures
 
 
+@pytest.mark.slow
 def test_metadata(folder):
     made = read_metadata(folder / "models" / "qa" / "1")
     assert {"detect", "answer_image", "answer_text"} <= set(made["signatures"])
@@ -275,7 +280,9 @@ def test_check(folder, monkeypatch):
     lines = []
     check = partial(check_model, folder / "models", "qa", folder / "qa", lines.append, detector=folder / "detector")
     assert check() and "sound" in lines[0] and "equal to the detector within" in lines[0]
-    monkeypatch.setattr("lxmert_tf.serving.check.TOLERANCE_OF_REGIONS", -1)
+    signatures = read_metadata(folder / "models" / "qa" / "1")["signatures"]
+    monkeypatch.setattr("lxmert_tf.serving.check.replay", lambda *_: {name: [1] for name in signatures})
+    monkeypatch.setattr("lxmert_tf.serving.check._compare_detector", lambda *_: 2e-4)
     assert not check() and "finds other regions than" in lines[1]
 
 
@@ -293,6 +300,7 @@ def test_what_cannot_be_exported(folder):
 # Commands
 
 
+@pytest.mark.slow
 def test_ask_with_photos(folder, server, capsys):
     options = ["--server", server["grpc"], "--name", "qa", "--timeout", str(PATIENCE)]
     options += ["--photo", str(IMAGES[0]), "--json"]
@@ -319,6 +327,7 @@ def test_ask_without_one_image(options, message, capsys):
     assert message in capsys.readouterr().err
 
 
+@pytest.mark.slow
 def test_numbers_of_a_pipeline_without_a_detector(folder, capsys, tmp_path):
     assert main(["export", str(folder / "qa"), str(tmp_path), "--name", "x", "--boxes", "8"]) == 2
     assert "have no effect without --detector" in capsys.readouterr().err
@@ -400,6 +409,7 @@ REFUSED = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", REFUSED)
 def test_bad_files_are_refused_in_words_and_the_server_goes_on(kind, server):
     content, message = REFUSED[kind]
@@ -413,6 +423,7 @@ def test_bad_files_are_refused_in_words_and_the_server_goes_on(kind, server):
     assert message in str(caught.value) and caught.value.code == 400
 
 
+@pytest.mark.slow
 def test_pictures_as_they_come_are_read_as_in_python_or_refused(server, decode, tmp_path):
     client, read = RestClient(server["rest"], "qa", timeout=PATIENCE), 0
     for picture, path in zip(BAD_IMAGES, write_bad_images(tmp_path), strict=True):

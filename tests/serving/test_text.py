@@ -63,7 +63,7 @@ def test_golden_texts_with_a_small_vocabulary(options, vocab):
 
 @pytest.mark.slow
 @pytest.mark.skipif(not REAL_VOCAB.is_file(), reason="needs the real vocabulary")
-@pytest.mark.parametrize("options", CHOICES, ids=str)
+@pytest.mark.parametrize("options", CHOICES[:2], ids=str)
 def test_golden_texts_with_the_real_vocabulary(options):
     assert_same_ids(LxmertTokenizer(REAL_VOCAB, **options), TEXTS)
 
@@ -151,8 +151,8 @@ def characters_vocab(tmp_path_factory):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("options", EVERY_CHOICE, ids=str)
-def test_every_kind_of_character_under_every_combination_of_switches(options, characters_vocab):
+@pytest.mark.parametrize("options", EVERY_THREE, ids=str)
+def test_every_kind_of_character_under_every_combination_of_three_switches(options, characters_vocab):
     characters = [c for kind in KINDS.values() for c in kind]
     texts = [f"a{c}b {c} B{c}\u0301{c}\u0316\U0001d165{c} {c}\u302e" for c in characters]
     assert_same_ids(LxmertTokenizer(characters_vocab, **options), texts)
@@ -162,7 +162,9 @@ def test_every_kind_of_character_under_every_combination_of_switches(options, ch
 @pytest.mark.parametrize("options", EVERY_THREE, ids=str)
 def test_all_of_unicode_under_every_combination_of_three_switches(options, vocab):
     """Word by word: no vocabulary of a size to test with tells all characters apart."""
-    codes = [c for c in range(1, 0x110000) if not 0xD800 <= c < 0xE000 and not 0x40000 <= c < 0xE0000]
+    uniform = [*range(0x20000, 0x40000), *range(0xE1000, 0x110000)]  # ideographs, and what means nothing
+    once = uniform if options == EVERY_THREE[0] else uniform[::50]
+    codes = [c for c in (*range(1, 0x20000), *range(0xE0000, 0xE1000), *once) if not 0xD800 <= c < 0xE000]
     characters = [*map(chr, codes)]
     rng = random.Random(0)
     marks = [c for c in characters if unicodedata.combining(c)]

@@ -81,10 +81,10 @@ def assert_gradients_close(
     )
 
 
-def assert_passes_under(backend: str, file: str) -> None:
-    """Runs a file of tests in a process of its own under another Keras backend."""
+def assert_passes_under(backend: str, *files: str | Path) -> None:
+    """Runs files of tests in a process of its own under another Keras backend."""
     run = subprocess.run(
-        [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "-p", "no:xdist", file],
+        [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "-p", "no:xdist", *files],
         env={**os.environ, "KERAS_BACKEND": backend, "JAX_ENABLE_X64": "1"},  # JAX has float64 on request only
         capture_output=True,
         text=True,

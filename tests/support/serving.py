@@ -70,8 +70,9 @@ def build_exports(folder: Path) -> Path:
     with locked(folder / ".lock"):
         if not (folder / "done").exists():
             for task in TASKS:
-                write_checkpoint(task, folder / task)
-                extras = {"outputs": ("hidden_states", "attentions")} if task in ("model", "reasoning") else {}
+                layered = task in ("model", "reasoning")
+                write_checkpoint(task, folder / task, **({} if layered else {"l_layers": 1, "r_layers": 0}))
+                extras = {"outputs": ("hidden_states", "attentions")} if layered else {}
                 export(
                     folder / task,
                     folder / "models",

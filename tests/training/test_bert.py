@@ -153,6 +153,8 @@ def test_without_a_config_the_papers_is_taken_with_berts_sizes_and_rates(tmp_pat
 
 
 @pytest.mark.slow
+@pytest.mark.usefixtures("eagerly")
+@pytest.mark.filterwarnings("ignore:Even though the `tf.config.experimental_run_functions_eagerly`")
 def test_a_run_keeps_what_is_frozen_and_trains_the_rest(tmp_path, capsys):
     """Vocabulary and sizes are those of the directory."""
     write_dataset(data := tmp_path / "data", "vqa", num_images=20, boxes=5, feat_dim=9, pictures=False)

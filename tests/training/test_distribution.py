@@ -1,16 +1,13 @@
 """Several devices and several processes train as one does: real processes, real gRPC on loopback."""
 
 import json
-import os
 import signal
 import socket
-import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
-from support.golden import ROOT
+from support.forks import ROOT, Fork
 
 from lxmert_tf.training import distribution
 
@@ -20,39 +17,44 @@ STEPS = 18
 TOLERANCE = 1e-10
 
 
-def start(output: Path, *arguments: str, tf_config: dict | None = None) -> subprocess.Popen:
-    """A worker process of its own."""
-    paths = [str(ROOT / "tests"), str(ROOT)]
-    env = {**os.environ, "PYTHONPATH": os.pathsep.join(paths), "TF_CPP_MIN_LOG_LEVEL": "2", "CUDA_VISIBLE_DEVICES": ""}
-    env.pop("TF_CONFIG", None)
-    if tf_config:
-        env["TF_CONFIG"] = json.dumps(tf_config)
-    output.mkdir(exist_ok=True)
-    command = [sys.executable, str(WORKER), str(output), *arguments]
-    return subprocess.Popen(command, env=env, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+@pytest.fixture(scope="module")
+def start(forked):
+    """Starts a worker, a process of its own, that writes to a directory."""
+
+    def start(output: Path, *arguments: str, tf_config: dict | None = None) -> Fork:
+        output.mkdir(exist_ok=True)
+        env = {"TF_CONFIG": json.dumps(tf_config)} if tf_config else {}
+        return forked(WORKER, output, *arguments, CUDA_VISIBLE_DEVICES="", **env)
+
+    return start
 
 
-def finish(*processes: subprocess.Popen, timeout: int = 900) -> None:
+def finish(*processes: Fork) -> None:
     """Waits for success."""
     try:
         for process in processes:
-            text, _ = process.communicate(timeout=timeout)
-            assert process.returncode == 0, text[-3000:]
+            printed, said = process.communicate()
+            assert process.returncode == 0, (printed + said)[-3000:]
     finally:
         for process in processes:
             process.kill()
-            process.communicate()
+            process.wait()
 
 
-def group(output: Path, die_at: int | None = None) -> list[subprocess.Popen]:
-    """Two workers; the second dies at a step if told to."""
-    workers = [f"127.0.0.1:{port}" for port in free_ports(2)]
-    processes = []
-    for index in range(2):
-        arguments = ["--die-at", str(die_at)] if die_at and index == 1 else []
-        task = {"cluster": {"worker": workers}, "task": {"type": "worker", "index": index}}
-        processes.append(start(output, *arguments, tf_config=task))
-    return processes
+@pytest.fixture
+def group(start):
+    """Starts two workers; the second dies at a step if told to."""
+
+    def start_both(output: Path, die_at: int | None = None) -> list[Fork]:
+        workers = [f"127.0.0.1:{port}" for port in free_ports(2)]
+        processes = []
+        for index in range(2):
+            arguments = ["--die-at", str(die_at)] if die_at and index == 1 else []
+            task = {"cluster": {"worker": workers}, "task": {"type": "worker", "index": index}}
+            processes.append(start(output, *arguments, tf_config=task))
+        return processes
+
+    return start_both
 
 
 def free_ports(number: int) -> list[int]:
@@ -87,7 +89,7 @@ def assert_same_training(found: dict, expected: dict) -> None:
 
 
 @pytest.fixture(scope="module")
-def alone(tmp_path_factory):
+def alone(start, tmp_path_factory):
     """The same training in one process on one device."""
     output = tmp_path_factory.mktemp("alone")
     finish(start(output))
@@ -95,14 +97,14 @@ def alone(tmp_path_factory):
 
 
 @pytest.mark.slow
-def test_four_devices_train_as_one(tmp_path, alone):
+def test_four_devices_train_as_one(start, tmp_path, alone):
     finish(start(tmp_path, "--devices", "4"))
     assert_same_training(results(tmp_path), alone)
     assert results(tmp_path)["replicas"].tolist() == [0, 1, 2, 3]
 
 
 @pytest.mark.slow
-def test_two_workers_train_as_one_process_and_end_in_the_same_weights(tmp_path, alone):
+def test_two_workers_train_as_one_process_and_end_in_the_same_weights(group, tmp_path, alone):
     finish(*group(tmp_path))
     first, second = results(tmp_path, 0), results(tmp_path, 1)
     assert_same_training(first, alone)
@@ -112,12 +114,11 @@ def test_two_workers_train_as_one_process_and_end_in_the_same_weights(tmp_path, 
 
 
 @pytest.mark.slow
-def test_a_group_goes_on_after_one_of_its_workers_was_killed(tmp_path, alone):
+def test_a_group_goes_on_after_one_of_its_workers_was_killed(group, tmp_path, alone):
     workers = group(tmp_path, die_at=11)
-    assert workers[1].wait(timeout=900) == -signal.SIGKILL
+    assert workers[1].wait() == -signal.SIGKILL
     workers[0].kill()  # a supervisor restarts the whole group; until then the other waits for it
-    for worker in workers:
-        worker.communicate()
+    workers[0].wait()
     finish(*group(tmp_path))
     found = results(tmp_path)
     assert int(found["first"]) == 8  # the last backup: every fourth step, and the end of an epoch, which has six

@@ -31,6 +31,8 @@ from lxmert_tf.training.run import train
 NAMES = ["cat", "two", "unseen", "dog", "the red"]  # of the target: rows 3, 1, -, 0, 4 of the source
 SOURCE = ["dog", "2", "horse", "cat", "red", "bird"]
 ROWS = [3, 1, -1, 0, 4]
+# TensorFlow says so of the functions in tf.data
+eager_but_for_data = pytest.mark.filterwarnings("ignore:Even though the `tf.config.experimental_run_functions_eagerly`")
 SMALL = {
     "hidden_size": 8,
     "num_attention_heads": 2,
@@ -229,6 +231,8 @@ def trained(output):
 
 
 @pytest.mark.slow
+@pytest.mark.usefixtures("eagerly")
+@eager_but_for_data
 def test_a_run_that_learns_nothing_stops_early_with_the_weights_it_started_from(data, tmp_path):
     options = {"epochs": 6, "learning_rate": 1e-20, "early_stopping": 2, "valid": (str(data / "valid.json"),)}
     result = run(data, tmp_path / "run", **options)
@@ -275,6 +279,8 @@ def test_frozen_weights_stay_and_the_others_move(data, frozen):
 
 
 @pytest.mark.slow
+@pytest.mark.usefixtures("eagerly")
+@eager_but_for_data
 def test_cross_entropy_is_another_loss_that_the_model_keeps_and_accuracy_is_the_same(data, tmp_path, frozen):
     questions = json.loads((data / "valid.json").read_text())
     for number, question in enumerate(questions):
@@ -302,6 +308,8 @@ def test_compiled_with_xla_a_run_is_the_same(data, tmp_path, frozen):
 
 
 @pytest.mark.slow
+@pytest.mark.usefixtures("eagerly")
+@eager_but_for_data
 def test_mixed_precision_with_accumulation_and_rates_by_layer_learns(data, tmp_path, capsys):
     options = {"precision": "mixed_bfloat16", "accumulate": 2, "layer_decay": 0.5, "limit": 30}
     result = run(data, tmp_path, init=None, learning_rate=3e-2, epochs=3, verbose=2, **options)

@@ -106,6 +106,7 @@ def test_killed_again_and_again(kills, tmp_path, model, start, whole):
     assert without_times(resumed.history) == without_times(progress.history)
 
 
+@pytest.mark.slow
 def test_the_log_has_a_row_for_each_epoch(whole):
     _, progress, directory = whole
     lines = (directory / "log.csv").read_text().splitlines()
@@ -115,6 +116,7 @@ def test_the_log_has_a_row_for_each_epoch(whole):
     assert 0 < progress.history[-1]["data_wait"] < 1
 
 
+@pytest.mark.slow
 def test_a_finished_training_does_nothing_more(model, whole):
     expected, _, directory = whole
     scramble(model)
