@@ -171,9 +171,19 @@ def exit_on_sigterm() -> Iterator[None]:
     if threading.current_thread() is not threading.main_thread():  # only it may set handlers
         yield
         return
-    before = signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(128 + number))
+    ended = []
+
+    def end(number: int, frame: Any) -> NoReturn:
+        ended.append(number)
+        sys.exit(128 + number)
+
+    before = signal.signal(signal.SIGTERM, end)
     try:
         yield
+    except Exception:
+        if ended:  # libraries in C++ make errors of their own of the exit
+            sys.exit(128 + ended[0])
+        raise
     finally:
         signal.signal(signal.SIGTERM, before)
 

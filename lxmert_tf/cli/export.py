@@ -41,6 +41,7 @@ RUNTIME_OPTIONS: tuple[str, ...] = (
     "probabilities",
     "batch_sizes",
 )
+MAX_LOSS = 0.3  # points of accuracy
 RUNTIME_OPTIONS += ("version", "config", "format", "compare", "data", "features", "max_loss")
 
 
@@ -72,7 +73,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--max-loss",
         type=float,
-        default=0.3,
+        default=MAX_LOSS,
         metavar="POINTS",
         help="accuracy that reduced precision may lose on --data (default: %(default)s)",
     )
@@ -108,6 +109,10 @@ def run(args: argparse.Namespace) -> int:
         for option in ("data", "features"):
             if getattr(args, option):
                 raise ValueError(f"--{option} has no effect without --compare or a reduced --precision: add one.")
+    if args.data and not args.features:
+        raise ValueError("--data needs the region features of its images: give --features, too.")
+    if args.max_loss != MAX_LOSS and not args.data:
+        raise ValueError("--max-loss has no effect without --data, on which accuracy is measured: give it, too.")
     _start_tensorflow()
     with exit_on_sigterm():
         return _run(args)

@@ -92,11 +92,13 @@ def labelled_examples(source: str, model: Any, data: Sequence[str], features: st
 
 def model_outputs(model: Any, inputs: Mapping[str, np.ndarray]) -> Arrays:
     """What a Keras model gives for inputs by name, by the names that exports have."""
-    found = {}
-    for name, value in model(dict(inputs), training=False, return_dict=True).items():
-        if not isinstance(value, tuple):
-            found["logits" if name == "question_answering_score" else name] = np.asarray(value, "float32")
-    return found
+    output = model(dict(inputs), training=False, return_dict=True)
+    renamed = {model.answers: "logits"} if model.task == "qa" else {}
+    return {
+        renamed.get(name, name): np.asarray(value, "float32")
+        for name, value in output.items()
+        if not isinstance(value, tuple)
+    }
 
 
 class Comparison:
@@ -126,15 +128,26 @@ class Comparison:
             self.examples = labelled_examples(os.fspath(source), model, data, str(features))
         else:
             self.examples = features_examples(model, features) if features else random_examples(model)
-        self.max_loss, self._answers = max_loss, bool(model.answers)
+        if not max_loss >= 0:
+            raise ValueError(f"--max-loss must be at least 0 points of accuracy, got {max_loss:g}.")
+        self.max_loss = max_loss
         self._wanted = [model_outputs(model, batch) for batch in self.examples.batches]
+        for outputs in self._wanted:
+            for name, value in outputs.items():
+                if not np.isfinite(value).all():
+                    raise ValueError(
+                        f"The checkpoint itself gives {name} that is not finite on {self.examples.data}: it or these "
+                        "are damaged."
+                    )
 
     def measure(self, run: Callable[[Arrays], Arrays]) -> dict[str, Any]:
         """Compares what a function of inputs gives, as `measure` does."""
-        return measure(run, self._wanted, self.examples, self._answers)
+        return measure(run, self._wanted, self.examples)
 
     def require(self, result: Mapping[str, Any], precision: str) -> None:
-        """PrecisionError if the precision loses more accuracy than allowed."""
+        """PrecisionError if outputs are not finite, or more accuracy is lost than allowed."""
+        if not np.isfinite(result["largest_error"]):
+            raise PrecisionError(f"{precision} gives outputs that are not finite: choose float32.")
         if loss(result) > self.max_loss:
             raise PrecisionError(
                 f"{precision} loses {loss(result):.2f} points of accuracy, more than {self.max_loss:g} (--max-loss): "
@@ -142,31 +155,29 @@ class Comparison:
             )
 
 
-def measure(
-    run: Callable[[Arrays], Arrays], reference: Sequence[Arrays], examples: Examples, answers: bool
-) -> dict[str, Any]:
+def measure(run: Callable[[Arrays], Arrays], reference: Sequence[Arrays], examples: Examples) -> dict[str, Any]:
     """Compares outputs with those of the reference.
 
     Args:
         run: inputs -> outputs.
-        reference: what is right for each batch of `examples`, from `model_outputs`.
+        reference: what is right for each batch of `examples`, from `model_outputs`; finite.
         examples: what both are given.
-        answers: whether `logits` are scores of answers.
 
     Returns:
-        "largest_error" and "mean_error", absolute, of logits or else of all outputs; "largest_value" of the
-        reference; with answers "equal_answers", a share; with labels "accuracy" in 0..1, and
-        "accuracy_float32"; "examples" and "data".
+        "largest_error" and "mean_error", absolute, of logits, the scores of answers, or else of all outputs, infinite
+        where an output is not finite; "largest_value" of the reference; with answers "equal_answers", a share; with
+        labels "accuracy" in 0..1, and "accuracy_float32"; "examples" and "data".
     """
-    largest = total = count = equal = rows = 0.0
-    magnitude = 0.0
+    largest = total = count = equal = rows = magnitude = 0.0
+    answers = "logits" in reference[0]
     accuracies: tuple[list, list] = [], []
     for batch, wanted, labels in zip(examples.batches, reference, _or_none(examples.labels), strict=False):
         got = run(batch)
         names = ["logits"] if answers else [name for name in wanted if name not in DERIVED]
         for name in names:
-            error = np.abs(np.asarray(got[name], "float32") - wanted[name])
-            largest = max(largest, float(error.max()) if np.isfinite(error).all() else np.inf)
+            error = np.abs(np.asarray(got[name], "float64") - wanted[name])
+            error[~np.isfinite(error)] = np.inf
+            largest = max(largest, float(error.max()))
             magnitude = max(magnitude, float(np.abs(wanted[name]).max()))
             total, count = total + float(error.sum()), count + error.size
         rows += len(wanted[names[0]])

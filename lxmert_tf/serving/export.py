@@ -23,7 +23,7 @@ from lxmert_tf.serving.checkpoint import Source, load
 from lxmert_tf.serving.comparison import MAX_LOSS, Comparison
 from lxmert_tf.serving.detection import Detection
 from lxmert_tf.serving.graph_inputs import SpecialIds
-from lxmert_tf.serving.metadata import describe, write_metadata
+from lxmert_tf.serving.metadata import check_base, describe, write_metadata
 from lxmert_tf.serving.signatures import EXTRAS, Options, Servable
 from lxmert_tf.serving.version_folders import check_name, next_version, publish, staged
 from lxmert_tf.serving.warmup import write_warmup
@@ -94,6 +94,9 @@ def export(
     if Path(base).exists() and not Path(base).is_dir():
         raise NotADirectoryError(f"{base} is not a directory: give the server's directory of models.")
     server_files.read_config(base)
+    check_base(base, "saved_model")
+    if (Path(base) / server_files.OVMS_FILE).exists():
+        raise ValueError(f"{base} is the folder of models of OpenVINO Model Server: choose another one.")
     next_version(Path(base) / name, version)
     reference = None
     if compare or precision != "float32":

@@ -3,6 +3,7 @@
 import datetime
 import json
 import os
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +24,7 @@ def write_metadata(folder: Path, values: dict) -> None:
         "versions": installed(_PACKAGES),
         "files": {path.relative_to(folder).as_posix(): sha256(path) for path in files},
     }
-    write_text(folder / METADATA_FILE, json.dumps(values, indent=2, ensure_ascii=False) + "\n")
+    write_text(folder / METADATA_FILE, json.dumps(values, indent=2, ensure_ascii=False, allow_nan=False) + "\n")
 
 
 def read_metadata(folder: str | os.PathLike) -> dict:
@@ -36,6 +37,19 @@ def read_metadata(folder: str | os.PathLike) -> dict:
     if not isinstance(values, dict) or not isinstance(values.get("files"), dict):
         raise ValueError(f"{path} is not the metadata of an export.")
     return values
+
+
+def check_base(base: str | os.PathLike, format: str) -> None:
+    """ValueError where a folder of models has an export of another format, which its server could not load."""
+    for path in sorted(Path(base).glob(f"*/[0-9]*/{METADATA_FILE}")):
+        found = format
+        with suppress(ValueError):  # what is damaged is for --check to tell
+            found = read_metadata(path.parent).get("format", "saved_model")
+        if found != format:
+            raise ValueError(
+                f"{path.parent} is of format {found}, and a server loads one format from its folder of models: choose "
+                f"another folder than {os.fspath(base)}."
+            )
 
 
 def changed_files(folder: str | os.PathLike) -> list[str]:

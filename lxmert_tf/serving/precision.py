@@ -24,15 +24,15 @@ def choose(format: str, calibrated: bool) -> tuple[str, str]:
     Returns:
         "float32", "bfloat16" or "int8", and the reason, as a sentence's end.
     """
-    lacking = []
-    for precision in REDUCED[format]:
-        found = instructions(precision)
-        if found and precision == "int8" and format in CALIBRATED and not calibrated:
-            lacking.append("int8 needs --features to calibrate with")
-        elif found:
-            return precision, f"this processor has products in {precision} ({found[0]})"
-        else:
-            lacking.append(f"it has no products in {precision}")
     if not features():
         return "float32", "what this processor has is not known here"
-    return "float32", f"on this processor nothing is faster: {', and '.join(lacking)}"
+    absent, uncalibrated = [], ""
+    for precision in REDUCED[format]:
+        found = instructions(precision)
+        if not found:
+            absent.append(precision)
+        elif precision == "int8" and format in CALIBRATED and not calibrated:
+            uncalibrated = ", and int8 needs --features to calibrate with"
+        else:
+            return precision, f"this processor has products in {precision} ({found[0]})"
+    return "float32", f"this processor has no products in {' or '.join(absent)}{uncalibrated}"

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 
 BATCHING_FILE = "batching_params.pbtxt"
 CONFIG_FILE = "models.config"
+OVMS_FILE = "config.json"  # of OpenVINO Model Server
 TEMPLATES = Path(__file__).parent / "templates"
 SERVED_AT = "/models"  # where the templates put BASE inside the container
 

@@ -3,7 +3,7 @@
 import os
 import re
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 
 from lxmert_tf.files import flush, staging
@@ -67,12 +67,19 @@ def staged(folder: str | os.PathLike) -> Iterator[Path]:
         OSError: `folder` cannot be created or written to.
     """
     with ExitStack() as stack:
+        stack.callback(_remove_empty, Path(folder))
         try:
             temporary = stack.enter_context(staging(folder)) / "version"
             temporary.mkdir()
         except OSError as error:
             raise type(error)(f"Cannot write to {os.fspath(folder)}: {error.strerror}.") from error
         yield temporary
+
+
+def _remove_empty(folder: Path) -> None:
+    """Removes a folder without versions, which a server would take for a model that fails to load."""
+    with suppress(OSError):
+        folder.rmdir()
 
 
 def publish(temporary: Path, version: int | None = None) -> Path:

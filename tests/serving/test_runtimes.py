@@ -17,8 +17,9 @@ from lxmert_tf.serving import comparison
 from lxmert_tf.serving.check import sample_inputs
 from lxmert_tf.serving.client.padding import server_proof
 from lxmert_tf.serving.metadata import read_metadata
-from lxmert_tf.serving.runtimes.base import Runtime, runtime
+from lxmert_tf.serving.runtimes.base import Loaded, Runtime, runtime
 from lxmert_tf.serving.runtimes.fallback import quantize_within
+from lxmert_tf.serving.runtimes.server_files import update_ovms
 
 
 @pytest.fixture(scope="module")
@@ -218,6 +219,8 @@ def test_pairs_of_images(format, tmp_path):
         (["--format", "openvino", "--text"], "--text has no effect with --format openvino"),
         (["--format", "openvino", "--label", "canary"], "--label has no effect with --format openvino"),
         (["--format", "openvino", "--compare", "--data", "a.json"], "--data needs the region features"),
+        (["--precision", "auto", "--data", "a.json"], "--data needs the region features"),
+        (["--compare", "--max-loss", "1"], "--max-loss has no effect without --data"),
     ],
 )
 def test_pairs_that_cannot_be_are_refused(options, said, checkpoint, tmp_path, capsys, monkeypatch):
@@ -244,6 +247,161 @@ def test_one_folder_holds_one_format(export_to, exports, checkpoint, capsys, mon
     assert "another server's folder" in capsys.readouterr().err
 
 
+class Written(Runtime):
+    """A runtime that loads quickly: the files are what the Keras model of the test computes."""
+
+    format, file, modules = "openvino", "model.xml", ()
+    precisions: ClassVar = {"float32": "", "bfloat16": "", "int8": ""}
+
+    def __init__(self, model, wrong=0.0):
+        self.model, self.wrong = model, wrong
+
+    def convert(self, source, options, folders):
+        for folder in folders.values():
+            (folder / self.file).write_text("")
+
+    def layers(self, folder):
+        return {}
+
+    def quantize(self, folder, target, batches, excluded):
+        (target / self.file).write_text("")
+
+    def load(self, folder, precision):
+        name = folder.parent.name if folder.name.isdigit() else folder.parents[1].name
+
+        def run(inputs):
+            encoded = self.model.encode_image(**{each: inputs[each] for each in IMAGE_INPUTS if each in inputs})
+            return {"vision_states": np.asarray(encoded["vision_states"]) + self.wrong}
+
+        def answer(inputs):
+            given = {each: inputs[each] for each in (*TEXT, "vision_states", "visual_attention_mask")}
+            return {"logits": np.asarray(self.model.answer_encoded(**given).question_answering_score) + self.wrong}
+
+        def whole(inputs):
+            given = {each: inputs[each] for each in (*TEXT, *IMAGE_INPUTS)}
+            return {"logits": np.asarray(self.model(given).question_answering_score)}
+
+        runs = {"m_encode_image": (run, IMAGE_INPUTS), "m_answer_encoded": (answer, (*TEXT, *ENCODED_IMAGE_INPUTS))}
+        compute, names = runs.get(name, (whole, (*TEXT, *IMAGE_INPUTS)))
+        shapes = {"visual_feats": 9, "visual_pos": 4, "vision_states": self.model.config.hidden_size}
+        specs = {
+            each: {
+                "dtype": "float32" if each in shapes else "int32",
+                "shape": [None, None, *([shapes[each]] if each in shapes else [])],
+            }
+            for each in names
+        }
+        return Loaded(compute, specs, {}, precision if precision != "int8" else "float32")
+
+
+@pytest.fixture
+def written(model, monkeypatch):
+    """Puts a runtime that is quick in the place of OpenVINO's."""
+    fake = Written(model)
+    for module in ("export", "check"):
+        monkeypatch.setattr(f"lxmert_tf.serving.runtimes.{module}.runtime", lambda format: fake)
+    return fake
+
+
+def test_check_compares_every_signature_and_misses_none(checkpoint, written, tmp_path, capsys):
+    base = tmp_path / "base"
+    arguments = ["export", str(checkpoint), str(base), "--name", "m", "--format", "openvino", "--batch-sizes", "1"]
+    assert main([*arguments, "--check"]) == 0
+    assert capsys.readouterr().out.count("equal to the checkpoint within") == 3
+    for wrong, said in ((0.1, "differs from the checkpoint by"), (np.nan, "are not finite")):
+        written.wrong = wrong
+        assert main([*arguments, "--check-only"]) == 1
+        assert capsys.readouterr().out.count(said) == 2 or np.isnan(wrong)
+    written.wrong = 0.0
+    config = (base / "config.json").read_text()
+    (base / "config.json").unlink()
+    assert main([*arguments, "--check-only"]) == 1
+    assert "config.json has no model m_encode_image" in capsys.readouterr().out
+    (base / "config.json").write_text(config)
+    shutil.rmtree(base / "m_answer_encoded")
+    assert main([*arguments, "--check-only"]) == 1
+    assert "missing, though it is a signature" in capsys.readouterr().out
+
+
+def test_check_says_what_it_does_not_compare_with(checkpoint, written, tmp_path, capsys):
+    write_checkpoint("qa", tmp_path / "other", l_layers=1, x_layers=2, initializer_range=0.5)
+    base = tmp_path / "base"
+    arguments = [str(base), "--name", "m", "--format", "openvino", "--batch-sizes", "1"]
+    assert main(["export", str(checkpoint), *arguments]) == 0
+    metadata = read_metadata(base / "m" / "1")
+    metadata["source"]["sha256"] = "0" * 64
+    (base / "m" / "1" / "serving_metadata.json").write_text(json.dumps(metadata))
+    assert main(["export", str(checkpoint), *arguments, "--check-only"]) == 0
+    assert "made from another checkpoint" in capsys.readouterr().out
+    assert main(["export", str(checkpoint), str(base), "--name", "m", "--format", "litert", "--check-only"]) == 2
+    assert "is of format openvino" in capsys.readouterr().err
+
+
+def test_names_and_folders_that_would_displace_others_are_refused(checkpoint, written, tmp_path, capsys):
+    base = tmp_path / "base"
+    export = ["export", str(checkpoint), str(base), "--batch-sizes", "1"]
+    assert main([*export, "--name", "m", "--format", "openvino"]) == 0
+    assert main([*export, "--name", "m_encode_image", "--format", "openvino"]) == 2
+    assert "is encode_image of another model" in capsys.readouterr().err
+    assert main([*export, "--name", "n"]) == 2
+    assert "is of format openvino" in capsys.readouterr().err
+    assert main([*export, "--name", "n", "--format", "litert"]) == 2
+    assert "is of format openvino" in capsys.readouterr().err
+    assert sorted(path.name for path in base.iterdir() if path.is_dir()) == ["m", "m_answer_encoded", "m_encode_image"]
+
+
+def test_a_foreign_file_is_refused_first_and_nothing_is_left(checkpoint, written, tmp_path, capsys, monkeypatch):
+    (tmp_path / "config.json").write_text('{"model_type": "lxmert"}')
+    export = ["export", str(checkpoint), str(tmp_path), "--name", "m", "--format", "openvino"]
+    assert main(export) == 2
+    assert "must be the configuration of OpenVINO Model Server" in capsys.readouterr().err
+    (tmp_path / "config.json").unlink()
+    monkeypatch.setattr(written, "load", lambda *arguments: 1 / 0)
+    with pytest.raises(ZeroDivisionError):
+        main(export)
+    assert not list(tmp_path.iterdir())
+
+
+def test_settings_of_a_model_on_the_server_are_kept(tmp_path):
+    config = {"name": "m", "base_path": "/old", "nireq": 4, "plugin_config": {"NUM_STREAMS": "2"}}
+    (tmp_path / "config.json").write_text(json.dumps({"model_config_list": [{"config": config}], "monitoring": {}}))
+    update_ovms(tmp_path, "m", "int8")
+    wanted = {"NUM_STREAMS": "2", "INFERENCE_PRECISION_HINT": "f32"}
+    content = json.loads((tmp_path / "config.json").read_text())
+    assert content["model_config_list"] == [{"config": {**config, "base_path": "/models/m", "plugin_config": wanted}}]
+    assert "monitoring" in content
+
+
+def test_each_signature_s_cost_is_its_own(checkpoint, written, tmp_path, capsys):
+    written.wrong = 0.25
+    export = ["export", str(checkpoint), str(tmp_path), "--name", "m", "--format", "openvino", "--batch-sizes", "1"]
+    assert main([*export, "--precision", "int8"]) == 0
+    costs = {
+        name: read_metadata(tmp_path / name / "1")["comparison"] for name in ("m", "m_encode_image", "m_answer_encoded")
+    }
+    assert costs["m"]["largest_error"] == 0 and costs["m_encode_image"] is None
+    assert costs["m_answer_encoded"]["largest_error"] > 0.1
+    written.wrong = np.nan
+    assert main([*export, "--precision", "int8"]) == 2
+    assert "int8 gives outputs that are not finite" in capsys.readouterr().err
+
+
+def test_a_checkpoint_that_is_not_finite_proves_nothing(tmp_path, capsys):
+    model = write_checkpoint("qa", tmp_path / "qa", l_layers=1, x_layers=1)
+    model.weights[-1].assign(np.full(model.weights[-1].shape, np.nan))
+    model.save_pretrained(tmp_path / "qa")
+    export = ["export", str(tmp_path / "qa"), str(tmp_path / "base"), "--name", "m", "--precision", "bfloat16"]
+    assert main(export) == 2
+    assert "The checkpoint itself gives logits that is not finite on random inputs" in capsys.readouterr().err
+
+
+def test_pretraining_models_are_compared(tmp_path, capsys):
+    write_checkpoint("pretraining", tmp_path / "p", l_layers=0, r_layers=0, x_layers=1)
+    export = ["export", str(tmp_path / "p"), str(tmp_path / "base"), "--name", "m", "--batch-sizes", "1", "--compare"]
+    assert main(export) == 0
+    assert "float32 beside float32, on random inputs: largest error" in capsys.readouterr().out
+
+
 # What a precision costs
 
 
@@ -252,13 +410,13 @@ def test_a_comparison_counts_what_differs():
     got = {"logits": np.array([[1.0, 2.5, 0.0], [0.0, 1.0, -4.0]], "float32")}
     labels = [np.array([[0.0, 0.6, 0.0], [1.0, 0.3, 0.0]], "float32")]
     examples = comparison.Examples([{}], labels, "two")
-    found = comparison.measure(lambda batch: got, wanted, examples, answers=True)
+    found = comparison.measure(lambda batch: got, wanted, examples)
     assert found["largest_error"] == 3 and found["mean_error"] == pytest.approx(4.5 / 6) and found["largest_value"] == 4
     assert found["equal_answers"] == 0.5 and found["examples"] == 2
     assert found["accuracy"] == pytest.approx(0.45) and found["accuracy_float32"] == pytest.approx(0.8)
     assert comparison.loss(found) == pytest.approx(35)
     ids = comparison.Examples([{}], [np.array([1, 2])], "two")
-    assert comparison.measure(lambda batch: got, wanted, ids, answers=True)["accuracy"] == 0.5
+    assert comparison.measure(lambda batch: got, wanted, ids)["accuracy"] == 0.5
 
 
 class Rounding(Runtime):

@@ -19,7 +19,7 @@ from lxmert_tf.serving.signatures import Options
 Arrays = dict[str, np.ndarray]
 Specs = dict[str, dict[str, Any]]  # name -> {"dtype": "int32", "shape": [None, 5]}
 
-DEFAULT_SIGNATURE = "serving_default"
+DEFAULT_SIGNATURE, ENCODE_IMAGE, ANSWER_ENCODED = "serving_default", "encode_image", "answer_encoded"
 
 
 @dataclass(frozen=True)
@@ -108,5 +108,5 @@ def model_name(name: str, signature: str) -> str:
 
 def signature_names(model: Any) -> tuple[str, ...]:
     """The signatures of a model: those without strings, and with masks."""
-    encoded = ("encode_image", "answer_encoded") if hasattr(model, "answer_encoded") else ()
+    encoded = (ENCODE_IMAGE, ANSWER_ENCODED) if hasattr(model, "answer_encoded") else ()
     return (*encoded, DEFAULT_SIGNATURE)

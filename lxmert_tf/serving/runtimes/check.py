@@ -3,23 +3,35 @@
 import functools
 import os
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from lxmert_tf.input_table import TABLE, TEXT_INPUTS
+from conversion.compare import error_between
+from lxmert_tf.input_table import IMAGE_INPUTS, SIGNATURE_INPUTS, TABLE, TEXT_INPUTS
 from lxmert_tf.serving.check import sample_inputs
 from lxmert_tf.serving.checkpoint import Source, load
 from lxmert_tf.serving.comparison import model_outputs
 from lxmert_tf.serving.metadata import changed_files, read_metadata
-from lxmert_tf.serving.runtimes.base import DEFAULT_SIGNATURE, Loaded, Runtime, model_name, runtime, signature_names
+from lxmert_tf.serving.runtimes.base import (
+    ANSWER_ENCODED,
+    DEFAULT_SIGNATURE,
+    Loaded,
+    Runtime,
+    model_name,
+    runtime,
+    signature_names,
+)
+from lxmert_tf.serving.runtimes.server_files import unserved
 from lxmert_tf.serving.version_folders import versions
 from lxmert_tf.serving.warmup import BOXES, TOKENS
 
 # Largest difference from the checkpoint, relative to the largest value: the same operations in another order; in
-# reduced precision no more than a gross error, as the cost is in the metadata
-TOLERANCES = {"float32": 1e-5, "bfloat16": 5e-2, "int8": 0.25}
+# reduced precision no more than a gross error, as the cost is in the metadata. Scales of int8 may have been fixed for
+# other inputs than the random ones here, which then say nothing.
+TOLERANCES = {"float32": 1e-5, "bfloat16": 5e-2, "int8": np.inf}
 
 
 def check_model(
@@ -49,17 +61,27 @@ def check_model(
         raise FileNotFoundError(f"{Path(base) / name} has no version to check.")
     loaded = functools.cache(lambda: load(source, config=config))
     sound = True
-    for signature in signature_names(loaded().model):
-        folder = Path(base) / model_name(name, signature)
-        for number in versions(folder):
-            problems, summary = _check_version(folder / str(number), signature, target, loaded())
-            report(f"{folder / str(number)}: {'; '.join(problems) if problems else summary}")
+    for number in versions(Path(base) / name):
+        found = format
+        with suppress(OSError, ValueError):  # which is told below
+            found = read_metadata(Path(base) / name / str(number)).get("format", "saved_model")
+        if found != format:
+            raise ValueError(f"{Path(base) / name / str(number)} is of format {found}: check it with --format {found}.")
+        for signature in signature_names(loaded().model):
+            model = model_name(name, signature)
+            folder = Path(base) / model / str(number)
+            problems, summary = _check_version(folder, signature, target, loaded())
+            if unloaded := unserved(Path(base), model, format):
+                problems.append(unloaded)
+            report(f"{folder}: {'; '.join(problems) if problems else summary}")
             sound &= not problems
     return sound
 
 
 def _check_version(folder: Path, signature: str, target: Runtime, source: Source) -> tuple[list[str], str]:
     """Problems of a version, and a line about it where there are none."""
+    if not folder.is_dir():
+        return ["missing, though it is a signature of the model"], ""
     try:
         problems, metadata = changed_files(folder), read_metadata(folder)
         if problems:
@@ -67,15 +89,19 @@ def _check_version(folder: Path, signature: str, target: Runtime, source: Source
         model = target.load(folder, metadata["precision"])
         for size in metadata["batch_sizes"]:
             _replay(model, source.model.config, size)
-        if signature != DEFAULT_SIGNATURE or metadata["source"]["sha256"] != source.digest:
-            return [], f"sound: answers in batches of {_listed(metadata['batch_sizes'])}"
-        difference = _difference(model, source.model)
+        sound = f"sound: answers in batches of {', '.join(map(str, metadata['batch_sizes']))}"
+        if metadata["source"]["sha256"] != source.digest:
+            return [], f"{sound}, made from another checkpoint"
+        difference = _difference(model, signature, source.model)
     except Exception as error:  # damaged files make the runtimes raise anything
         return [(str(error).strip() or type(error).__name__).splitlines()[-1]], ""
-    if not difference <= TOLERANCES[metadata["precision"]]:
+    if difference == np.inf:
+        return ["outputs of it or of the checkpoint are not finite, so they cannot be compared"], ""
+    if difference > TOLERANCES[metadata["precision"]]:
         return [f"differs from the checkpoint by {difference:.1e} of the largest value"], ""
-    sizes = _listed(metadata["batch_sizes"])
-    return [], f"sound: answers in batches of {sizes}, equal to the checkpoint within {difference:.1e}"
+    if metadata["precision"] == "int8":
+        return [], f"{sound}, on random inputs {difference:.1e} from the checkpoint"
+    return [], f"{sound}, equal to the checkpoint within {difference:.1e}"
 
 
 def _replay(model: Loaded, config: Any, size: int) -> None:
@@ -95,16 +121,25 @@ def _filled(name: str, spec: Mapping[str, Any], size: int, config: Any) -> np.nd
     return np.full([next(free) if n is None else n for n in spec["shape"]], default, spec["dtype"])
 
 
-def _difference(model: Loaded, reference: Any) -> float:
-    """The largest difference of an output, relative to its largest value, for random inputs of three sizes."""
+def _difference(model: Loaded, signature: str, reference: Any) -> float:
+    """The largest difference of an output, relative to its largest value, for random inputs of three sizes.
+
+    It is infinite where an output is not finite.
+    """
     largest = 0.0
     for examples in (1, 3, 8):
         inputs = sample_inputs(reference.config, reference.num_images, examples, seed=examples)
+        mask = inputs["visual_attention_mask"].astype(bool)
+        if signature == DEFAULT_SIGNATURE:
+            wanted = model_outputs(reference, inputs)
+        else:
+            image = {name: inputs[name] for name in IMAGE_INPUTS}
+            inputs["vision_states"] = np.asarray(reference.encode_image(**image)["vision_states"], "float32")
+            wanted = {"vision_states": inputs["vision_states"][mask]}
+            if signature == ANSWER_ENCODED:
+                wanted = model_outputs(reference, {name: inputs[name] for name in SIGNATURE_INPUTS})
         got = model.run(inputs)
-        for name, wanted in model_outputs(reference, inputs).items():
-            largest = max(largest, float(np.abs(got[name] - wanted).max() / np.abs(wanted).max()))
+        for name, value in wanted.items():
+            error = error_between(got[name][mask] if name == "vision_states" else got[name], value)
+            largest = max(largest, np.inf if error.nonfinite else error.max)
     return largest
-
-
-def _listed(numbers: list[int]) -> str:
-    return ", ".join(map(str, numbers))

@@ -10,11 +10,20 @@ from typing import Any
 from lxmert_tf.serving import comparison
 from lxmert_tf.serving.checkpoint import load
 from lxmert_tf.serving.export import BATCH_SIZES, check_choices, make_options, model_metadata
-from lxmert_tf.serving.metadata import METADATA_FILE, read_metadata, write_metadata
+from lxmert_tf.serving.metadata import check_base, read_metadata, write_metadata
 from lxmert_tf.serving.runtimes import server_files
-from lxmert_tf.serving.runtimes.base import DEFAULT_SIGNATURE, Runtime, model_name, runtime, signature_names
+from lxmert_tf.serving.runtimes.base import (
+    ANSWER_ENCODED,
+    DEFAULT_SIGNATURE,
+    ENCODE_IMAGE,
+    Loaded,
+    Runtime,
+    model_name,
+    runtime,
+    signature_names,
+)
 from lxmert_tf.serving.runtimes.fallback import quantize_within
-from lxmert_tf.serving.server_files import CONFIG_FILE, locked_base
+from lxmert_tf.serving.server_files import CONFIG_FILE, OVMS_FILE, locked_base
 from lxmert_tf.serving.version_folders import check_name, next_version, publish, staged, versions
 
 FORMATS = ("openvino", "onnx", "litert")
@@ -68,47 +77,50 @@ def export(
     target.check(precision)
     if base.exists() and not base.is_dir():
         raise NotADirectoryError(f"{base} is not a directory: give the server's directory of models.")
-    _check_alone(base, name, format)
+    check_base(base, format)
+    if (base / CONFIG_FILE).exists() or (format != "openvino" and (base / OVMS_FILE).exists()):
+        raise ValueError(f"{base} is another server's folder of models: choose another one for --format {format}.")
+    if format == "openvino":
+        server_files.read_ovms(base)
     loaded = load(source, config=config)
     reference = None
     if compare or precision != "float32":
         reference = comparison.Comparison(source, loaded.model, data, features, max_loss)
     options = make_options(loaded, False, (), labels, top_k, probabilities)
     signatures = signature_names(loaded.model)
+    for signature in signatures:
+        _check_signature(base / model_name(name, signature), signature)
     number = max(next_version(base / model_name(name, signature), version) for signature in signatures)
 
     with ExitStack() as stack:
         folders = {one: stack.enter_context(staged(base / model_name(name, one))) for one in signatures}
         target.convert(loaded, options, folders)
-        kept: list[str] = []
-        result = None
-        if reference is not None and precision == "int8":
-            kept, result = _quantize(target, folders, reference)
-        elif reference is not None:
-            model = target.load(folders[DEFAULT_SIGNATURE], precision)
-            if model.precision == precision:  # else this processor cannot tell
-                result = reference.measure(model.run)
-                reference.require(result, precision)
-        for signature in signatures:
-            model = target.load(folders[signature], precision)
+        kept = _quantize(target, folders, reference) if reference is not None and precision == "int8" else []
+        models = {signature: target.load(folders[signature], precision) for signature in signatures}
+        costs = {}
+        if reference is not None and (precision == "int8" or models[DEFAULT_SIGNATURE].precision == precision):
+            costs = _costs(models, reference)
+        for cost in costs.values():
+            reference.require(cost, precision)
+        for signature, model in models.items():
             values = {
                 **model_metadata(source, model_name(name, signature), precision, loaded, options),
                 "format": format,
                 "computed_in": model.precision,
                 "batch_sizes": sorted(batch_sizes),
                 "kept_in_float32": kept,
-                "comparison": result,
+                "comparison": costs.get(signature),
                 "signatures": {signature: {"inputs": model.inputs, "outputs": model.outputs}},
             }
             write_metadata(folders[signature], values)
-            if format == "onnx":
-                server_files.write_triton(base, model_name(name, signature), model, max(batch_sizes))
         with locked_base(base):
             written = [publish(folders[signature], number) for signature in signatures]
             try:
-                if format == "openvino":
-                    for signature in signatures:
+                for signature, model in models.items():
+                    if format == "openvino":
                         server_files.update_ovms(base, model_name(name, signature), precision)
+                    elif format == "onnx":
+                        server_files.write_triton(base, model_name(name, signature), model, max(batch_sizes))
             except BaseException:
                 for folder in written:
                     shutil.rmtree(folder)
@@ -122,30 +134,25 @@ def _checked_format(format: str) -> str:
     return format
 
 
-def _check_alone(base: Path, name: str, format: str) -> None:
-    """ValueError where BASE/NAME has versions of another format, which its server could not load."""
-    for number in versions(base / name):
-        folder = base / name / str(number)
-        found = read_metadata(folder).get("format", "saved_model") if (folder / METADATA_FILE).exists() else "unknown"
-        if found != format:
+def _check_signature(folder: Path, signature: str) -> None:
+    """ValueError where BASE/NAME has versions of another signature, of a model of another name."""
+    for number in versions(folder):
+        found = list(read_metadata(folder / str(number))["signatures"])
+        if found != [signature]:
             raise ValueError(
-                f"{folder} is of format {found}: a server loads one format from {base / name}; choose "
-                "another name or base."
+                f"{folder / str(number)} is {', '.join(found)} of another model: choose a name without the ending "
+                "of a signature, or another base."
             )
-    if (format != "openvino" and (base / server_files.OVMS_FILE).exists()) or (base / CONFIG_FILE).exists():
-        raise ValueError(f"{base} is another server's folder of models: choose another one for --format {format}.")
 
 
-def _quantize(
-    target: Runtime, folders: dict[str, Path], reference: comparison.Comparison
-) -> tuple[list[str], dict[str, Any]]:
-    """Makes the float32 models in `folders` int8; returns what stays float32, and the cost."""
+def _quantize(target: Runtime, folders: dict[str, Path], reference: comparison.Comparison) -> list[str]:
+    """Makes the float32 models in `folders` int8; returns what stays float32."""
 
     def measure(folder: Path) -> dict[str, Any]:
         return reference.measure(target.load(folder, "int8").run)
 
     work, batches = folders[DEFAULT_SIGNATURE].parent / "int8", list(reference.examples.batches[:CALIBRATION])
-    kept, result = quantize_within(target, folders[DEFAULT_SIGNATURE], work, batches, measure, reference.max_loss)
+    kept, _ = quantize_within(target, folders[DEFAULT_SIGNATURE], work, batches, measure, reference.max_loss)
     _replace(folders[DEFAULT_SIGNATURE], work)
     for signature in (one for one in folders if one != DEFAULT_SIGNATURE):  # the image is encoded first
         folder = folders[signature]
@@ -156,7 +163,16 @@ def _quantize(
         target.quantize(folder, work, batches, [node for layer in kept for node in layers.get(layer, ())])
         _replace(folder, work)
         batches = encoded
-    return kept, result
+    return kept
+
+
+def _costs(models: dict[str, Loaded], reference: comparison.Comparison) -> dict[str, dict[str, Any]]:
+    """What serving_default, and the two signatures that answer one after the other, cost."""
+    costs = {DEFAULT_SIGNATURE: reference.measure(models[DEFAULT_SIGNATURE].run)}
+    if ANSWER_ENCODED in models:
+        encode, answer = models[ENCODE_IMAGE].run, models[ANSWER_ENCODED].run
+        costs[ANSWER_ENCODED] = reference.measure(lambda inputs: answer({**inputs, **encode(inputs)}))
+    return costs
 
 
 def _replace(folder: Path, new: Path) -> None:

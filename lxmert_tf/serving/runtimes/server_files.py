@@ -7,34 +7,55 @@ from typing import Any
 from lxmert_tf.files import read_json_as, write_text
 from lxmert_tf.serving.runtimes.base import Loaded, Specs
 from lxmert_tf.serving.runtimes.openvino_runtime import HINTS
-from lxmert_tf.serving.server_files import SERVED_AT
+from lxmert_tf.serving.server_files import OVMS_FILE, SERVED_AT
 
-OVMS_FILE = "config.json"
 TRITON_FILE = "config.pbtxt"
 _TRITON_TYPES = {"float32": "TYPE_FP32", "int32": "TYPE_INT32", "int64": "TYPE_INT64"}
 
 
+def read_ovms(base: Path) -> dict[str, Any]:
+    """BASE/config.json of OpenVINO Model Server, without models where there is none.
+
+    Raises:
+        ValueError: there is another file of that name.
+    """
+    path, expected = base / OVMS_FILE, "the configuration of OpenVINO Model Server, an object with model_config_list"
+    content: dict[str, Any] = read_json_as(path, dict, expected) if path.exists() else {"model_config_list": []}
+    models = content.get("model_config_list")
+    if not isinstance(models, list) or not all(isinstance(m, dict) and "config" in m for m in models):
+        raise ValueError(f"{path} must be {expected}.")
+    return content
+
+
 def update_ovms(base: Path, name: str, precision: str) -> None:
-    """Writes BASE/config.json of OpenVINO Model Server with the model; other models in it are kept.
+    """Writes BASE/config.json with the model; other models in it are kept, and other settings of this one.
 
     It names the precision, as processors with bfloat16 use that for float32 models otherwise.
 
     Raises:
         ValueError: there is another file of that name.
     """
-    path = base / OVMS_FILE
-    expected = "the configuration of OpenVINO Model Server, an object with model_config_list"
-    content: dict[str, Any] = read_json_as(path, dict, expected) if path.exists() else {"model_config_list": []}
-    models = content.get("model_config_list")
-    if not isinstance(models, list):
-        raise ValueError(f"{path} must be {expected}.")
-    entry = {
+    content = read_ovms(base)
+    entries = {entry["config"].get("name"): entry for entry in content["model_config_list"]}
+    old = entries.get(name, {"config": {}})["config"]
+    hint = {"INFERENCE_PRECISION_HINT": HINTS[precision]}
+    new = {
+        **old,
         "name": name,
         "base_path": f"{SERVED_AT}/{name}",
-        "plugin_config": {"INFERENCE_PRECISION_HINT": HINTS[precision]},
+        "plugin_config": {**old.get("plugin_config", {}), **hint},
     }
-    content["model_config_list"] = [*(m for m in models if m.get("config", {}).get("name") != name), {"config": entry}]
-    write_text(path, json.dumps(content, indent=2) + "\n")
+    content["model_config_list"] = [*(entry for key, entry in entries.items() if key != name), {"config": new}]
+    write_text(base / OVMS_FILE, json.dumps(content, indent=2) + "\n")
+
+
+def unserved(base: Path, name: str, format: str) -> str:
+    """Why the format's server would not load BASE/NAME, or ""."""
+    if format == "openvino" and name not in [e["config"].get("name") for e in read_ovms(base)["model_config_list"]]:
+        return f"{base / OVMS_FILE} has no model {name}: export again"
+    if format == "onnx" and not (base / name / TRITON_FILE).exists():
+        return f"{base / name / TRITON_FILE} is missing: export again"
+    return ""
 
 
 def write_triton(base: Path, name: str, loaded: Loaded, max_batch_size: int) -> None:
