@@ -393,7 +393,7 @@ def _reading(path: Path, entries: Collection[Any], what: str, progress: bool) ->
 
     def objects() -> Iterator[dict]:
         nonlocal number
-        bar = tqdm(entries, path.name, unit=f" {what}s", disable=not progress)
+        bar = tqdm(entries, path.name, unit=f" {what}s", disable=not progress or None)
         for number, entry in enumerate(bar, 1):  # noqa: B007 (the error below names it)
             if not isinstance(entry, dict):
                 raise ValueError(f"expected an object, got {json_kind(entry)}")
