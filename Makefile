@@ -58,9 +58,11 @@ interop: $(STAMP) $(UPSTREAM)
 bench: $(STAMP) $(PEERS:%=.venv-%/.installed)
 	set -e; for name in $(BENCHMARKS); do $(BIN)/python -m benchmarks.$$name; done
 
-# The site, into site/, with Python 3.11 or newer; warnings, such as of dead links, are errors (not with --quiet).
+# The site, into site/, with Python 3.11 or newer; warnings, such as of dead links, are errors (not with --quiet). Pages
+# open from the disk, too, but the search needs a server.
 docs: $(STAMP)
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
+	@echo "To look at it: $(BIN)/python -m http.server -d site"
 
 # The wheel and the sdist, into dist/, each tried in an environment that has nothing else than what it asks for.
 dist: $(STAMP)

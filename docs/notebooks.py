@@ -28,8 +28,10 @@ def on_files(files: Files, config: MkDocsConfig) -> Files:
     with tempfile.TemporaryDirectory() as folder:
         for path in sorted(NOTEBOOKS.glob("*.ipynb")):
             log.info("Running %s", path.name)
-            markdown, found = MarkdownExporter().from_notebook_node(run(path, folder), {"unique_key": path.stem})
-            markdown = markdown.replace("![png](", "![What the cell draws](")
+            notebook = run(path, folder)
+            markdown, found = MarkdownExporter().from_notebook_node(notebook, {"unique_key": path.stem})
+            for words in alternatives(notebook):
+                markdown = markdown.replace("![png](", f"![{words}](", 1)
             files.append(File.generated(config, f"notebooks/{path.stem}.md", content=markdown))
             for name, picture in found["outputs"].items():
                 files.append(File.generated(config, f"notebooks/{name}", content=picture))
@@ -42,6 +44,16 @@ def on_page_markdown(markdown: str, page: Page, config: MkDocsConfig, files: Fil
     if here.parent.name != "notebooks":
         return markdown
     return f"{markdown}\n\nThis page is [{here.stem}.ipynb]({here.stem}.ipynb) as it ran when the site was built.\n"
+
+
+def alternatives(notebook: nbformat.NotebookNode) -> list[str]:
+    """What each picture shows, in words: of the metadata of the cell that draws it."""
+    return [
+        cell.metadata["alt"]
+        for cell in notebook.cells
+        for output in cell.get("outputs", [])
+        if "image/png" in output.get("data", {})
+    ]
 
 
 def run(path: Path, folder: str) -> nbformat.NotebookNode:

@@ -46,6 +46,7 @@ class LxmertPreTrainedModel(nn.Module):
     task: str
     answers: str | None = None
     num_images = 1
+    _source = ""  # of the weights: what `from_pretrained` was given
     answer_head: Any  # of those that answer
     cls: Any  # the heads of pretraining
 
@@ -225,7 +226,8 @@ class LxmertPreTrainedModel(nn.Module):
         checkpoint = open_source(source, config, prefix, use_safetensors=use_safetensors, **hub).with_settings(**others)
         model = cls(checkpoint.config).to(_dtype(checkpoint.dtype if dtype == "auto" else dtype))
         if isinstance(pretrained_model_name_or_path, str | os.PathLike):
-            model.config.name_or_path = pretrained_model_name_or_path
+            model.config.name_or_path = os.fspath(pretrained_model_name_or_path)
+            model._source = model.config.name_or_path if state_dict is None else ""
         task = cls.task
         matched = select(checkpoint, task, model.config, ignore_mismatched_sizes)
         tensors = checkpoint.named_for(task)
@@ -285,7 +287,7 @@ class LxmertPreTrainedModel(nn.Module):
         files = [CONFIG_NAME, path.name, *(file.name for file in weight_files(path))]
         if model_card:
             packages = ("torch",)
-            card = write_model_card(save_directory, self.task, packages, self.config.name_or_path, tags=tags)
+            card = write_model_card(save_directory, self.task, packages, self._source, tags=tags)
             files += [card.name] if card else []
         if push_to_hub:
             upload(save_directory, files, **options)

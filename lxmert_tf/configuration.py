@@ -94,7 +94,7 @@ class LxmertConfig:
         max_position_embeddings: longest text, in tokens.
         type_vocab_size: token types.
         initializer_range: standard deviation of the truncated normal initialiser.
-        layer_norm_eps: epsilon of every layer normalisation. (Upstream reads it but always computes with 1e-12.)
+        layer_norm_eps: epsilon of every layer normalisation. (Upstream's PyTorch classes compute with 1e-12.)
         l_layers, x_layers, r_layers: depth of the language, cross and vision encoders.
         visual_feat_dim, visual_pos_dim: width of a region feature and of a box.
         visual_loss_normalizer: factor of the object, attribute and feature losses.
@@ -163,6 +163,9 @@ class LxmertConfig:
         unset = {"problem_type": None} if values.get("problem_type", "") is None else {}
         for field in fields(self):
             setattr(self, field.name, values.pop(field.name, field.default))
+        if values.get("pruned_heads"):
+            logger.warning("pruned_heads is left out: heads are not pruned; a call's head_mask switches them off.")
+            values["pruned_heads"] = {}
         self.extra = values | unset  # so that it is written as it was read
         _warn_of_near_misses(values)
         self._complete_labels()
@@ -426,11 +429,6 @@ class LxmertConfig:
     def _validate(self) -> None:
         for name, rule in _FIELD_RULES.items():
             _check(name, getattr(self, name), rule)
-        if self.pruned_heads:
-            raise ValueError(
-                f"pruned_heads must be empty, got {reprlib.repr(self.pruned_heads)}: heads are not pruned; a call's "
-                "head_mask switches them off."
-            )
         for name in _SIZES:
             if getattr(self, name) > LARGEST_SIZE:
                 raise ValueError(f"{name} must be at most {LARGEST_SIZE}, got {reprlib.repr(getattr(self, name))}.")

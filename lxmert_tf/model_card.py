@@ -5,6 +5,7 @@ import os
 import re
 from collections.abc import Iterable, Mapping
 from pathlib import Path
+from typing import NamedTuple
 
 from lxmert_tf.files import write_text
 from lxmert_tf.tasks import ARCHITECTURES, keras_class
@@ -13,16 +14,71 @@ from lxmert_tf.versions import installed
 CARD = "README.md"
 LIBRARY = "lxmert-tf"
 
-# By task: what the model does, and what the Hub calls that, where it has a word for it.
+
+class Task(NamedTuple):
+    """What a card says of a task.
+
+    Attributes:
+        title: of the card, which begins with the task in words.
+        purpose: what the model does.
+        hub: the Hub's name for the task, where it has one.
+        call: lines that call the model, after `features` and `boxes` of a picture's regions.
+    """
+
+    title: str
+    purpose: str
+    hub: str | None
+    call: str
+
+
+CALL = """\
+tokenizer = LxmertTokenizer.from_pretrained("path")
+text = tokenizer(["{text}"], return_tensors="np")
+# float32[{shape}, D] and [{shape}, 4]: regions of {image}, boxes as (x1, y1, x2, y2) in 0..1
+output = model(**text, visual_feats=features, visual_pos=boxes)
+print({printed})"""
 TASKS = {
-    "model": ("Encodes texts and images; a backbone without a head.", None),
-    "pretraining": (
+    "model": Task(
+        "Encoding of texts and images with LXMERT",
+        "Encodes texts and images; a backbone without a head.",
+        None,
+        CALL.format(text="a black cat", shape="1, N", image="a picture", printed="output.pooled_output"),
+    ),
+    "pretraining": Task(
+        "Vision-and-language pretraining with LXMERT",
         "Pretrained, with its heads: masked words, matching of text and image, objects, attributes, features, answers.",
         None,
+        CALL.format(text="a black cat", shape="1, N", image="a picture", printed="output.cross_relationship_score"),
     ),
-    "qa": ("Answers questions about an image.", "visual-question-answering"),
-    "visual-reasoning": ("Tells whether a statement about two images is true.", None),
-    "detector": ("Finds the regions that LXMERT reads: boxes, features, objects and attributes.", "object-detection"),
+    "qa": Task(
+        "Visual question answering with LXMERT",
+        "Answers questions about an image.",
+        "visual-question-answering",
+        CALL.format(
+            text="what color is the cat?",
+            shape="1, N",
+            image="a picture",
+            printed="output.question_answering_score.numpy().argmax()",
+        )
+        + "  # of the names in model.config.id2label, if there are any",
+    ),
+    "visual-reasoning": Task(
+        "Visual reasoning with LXMERT",
+        "Tells whether a statement about two images is true.",
+        None,
+        CALL.format(
+            text="both pictures show cats",
+            shape="1, 2, N",
+            image="two pictures",
+            printed="bool(output.logits.numpy().argmax())",
+        ),
+    ),
+    "detector": Task(
+        "Object detection with Faster R-CNN",
+        "Finds the regions that LXMERT reads: boxes, features, objects and attributes.",
+        "object-detection",
+        '[regions] = model.detect(["cat.jpg"])\nprint(regions.labels(), regions.boxes, regions.features)',
+    ),
 }
 
 TEMPLATE = """\
@@ -40,13 +96,16 @@ TEMPLATE = """\
 {metrics}
 ## Use
 
-With [Keras](https://keras.io), and the same in PyTorch; for `path`, a folder or the id of a repository on the Hub:
+`pip install '{install}'`. For `path`, a folder or the id of a repository on the Hub:
 
 ```python
-from {keras_module} import {keras_class}
+from {keras_module} import {imports}
 
 model = {keras_class}.from_pretrained("path")
+{call}
 ```
+
+The same model in PyTorch (`pip install 'lxmert-tf[pt]'`), which takes tensors:
 
 ```python
 from {torch_module} import {torch_class}
@@ -77,7 +136,8 @@ def write_model_card(
         directory: of the checkpoint.
         task: "model", "pretraining", "qa", "visual-reasoning" or "detector".
         packages: those whose versions are named, beside ours and Python's.
-        base_model: the path or Hub id of what the training began with; of a path only the last part is told.
+        base_model: the path or Hub id of the weights that this model, or its training, began with; of a path only the
+            last part is told, and nothing where it is the directory itself.
         data: files that it was trained on or measured with, by their purpose; of a path only the last part is told.
         metrics: values by name, such as {"epoch": 4, "val_accuracy": 0.7}.
         tags: for the Hub's filters, beside ours.
@@ -88,23 +148,31 @@ def write_model_card(
     path = Path(directory) / CARD
     if os.path.lexists(path) and not is_written_card(path):
         return None
+    if _is_in(base_model, path.parent):
+        base_model = ""
+    about = TASKS[task]
     names = {
         "keras_module": "lxmert_tf" if task != "detector" else "lxmert_tf.detector",
         "torch_module": "lxmert_pt" if task != "detector" else "lxmert_pt.detector",
         "keras_class": keras_class(task) if task != "detector" else "FasterRCNN",
         "torch_class": ARCHITECTURES.get(task, "FasterRCNN"),
     }
-    rows = {"Task": task} | ({"Base model": _base_model(base_model)} if base_model else {})
+    rows = {"Task": about.title.partition(" with ")[0]}
+    if base_model:
+        rows["Base model"] = _base_model(base_model)
     for purpose, files in (data or {}).items():
         rows[purpose] = ", ".join(_code(Path(file).name) for file in files)
     rows["Versions"] = ", ".join(f"{package} {version}" for package, version in installed(packages).items())
     text = TEMPLATE.format(
         header=_header(task, base_model, metrics or {}, [tags] if isinstance(tags, str) else list(tags or ())),
-        title=names["torch_class"],
-        purpose=TASKS[task][0],
+        title=about.title,
+        purpose=about.purpose,
         source=DETECTOR if task == "detector" else LXMERT,
         rows="\n".join(f"| {name} | {value} |" for name, value in rows.items()),
         metrics=_metrics(metrics or {}),
+        install="lxmert-tf[detector]" if task == "detector" else "lxmert-tf",
+        imports=names["keras_class"] if task == "detector" else f"LxmertTokenizer, {names['keras_class']}",
+        call=about.call,
         **names,
     )
     write_text(path, _marked(text))
@@ -131,7 +199,7 @@ def _header(task: str, base_model: str, metrics: Mapping[str, float], tags: list
     card = ModelCardData(
         library_name=LIBRARY,
         tags=list(dict.fromkeys(["lxmert", "keras", "pytorch", *tags])),
-        pipeline_tag=TASKS[task][1],
+        pipeline_tag=TASKS[task].hub,
         base_model=base_model if _is_hub_id(base_model) else None,
         metrics=["accuracy"] if any("accuracy" in name for name in metrics) else None,
     )
@@ -148,6 +216,12 @@ def _metrics(metrics: Mapping[str, float]) -> str:
 
 def _base_model(name: str) -> str:
     return f"[{name}](https://huggingface.co/{name})" if _is_hub_id(name) else _code(Path(name).name)
+
+
+def _is_in(name: str, directory: Path) -> bool:
+    """Whether a name is the directory's, or that of a file in it."""
+    path = Path(name).resolve()
+    return bool(name) and directory.resolve() == (path.parent if path.is_file() else path)
 
 
 def _is_hub_id(name: str) -> bool:

@@ -52,10 +52,10 @@ class TFLxmertModel(BackboneShortcuts, TFLxmertPreTrainedModel):
         config: sizes and rates.
         dtype: a Keras dtype ("float64") or dtype policy ("mixed_bfloat16").
 
-    Example:
-        model = TFLxmertModel(LxmertConfig())
-        output = model(input_ids=ids, visual_feats=features, visual_pos=boxes)
-        output.pooled_output  # float32[B, H]
+    Examples:
+        >>> model = TFLxmertModel(LxmertConfig())
+        >>> output = model(input_ids=ids, visual_feats=features, visual_pos=boxes)
+        >>> output.pooled_output  # float32[B, H]
 
     Source: Tan & Bansal 2019, section 2; upstream `TFLxmertModel`.
     """

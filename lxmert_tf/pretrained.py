@@ -99,6 +99,7 @@ class TFLxmertPreTrainedModel(ModelAttributes, keras.Model):
     answers: str | None = None
     num_images = 1
     _own_layers = 0
+    _source = ""  # of the weights: what `from_pretrained` was given
 
     def __init__(self, config: LxmertConfig, nested: bool = False, initializer: Any = None, **kwargs: Any):
         config = LxmertConfig.of(config)
@@ -334,7 +335,7 @@ class TFLxmertPreTrainedModel(ModelAttributes, keras.Model):
             dtype = checkpoint.dtype
         model = cls(checkpoint.config, dtype=dtype, initializer=_uninitialized, **options)
         if isinstance(pretrained_model_name_or_path, str | os.PathLike):
-            model.config.name_or_path = pretrained_model_name_or_path
+            model.config.name_or_path = model._source = os.fspath(pretrained_model_name_or_path)
         matched = assign(model, checkpoint, ignore_mismatched_sizes)
         _initialize(model, matched.missing)
         if added := model.added_layers():
@@ -390,7 +391,7 @@ class TFLxmertPreTrainedModel(ModelAttributes, keras.Model):
         files = [CONFIG_NAME, path.name, *(file.name for file in weight_files(path))]
         if model_card:
             packages = ("keras", keras.backend.backend())
-            card = write_model_card(save_directory, self.task, packages, self.config.name_or_path, tags=tags)
+            card = write_model_card(save_directory, self.task, packages, self._source, tags=tags)
             files += [card.name] if card else []
         if saved_model:
             place = os.path.join("saved_model", str(version))

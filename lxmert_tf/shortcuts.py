@@ -176,9 +176,10 @@ class MatchShortcuts(ImageShortcuts):
         Raises:
             ValueError: as `call`, or neither the number of sentences nor that of images is a multiple of the other.
 
-        Example:
-            encoded = model.encode_image(features, boxes)  # of one image
-            scores = model.match_encoded(ids, **encoded, attention_mask=mask).cross_relationship_score  # all captions
+        Examples:
+            >>> encoded = model.encode_image(features, boxes)  # of one image
+            >>> output = model.match_encoded(ids, **encoded, attention_mask=mask)  # all captions
+            >>> output.cross_relationship_score
         """
         inputs = gather_inputs(
             ENCODED_INPUTS,
@@ -224,9 +225,9 @@ class AnswerShortcuts(ImageShortcuts):
         Raises:
             ValueError: as `call`, or neither the number of questions nor that of images is a multiple of the other.
 
-        Example:
-            encoded = model.encode_image(features, boxes)  # of one image
-            output = model.answer_encoded(ids, **encoded, attention_mask=mask)  # all its questions
+        Examples:
+            >>> encoded = model.encode_image(features, boxes)  # of one image
+            >>> output = model.answer_encoded(ids, **encoded, attention_mask=mask)  # all its questions
         """
         inputs = gather_inputs(
             ENCODED_INPUTS + self.call_labels,

@@ -35,7 +35,7 @@ class ExtractFeatures(beam.PTransform):
         **options: `pipeline`, `min_boxes`, `max_boxes`, `precision`, `max_pixels` and numbers of the pipeline, as of
             `lxmert_tf.data.extract_features`.
 
-    Example:
+    Examples:
         >>> found = pipeline | beam.Create(["gs://bucket/*.jpg"]) | ExtractFeatures("gs://bucket/frcnn", max_boxes=36)
         >>> found["regions"] | beam.Map(lambda regions: (regions.img_id, len(regions.boxes)))
     """

@@ -137,7 +137,7 @@ def prepare_gqa(
     Args:
         paths: official files `SPLIT_questions.json`, or directories of them; `SPLIT_questions_0.json` and so on are the
             parts of one split.
-        output, answers, overwrite, progress, and errors: as of `prepare_vqa`.
+        output, answers, overwrite, progress: as of `prepare_vqa`, whose errors are raised.
         min_count: questions that must have an answer for it to be in the table. Default: 1.
     """
     report = PrepareReport()
@@ -157,7 +157,7 @@ def prepare_nlvr2(
 
     Args:
         paths: official files, such as train.json and dev.json.
-        output, overwrite, progress, and errors: as of `prepare_vqa`.
+        output, overwrite, progress: as of `prepare_vqa`, whose errors are raised.
     """
     report = PrepareReport()
     _check_names([Path(path).stem for path in paths])
@@ -393,7 +393,7 @@ def _reading(path: Path, entries: Collection[Any], what: str, progress: bool) ->
 
     def objects() -> Iterator[dict]:
         nonlocal number
-        bar = tqdm(entries, path.name, unit=f" {what}s", disable=not progress)
+        bar = tqdm(entries, path.name, unit=f" {what}s", disable=not progress or None)
         for number, entry in enumerate(bar, 1):  # noqa: B007 (the error below names it)
             if not isinstance(entry, dict):
                 raise ValueError(f"expected an object, got {json_kind(entry)}")

@@ -96,7 +96,7 @@ def write_dataset(
         for each in tasks:
             _write_sentences(part / each if task == "all" else part, each, num_images, seed)
         images = part / "images" if pictures else None
-        progress = tqdm(range(num_images), "pictures", unit="picture", disable=num_images < SHOW_PROGRESS)
+        progress = tqdm(range(num_images), "pictures", unit="picture", disable=num_images < SHOW_PROGRESS or None)
         write_tsv(part / "features.tsv", _draw_all(images, progress, boxes, feat_dim, seed))
     return directory
 
@@ -147,7 +147,7 @@ def _write_sentences(folder: Path, task: str, num_images: int, seed: int) -> Non
             write, annotations = write_pretraining, pretraining.annotate(indices, seed, labels)
         else:
             write, annotations = write_annotations, {"vqa": vqa, "gqa": gqa}[task].annotate(indices, seed, labels)
-        progress = tqdm(annotations, f"{task} {split}", unit=" entries", disable=num_images < SHOW_PROGRESS)
+        progress = tqdm(annotations, f"{task} {split}", unit=" entries", disable=num_images < SHOW_PROGRESS or None)
         write(folder / f"{split}.json", progress)
 
 

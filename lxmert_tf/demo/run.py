@@ -116,6 +116,7 @@ def train(task: _Task, epochs: int, batch_size: int, learning_rate: float, seed:
     import keras
 
     from lxmert_tf import LinearWarmup, TFLxmertForQuestionAnswering
+    from lxmert_tf.training.options import verbosity
 
     keras.utils.set_random_seed(seed)
     model = TFLxmertForQuestionAnswering(task.config)
@@ -129,7 +130,7 @@ def train(task: _Task, epochs: int, batch_size: int, learning_rate: float, seed:
     started = time.perf_counter()
     # Every question here has one right answer: its row is the label, and cross entropy the loss.
     batches = dataset.batches().map(lambda x, y: (x, keras.ops.argmax(y["labels"], axis=-1)))
-    model.fit(batches, epochs=epochs, steps_per_epoch=len(dataset), shuffle=False, verbose="auto")
+    model.fit(batches, epochs=epochs, steps_per_epoch=len(dataset), shuffle=False, verbose=verbosity("auto"))
     print(f"trained in {time.perf_counter() - started:.0f} s")
     return model
 

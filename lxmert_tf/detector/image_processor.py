@@ -50,7 +50,7 @@ class ImageProcessor:
         pipeline: its name, or a `Pipeline`.
         max_pixels: more than these are refused before they are decoded, since small files can hold enormous pictures.
 
-    Example:
+    Examples:
         >>> ImageProcessor(pipeline="caffe")("cat.jpg").pixels.shape
         (600, 800, 3)
     """

@@ -41,7 +41,7 @@ class FasterRCNN(keras.Model):
         config: sizes; the published detector's by default.
         dtype: a Keras dtype or dtype policy. Boxes and scores are computed in at least float32.
 
-    Example:
+    Examples:
         >>> detector = FasterRCNN.from_pretrained("frcnn")
         >>> regions = detector.detect(["cat.jpg"])[0]
         >>> regions.features.shape, regions.boxes.shape

@@ -53,7 +53,7 @@ class VisualQuestionAnsweringPipeline:
     Raises:
         ValueError: the parts do not fit each other, or a number of the pipeline is none.
 
-    Example:
+    Examples:
         >>> ask = VisualQuestionAnsweringPipeline(model, FasterRCNN.from_pretrained("frcnn"), tokenizer)
         >>> ask("cat.jpg", ["what animal is this?", "is it asleep?"])[0].answers[0]
         Answer(text='cat', score=0.98, id=1279)

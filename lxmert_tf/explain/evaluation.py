@@ -45,7 +45,7 @@ def evaluate(
         raise ValueError(f"{', '.join(data)}: there are no labels to test on.")
 
     def batches() -> Iterator[tuple[dict[str, np.ndarray], np.ndarray]]:
-        for step in tqdm(range(len(dataset)), "batches", disable=not verbose):
+        for step in tqdm(range(len(dataset)), "batches", disable=not verbose or None):
             x, y = dataset.batch(step)
             yield x, y["labels"]
 

@@ -65,8 +65,8 @@ def attention_gradients(
         TypeError, ValueError: as `named_inputs`, and as the model's call.
         NotImplementedError: Keras' backend has no gradients.
 
-    Example:
-        attention_gradients(model, inputs, lambda output: output.question_answering_score[:, 3])
+    Examples:
+        >>> attention_gradients(model, inputs, lambda output: output.question_answering_score[:, 3])
     """
     inputs = named_inputs(model, inputs)
 

@@ -133,7 +133,7 @@ class Evaluator:
     def _measure_by_image(self, dataset: TaskDataset, metrics: list, verbose: int | str) -> dict[str, Any]:
         """What `_measure` returns of a model that answers questions; each image is encoded once."""
         loss, answer = keras.metrics.Mean("loss"), make_answer_function(self.model)
-        batches = tqdm(dataset.batches(0, len(dataset)), "batches", total=len(dataset), disable=not verbose)
+        batches = tqdm(dataset.batches(0, len(dataset)), "batches", total=len(dataset), disable=not verbose or None)
         for step, (x, y) in enumerate(batches):
             examples = dataset.examples(step)
             scores = answer(x, examples)
@@ -148,7 +148,7 @@ class Evaluator:
         dataset = self.dataset(paths, limit)
         classify = self._classify_pairs if self.task == "nlvr2" else make_answer_function(self.model)
         batches = dataset.batches(0, len(dataset)).map(lambda x, *y: x)
-        for step, x in enumerate(tqdm(batches, "batches", total=len(dataset))):
+        for step, x in enumerate(tqdm(batches, "batches", total=len(dataset), disable=None)):
             examples = dataset.examples(step)
             scores = np.asarray(classify(x, examples))
             for annotation, row in zip(examples, scores, strict=True):

@@ -8,7 +8,7 @@ import pytest
 from lxmert_tf.cli import demo_data, main
 from lxmert_tf.data.annotations import read_annotations, read_nlvr2
 from lxmert_tf.data.features.tsv import read_tsv
-from lxmert_tf.demo import gqa, nlvr2, vqa
+from lxmert_tf.demo import dataset, gqa, nlvr2, vqa
 from lxmert_tf.tasks import TASKS
 
 pytest.importorskip("PIL.Image")
@@ -34,6 +34,12 @@ def test_one_task_fills_one_folder(tmp_path, capsys):
     assert files(out) == SHARED | SPLITS | pictures
     assert [entry.features.shape for entry in read_tsv(out / "features.tsv")] == [(7, 6)] * 12
     assert read_annotations(out / "train.json") == list(gqa.annotate(range(10), seed=4, labels=True))
+
+
+def test_bars_are_for_terminals(tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr(dataset, "SHOW_PROGRESS", 1)
+    assert run(tmp_path / "set", "--images", 10) == 0
+    assert capsys.readouterr().err == ""
 
 
 def test_defaults_are_vqa_with_the_boxes_of_the_demo(tmp_path):

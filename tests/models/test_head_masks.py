@@ -1,5 +1,6 @@
 """Masks of attention heads: the same in both packages, and as if the heads gave nothing."""
 
+import json
 import logging
 
 import keras
@@ -8,6 +9,7 @@ import pytest
 import tensorflow as tf
 from support.models import MODELS, batch, flat, labels, tiny_config, tiny_model
 
+import lxmert_pt
 from lxmert_tf import LxmertConfig, TFLxmertForQuestionAnswering, TFLxmertModel
 from lxmert_tf.head_masks import ATTENTIONS
 
@@ -192,6 +194,15 @@ def test_wrong_masks_are_named(model, inputs, mask, message):
 def test_pruning_is_refused(model):
     with pytest.raises(NotImplementedError, match="heads are not pruned; a call's head_mask switches them off"):
         model.prune_heads({0: [1]})
-    with pytest.raises(ValueError, match=r"pruned_heads must be empty, got {'0': .1.}"):
-        LxmertConfig(pruned_heads={"0": [1]})
     assert LxmertConfig().pruned_heads == {}
+
+
+def test_a_checkpoint_whose_config_alone_is_pruned_loads(tmp_path, caplog):
+    """Upstream's `prune_heads` notes them in the config before it fails; the weights are whole."""
+    saved = tiny_model(TFLxmertModel)
+    saved.save_pretrained(tmp_path)
+    config = json.loads((tmp_path / "config.json").read_text())
+    (tmp_path / "config.json").write_text(json.dumps({**config, "pruned_heads": {"0": [1]}}))
+    for model in (TFLxmertModel.from_pretrained(tmp_path), lxmert_pt.LxmertModel.from_pretrained(tmp_path)):
+        assert model.config.pruned_heads == {}
+        assert "pruned_heads is left out" in caplog.text

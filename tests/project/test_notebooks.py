@@ -16,6 +16,9 @@ def test_stored_clean(path):
     assert notebook["metadata"]["kernelspec"]["name"] == "python3"  # the environment that it runs in
     for each in notebook["cells"]:
         assert not each.get("outputs") and each.get("execution_count") is None
+        draws = re.search(r"^(plt\.show|Image\.open)\(", "".join(each["source"]), re.MULTILINE)
+        if each["cell_type"] == "code" and draws:
+            assert each["metadata"]["alt"]
 
 
 @pytest.mark.parametrize("path", sorted(NOTEBOOKS.glob("*.ipynb")), ids=lambda path: path.stem)

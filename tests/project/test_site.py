@@ -72,6 +72,36 @@ def test_every_public_name_has_its_place():
         assert hasattr(importlib.import_module(module), member), name
 
 
+def test_an_entry_of_several_arguments_is_one_of_each():
+    griffe = pytest.importorskip("griffe")
+    options = {"docstring_parser": "google", "extensions": griffe.load_extensions(str(ROOT / "docs" / "arguments.py"))}
+    loader = griffe.GriffeLoader(search_paths=[ROOT], **options)
+    package = loader.load("lxmert_tf")
+
+    def entries(name: str, kind: str) -> list:
+        sections = package[name].docstring.parse(warnings=False)
+        return [entry for section in sections if section.kind.value == kind for entry in section.value]
+
+    given = {each.name: each for each in entries("modeling.TFLxmertModel.call", "parameters")}
+    for name in ("output_attentions", "output_hidden_states"):
+        assert given[name].description.startswith("whether to return them")
+        assert given[name].default == "None" and "bool" in str(given[name].annotation)
+    config = {
+        each.name: (each.default, str(each.annotation)) for each in entries("configuration.LxmertConfig", "parameters")
+    }
+    assert config["l_layers"] == ("9", "int") and config["r_layers"] == ("5", "int")
+    assert not [name for name in config if "," in name]
+    assert len(entries("configuration.LxmertConfig", "raises")) == 1  # only arguments are taken apart
+    code = [kind.value for kind, _ in entries("modeling.TFLxmertModel", "examples")]
+    assert code == ["examples"]
+
+
+def test_links_are_words():
+    for page in PAGES:
+        if page.startswith("docs/"):
+            assert re.findall(r"\[`?[\w/-]+\.(?:md|ipynb)`?\]\(", read(page)) == []
+
+
 def test_tests_that_are_named_exist():
     page = read("docs/proven.md")
     named = re.findall(r"`(tests/[\w/]+\.py)((?:::\w+)?)`", page)

@@ -254,7 +254,7 @@ class Build:
             desc=self.out.name,
             unit=unit,
             unit_scale=unit == "B",
-            disable=not progress,
+            disable=not progress or None,
         )
         digests = []
         with bar:

@@ -36,7 +36,7 @@ def check_features(
         yield from _check_sources(path, config, progress)
         return
     store = open_features(path)
-    with tqdm(total=len(store), unit=" images", disable=not progress) as bar:
+    with tqdm(total=len(store), unit=" images", disable=not progress or None) as bar:
         for start in range(0, len(store), BATCH):
             rows = np.arange(start, min(start + BATCH, len(store)))
             try:
@@ -53,7 +53,7 @@ def check_features(
 def _check_sources(path: str, config: LxmertConfig, progress: bool) -> Iterator[str]:
     series = Series(config)
     for source in open_sources([Path(path)]):
-        with tqdm(total=source.size, unit="B", unit_scale=True, disable=not progress) as bar:
+        with tqdm(total=source.size, unit="B", unit_scale=True, disable=not progress or None) as bar:
             for record in source.records():
                 try:
                     series.add(record.read(series))

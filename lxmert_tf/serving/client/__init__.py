@@ -3,10 +3,10 @@
 Both pad texts and boxes, send the masks, keep a deadline, retry while a server is unavailable, and raise errors with
 the server's message.
 
-Example:
-    client = connect("localhost:8501", "vqa")
-    client.answer(["what color is the square?"], visual_feats, visual_pos)
-    # [[Answer(text="red", score=0.93, id=17), ...]]
+Examples:
+    >>> client = connect("localhost:8501", "vqa")
+    >>> client.answer(["what color is the square?"], visual_feats, visual_pos)
+    [[Answer(text="red", score=0.93, id=17), ...]]
 """
 
 import http.client
