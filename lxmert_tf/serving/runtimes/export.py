@@ -100,8 +100,8 @@ def export(
         costs = {}
         if reference is not None and (precision == "int8" or models[DEFAULT_SIGNATURE].precision == precision):
             costs = _costs(models, reference)
-        for cost in costs.values():
-            reference.require(cost, precision)
+            for cost in costs.values():
+                reference.require(cost, precision)
         for signature, model in models.items():
             values = {
                 **model_metadata(source, model_name(name, signature), precision, loaded, options),
