@@ -1,5 +1,8 @@
 """`model.quantize`, quantized policies and maps of policies do what they do in a Keras model."""
 
+import subprocess
+import sys
+
 import keras
 import numpy as np
 import pytest
@@ -130,14 +133,14 @@ def test_float8_trains_and_its_scales_follow(optimizer, tmp_path):
 
 
 @pytest.mark.slow
-def test_a_fresh_process_and_a_saved_model_compute_the_same(forked, tmp_path):
+def test_a_fresh_process_and_a_saved_model_compute_the_same(tmp_path):
     model = quantized()
     inputs = batch(model)
     wanted = np.asarray(model(inputs).question_answering_score)
     model.save(tmp_path / "model.keras")
     np.savez(tmp_path / "inputs.npz", **inputs)
     paths = [str(tmp_path / name) for name in ("model.keras", "inputs.npz", "outputs.npy")]
-    forked.run("-c", LOAD, *paths)
+    subprocess.run([sys.executable, "-c", LOAD, *paths], check=True)
     assert_close(np.load(tmp_path / "outputs.npy"), wanted, REL32)
     model.export(tmp_path / "served", verbose=False)
     served = tf.saved_model.load(tmp_path / "served").signatures["serving_default"]
