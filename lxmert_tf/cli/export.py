@@ -8,6 +8,7 @@ from typing import Any
 
 from lxmert_tf.cli.detector_options import NO_CHANGES, add_detector_arguments, detector_settings
 from lxmert_tf.command_line import exit_on_sigterm, quiet_start
+from lxmert_tf.serving.precision import MAX_LOSS, PrecisionError, check_limit, choose
 
 NAME = "export"
 HELP = "write a SavedModel with everything TensorFlow Serving needs beside it"
@@ -41,7 +42,6 @@ RUNTIME_OPTIONS: tuple[str, ...] = (
     "probabilities",
     "batch_sizes",
 )
-MAX_LOSS = 0.3  # points of accuracy
 RUNTIME_OPTIONS += ("version", "config", "format", "compare", "data", "features", "max_loss")
 
 
@@ -109,8 +109,7 @@ def run(args: argparse.Namespace) -> int:
         for option in ("data", "features"):
             if getattr(args, option):
                 raise ValueError(f"--{option} has no effect without --compare or a reduced --precision: add one.")
-    if args.data and not args.features:
-        raise ValueError("--data needs the region features of its images: give --features, too.")
+    check_limit(args.max_loss, args.data, args.features)
     if args.max_loss != MAX_LOSS and not args.data:
         raise ValueError("--max-loss has no effect without --data, on which accuracy is measured: give it, too.")
     _start_tensorflow()
@@ -141,9 +140,6 @@ def _run(args: argparse.Namespace) -> int:
         raise ValueError("Give the model's name on the server (--name).")
     if args.precision != "auto" or args.check_only:
         return _export_and_check(args)
-    from lxmert_tf.serving.comparison import PrecisionError
-    from lxmert_tf.serving.precision import choose
-
     args.precision, reason = choose(args.format, calibrated=bool(args.features))
     args.compare = args.compare or bool(args.data)
     print(f"Exporting {args.precision}: {reason}.")

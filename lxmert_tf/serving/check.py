@@ -121,15 +121,19 @@ def _compare(signatures: Mapping[str, Any], metadata: dict, loaded: Callable[[st
     model = source.model
     inputs = sample_inputs(model.config, model.num_images)
     served = run(signatures["serving_default"], inputs)
-    largest = 0.0
-    for name, value in model(inputs, training=False, return_dict=True).items():
-        if isinstance(value, tuple):
-            continue
-        wanted = tf.cast(value, tf.float32).numpy()
-        got = served["logits" if name == "question_answering_score" and "logits" in served else name]
-        error = error_between(got, wanted)
-        largest = max(largest, np.inf if error.nonfinite else error.max)
-    return largest
+    renamed = {"question_answering_score": "logits"} if "logits" in served else {}
+    wanted = {
+        renamed.get(name, name): tf.cast(value, tf.float32).numpy()
+        for name, value in model(inputs, training=False, return_dict=True).items()
+        if not isinstance(value, tuple)
+    }
+    return largest_difference(served, wanted)
+
+
+def largest_difference(got: Mapping[str, np.ndarray], wanted: Mapping[str, np.ndarray]) -> float:
+    """The largest relative difference of those outputs that are wanted; infinite where one is not finite."""
+    errors = [error_between(got[name], value) for name, value in wanted.items()]
+    return max((np.inf if error.nonfinite else error.max for error in errors), default=0.0)
 
 
 def _compare_detector(signatures: Mapping[str, Any], metadata: dict, source: str | os.PathLike) -> float | None:

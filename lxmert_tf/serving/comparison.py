@@ -9,16 +9,10 @@ import numpy as np
 
 from lxmert_tf.input_table import SIGNATURE_INPUTS, TABLE
 from lxmert_tf.serving.check import sample_inputs
+from lxmert_tf.serving.precision import MAX_LOSS, PrecisionError, check_limit
 
 Arrays = dict[str, np.ndarray]
-
-
-class PrecisionError(ValueError):
-    """A precision that loses more accuracy than is allowed."""
-
-
 DERIVED = ("probabilities", "top_ids", "top_scores", "top_answers")
-MAX_LOSS = 0.3  # points of accuracy
 RANDOM_BATCHES, RANDOM_EXAMPLES = 8, 16
 
 
@@ -122,14 +116,11 @@ class Comparison:
         features: str | None = None,
         max_loss: float = MAX_LOSS,
     ):
-        if data and not features:
-            raise ValueError("--data needs the region features of its images: give --features, too.")
+        check_limit(max_loss, data, features)
         if data:
             self.examples = labelled_examples(os.fspath(source), model, data, str(features))
         else:
             self.examples = features_examples(model, features) if features else random_examples(model)
-        if not max_loss >= 0:
-            raise ValueError(f"--max-loss must be at least 0 points of accuracy, got {max_loss:g}.")
         self.max_loss = max_loss
         self._wanted = [model_outputs(model, batch) for batch in self.examples.batches]
         for outputs in self._wanted:

@@ -20,10 +20,11 @@ from lxmert_tf.files import sha256
 from lxmert_tf.serving import server_files
 from lxmert_tf.serving.check import run
 from lxmert_tf.serving.checkpoint import Source, load
-from lxmert_tf.serving.comparison import MAX_LOSS, Comparison
+from lxmert_tf.serving.comparison import Comparison
 from lxmert_tf.serving.detection import Detection
 from lxmert_tf.serving.graph_inputs import SpecialIds
 from lxmert_tf.serving.metadata import check_base, describe, write_metadata
+from lxmert_tf.serving.precision import MAX_LOSS
 from lxmert_tf.serving.signatures import EXTRAS, Options, Servable
 from lxmert_tf.serving.version_folders import check_name, next_version, publish, staged
 from lxmert_tf.serving.warmup import write_warmup

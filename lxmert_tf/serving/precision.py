@@ -1,6 +1,6 @@
-"""The precision of an export where it is left to the processor: `--precision auto`."""
+"""What precision may cost, and which one is chosen where that is left to the processor: `--precision auto`."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 from lxmert_tf.processor import features, instructions
 
@@ -12,6 +12,19 @@ REDUCED: Mapping[str, tuple[str, ...]] = {
     "litert": ("int8",),
 }
 CALIBRATED = ("openvino",)
+MAX_LOSS = 0.3  # points of accuracy
+
+
+class PrecisionError(ValueError):
+    """A precision that loses more accuracy than is allowed."""
+
+
+def check_limit(max_loss: float, data: Sequence[str], features: str | None) -> None:
+    """ValueError where accuracy could not be measured, or the limit of what may be lost is none."""
+    if data and not features:
+        raise ValueError("--data needs the region features of its images: give --features, too.")
+    if not max_loss >= 0:
+        raise ValueError(f"--max-loss must be at least 0 points of accuracy, got {max_loss:g}.")
 
 
 def choose(format: str, calibrated: bool) -> tuple[str, str]:

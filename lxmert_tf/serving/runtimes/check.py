@@ -9,9 +9,8 @@ from typing import Any
 
 import numpy as np
 
-from conversion.compare import error_between
 from lxmert_tf.input_table import IMAGE_INPUTS, SIGNATURE_INPUTS, TABLE, TEXT_INPUTS
-from lxmert_tf.serving.check import sample_inputs
+from lxmert_tf.serving.check import largest_difference, sample_inputs
 from lxmert_tf.serving.checkpoint import Source, load
 from lxmert_tf.serving.comparison import model_outputs
 from lxmert_tf.serving.metadata import changed_files, read_metadata
@@ -139,7 +138,6 @@ def _difference(model: Loaded, signature: str, reference: Any) -> float:
             if signature == ANSWER_ENCODED:
                 wanted = model_outputs(reference, {name: inputs[name] for name in SIGNATURE_INPUTS})
         got = model.run(inputs)
-        for name, value in wanted.items():
-            error = error_between(got[name][mask] if name == "vision_states" else got[name], value)
-            largest = max(largest, np.inf if error.nonfinite else error.max)
+        got = {name: got[name][mask] if name == "vision_states" else got[name] for name in wanted}
+        largest = max(largest, largest_difference(got, wanted))
     return largest

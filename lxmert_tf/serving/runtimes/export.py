@@ -11,6 +11,7 @@ from lxmert_tf.serving import comparison
 from lxmert_tf.serving.checkpoint import load
 from lxmert_tf.serving.export import BATCH_SIZES, check_choices, make_options, model_metadata
 from lxmert_tf.serving.metadata import check_base, read_metadata, write_metadata
+from lxmert_tf.serving.precision import MAX_LOSS
 from lxmert_tf.serving.runtimes import server_files
 from lxmert_tf.serving.runtimes.base import (
     ANSWER_ENCODED,
@@ -47,7 +48,7 @@ def export(
     compare: bool = False,
     data: Sequence[str] = (),
     features: str | None = None,
-    max_loss: float = comparison.MAX_LOSS,
+    max_loss: float = MAX_LOSS,
 ) -> Path:
     """Exports a checkpoint for OpenVINO, ONNX Runtime or LiteRT.
 

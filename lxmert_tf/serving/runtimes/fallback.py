@@ -6,7 +6,8 @@ from itertools import chain
 from pathlib import Path
 from typing import Any
 
-from lxmert_tf.serving.comparison import PrecisionError, loss
+from lxmert_tf.serving.comparison import loss
+from lxmert_tf.serving.precision import PrecisionError
 from lxmert_tf.serving.runtimes.base import Arrays, Runtime
 
 
