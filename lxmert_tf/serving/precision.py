@@ -12,6 +12,7 @@ REDUCED: Mapping[str, tuple[str, ...]] = {
     "litert": ("int8",),
 }
 CALIBRATED = ("openvino",)
+SUFFICIENT: Mapping[str, tuple[str, ...]] = {"onnx": ("avx2",), "litert": ("avx2",)}  # for int8 to be faster, too
 MAX_LOSS = 0.3  # points of accuracy
 
 
@@ -41,11 +42,11 @@ def choose(format: str, calibrated: bool) -> tuple[str, str]:
         return "float32", "what this processor has is not known here"
     absent, uncalibrated = [], ""
     for precision in REDUCED[format]:
-        found = instructions(precision)
+        found = [*instructions(precision), *(name for name in SUFFICIENT.get(format, ()) if name in features())]
         if not found:
             absent.append(precision)
         elif precision == "int8" and format in CALIBRATED and not calibrated:
             uncalibrated = ", and int8 needs --features to calibrate with"
         else:
-            return precision, f"this processor has products in {precision} ({found[0]})"
+            return precision, f"it is faster than float32 on this processor ({found[0]})"
     return "float32", f"this processor has no products in {' or '.join(absent)}{uncalibrated}"

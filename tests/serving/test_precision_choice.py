@@ -35,7 +35,8 @@ def processor_with(monkeypatch, tmp_path):
 @pytest.mark.parametrize(
     ("features", "key", "chosen"),
     [
-        (ZEN2, "flags", ("float32", "float32", "float32", "float32")),
+        (ZEN2, "flags", ("float32", "float32", "int8", "int8")),
+        ("fma avx sse4_2", "flags", ("float32", "float32", "float32", "float32")),
         (ICE_LAKE, "flags", ("float32", "int8", "int8", "int8")),
         (SAPPHIRE_RAPIDS, "flags", ("bfloat16", "bfloat16", "int8", "int8")),
         (NEOVERSE, "Features", ("bfloat16", "bfloat16", "int8", "int8")),
@@ -48,7 +49,7 @@ def test_the_fastest_precision_of_each_format(processor_with, features, key, cho
 
 def test_the_reason_is_told(processor_with):
     processor_with(SAPPHIRE_RAPIDS)
-    assert choose("saved_model", False) == ("bfloat16", "this processor has products in bfloat16 (amx_bf16)")
+    assert choose("saved_model", False) == ("bfloat16", "it is faster than float32 on this processor (amx_bf16)")
     processor_with(ICE_LAKE)
     precision, reason = choose("openvino", calibrated=False)
     assert precision == "float32"
@@ -66,7 +67,7 @@ def test_an_export_takes_it_or_float32(processor_with, tmp_path, monkeypatch, ca
     arguments = [str(tmp_path / "checkpoint"), str(tmp_path / "models"), "--name", "m", "--precision", "auto"]
     assert main(["export", *arguments, "--batch-sizes", "1"]) == 0
     printed = capsys.readouterr().out
-    assert "Exporting bfloat16: this processor has products in bfloat16 (amx_bf16).\n" in printed
+    assert "Exporting bfloat16: it is faster than float32 on this processor (amx_bf16).\n" in printed
     assert ("loses 0.50 points of accuracy" in printed and "Exporting float32." in printed) == costs_too_much
     written = read_metadata(tmp_path / "models" / "m" / "1")["precision"]
     assert written == ("float32" if costs_too_much else "bfloat16")
