@@ -1,6 +1,7 @@
 """Weights in and out of a model in memory, by its class and config; no framework is imported."""
 
 import logging
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -98,13 +99,23 @@ def loading_info(checkpoint: Checkpoint, matched: Matched, task: str, config: Lx
     }
 
 
-def assign(model: Any, checkpoint: Checkpoint, ignore_mismatched_sizes: bool = False) -> Matched:
+def _set_value(variable: Any, value: np.ndarray) -> None:
+    variable.assign(contiguous(value))
+
+
+SetValue = Callable[[Any, np.ndarray], None]  # gives a Keras variable a value, which may lie in memory in any order
+
+
+def assign(
+    model: Any, checkpoint: Checkpoint, ignore_mismatched_sizes: bool = False, set_value: SetValue = _set_value
+) -> Matched:
     """Assigns a checkpoint's tensors to a Keras model's variables, each cast to the variable's dtype.
 
     Args:
         model: one of the TFLxmert models.
         checkpoint: an opened checkpoint.
         ignore_mismatched_sizes: leave tensors of another shape initialised instead of refusing them.
+        set_value: gives a variable its value; `variable.assign` by default.
 
     Returns:
         What was loaded, is missing (initialised), and unused with the reason; it is logged in one line, too.
@@ -116,14 +127,14 @@ def assign(model: Any, checkpoint: Checkpoint, ignore_mismatched_sizes: bool = F
     task = task_of_model(model)
     matched = select(checkpoint, task, model.config, ignore_mismatched_sizes)
     model.prepare_loading()
-    assign_rows(model, matched.loaded, checkpoint.named_for(task))
+    assign_rows(model, matched.loaded, checkpoint.named_for(task), set_value)
     return matched
 
 
-def assign_rows(model: Any, table: list[Row], tensors: Tensors) -> None:
-    """Assigns these rows of the table of names, each cast to its variable's dtype."""
+def assign_rows(model: Any, table: list[Row], tensors: Tensors, set_value: SetValue = _set_value) -> None:
+    """Gives a model these rows of the table of names, each cast to its variable's dtype."""
     variables = variables_by_path(model)
     for row in table:
         variable = variables[row.keras]
-        array = contiguous(LAYOUTS[row.layout].forward(tensors[row.torch]))
-        variable.assign(array.astype(variable.dtype, copy=False))
+        array = LAYOUTS[row.layout].forward(tensors[row.torch])
+        set_value(variable, array.astype(variable.dtype, copy=False))

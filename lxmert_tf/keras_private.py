@@ -3,10 +3,14 @@
 No other module touches an attribute that Keras or TensorFlow begins with an underscore, or imports `keras.src`.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 import keras
+import numpy as np
+
+from conversion.tensors import contiguous
 
 # To a type checker, a mixin is what it stands before.
 if TYPE_CHECKING:
@@ -144,6 +148,37 @@ def replace_weight(
     layer._tracker.lock()
     setattr(layer, _private(layer, attribute), new)
     return new
+
+
+@contextmanager
+def without_values(make: Callable[[], keras.layers.Layer]) -> Iterator[keras.layers.Layer]:
+    """What `make` makes, whose variables have no values yet: `set_value` gives them some inside, their initializers at
+    the end where it did not. So none is filled twice, which takes longer than to read a checkpoint.
+    """
+    from keras.src.backend.common import global_state
+
+    with keras.StatelessScope(initialize_variables=False):
+        made = make()
+    try:
+        yield made
+        for variable in global_state.get_global_attribute("uninitialized_variables"):
+            if variable._value is None:
+                variable._deferred_initialize()
+    finally:  # else they were kept until the next such scope ends
+        global_state.set_global_attribute("uninitialized_variables", [])
+
+
+def set_value(variable: keras.Variable, value: np.ndarray) -> None:
+    """Gives a variable a value, its first, too; the array, in whatever order, stays the caller's."""
+    if variable._value is not None:
+        variable.assign(contiguous(value))
+        return
+    if keras.backend.backend() != "tensorflow":  # which copies anyway; the others would keep the array, or its file
+        value = np.require(contiguous(value), requirements=["OWNDATA", "WRITEABLE"])
+    elif value.ndim == 2 and value.flags.f_contiguous:  # TensorFlow transposes faster than NumPy
+        value = keras.ops.transpose(value.T)
+    variable._initialize(variable._convert_to_tensor(value, dtype=variable.dtype))
+    variable._initializer = None
 
 
 def _private(layer: keras.layers.Layer, attribute: str) -> str:

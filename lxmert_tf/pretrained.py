@@ -5,7 +5,7 @@ import inspect
 import logging
 import os
 import tempfile
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, TypeVar
@@ -15,8 +15,7 @@ import numpy as np
 from keras import ops
 
 from conversion.formats import weight_files
-from conversion.models import assign, loading_info, state_dict, variables_by_path
-from conversion.names import rows
+from conversion.models import assign, loading_info, state_dict
 from conversion.readers import is_quantized
 from conversion.report import some
 from conversion.source import open_source
@@ -33,8 +32,10 @@ from lxmert_tf.keras_private import (
     flat_layers,
     register_node,
     replace_weight,
+    set_value,
     stored_variable,
     sublayers,
+    without_values,
 )
 from lxmert_tf.layers.attention import score_dtype
 from lxmert_tf.layers.primitives import truncated_normal
@@ -333,11 +334,10 @@ class TFLxmertPreTrainedModel(ModelAttributes, keras.Model):
         ).with_settings(**others)
         if isinstance(dtype, str) and dtype == "auto":
             dtype = checkpoint.dtype
-        model = cls(checkpoint.config, dtype=dtype, initializer=_uninitialized, **options)
+        with without_values(lambda: cls(checkpoint.config, dtype=dtype, **options)) as model:
+            matched = assign(model, checkpoint, ignore_mismatched_sizes, set_value)
         if isinstance(pretrained_model_name_or_path, str | os.PathLike):
             model.config.name_or_path = model._source = os.fspath(pretrained_model_name_or_path)
-        matched = assign(model, checkpoint, ignore_mismatched_sizes)
-        _initialize(model, matched.missing)
         if added := model.added_layers():
             logger.warning(
                 "%s: layers of the subclass start anew: %s.", checkpoint.path, some([layer.name for layer in added])
@@ -577,21 +577,3 @@ def _spec(shape: tuple, dtype: str, name: str) -> Any:
     import tensorflow as tf
 
     return tf.TensorSpec(shape, dtype, name)
-
-
-def _uninitialized(shape: tuple[int, ...], dtype: str | None):
-    """A tensor with nothing written to it yet, so that it takes no memory; Keras' own are zeros under TensorFlow."""
-    if keras.backend.backend() != "tensorflow":
-        return keras.ops.empty(shape, dtype)
-    import tensorflow as tf
-
-    return tf.raw_ops.Empty(shape=shape, dtype=dtype or keras.config.floatx(), init=False)
-
-
-def _initialize(model: TFLxmertPreTrainedModel, names: Collection[str]) -> None:
-    """Draws the kernels and embedding tables of these PyTorch names; the other variables start at 0 or 1."""
-    variables = variables_by_path(model)
-    for row in rows(model.config, model.task):
-        if row.torch in names and row.keras.endswith(("kernel", "weight")):
-            variable = variables[row.keras]
-            variable.assign(truncated_normal(model.config)(variable.shape, variable.dtype))

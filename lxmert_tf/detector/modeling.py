@@ -26,6 +26,7 @@ from lxmert_tf.detector.layers.resnet import Backbone
 from lxmert_tf.detector.pipelines import DEFAULT, Pipeline, make_pipeline
 from lxmert_tf.detector.regions import Regions, check_boxes
 from lxmert_tf.detector.selection import describe, normalized, propose, select, to_corners
+from lxmert_tf.keras_private import set_value, without_values
 from lxmert_tf.model_card import write_model_card
 
 CHUNK = 16  # regions that go through the fifth stage at once: at full size, each of their maps takes 25 MB
@@ -247,8 +248,8 @@ class FasterRCNN(keras.Model):
             source, config, revision=revision, cache_dir=cache_dir, local_files_only=local_files_only, token=token
         )
         table = checkpoint.match().loaded
-        model = cls(checkpoint.config, dtype=dtype)
-        assign_rows(model, table, checkpoint.tensors)
+        with without_values(lambda: cls(checkpoint.config, dtype=dtype)) as model:
+            assign_rows(model, table, checkpoint.tensors, set_value)
         return model
 
     def save_pretrained(self, directory: str | os.PathLike, format: str = "keras", model_card: bool = True) -> None:
