@@ -1,7 +1,9 @@
-"""A fresh process from its imports to the first answer of a base-size checkpoint on disk, and its memory."""
+"""A fresh process from its imports to the first answer of a base-size checkpoint on disk, and its memory.
+
+Both are in environments of their own: Keras imports pandas, matplotlib and scikit-learn where they are installed.
+"""
 
 import argparse
-import sys
 import tempfile
 from pathlib import Path
 from statistics import median
@@ -42,9 +44,9 @@ def main() -> None:
         model.save_pretrained(Path(folder) / "tf", format="hf-tf")
         weights_mb = sum(np.prod(weight.shape) for weight in model.weights) * 4 / 1e6
         del model
-        theirs = peer("transformers4")
+        ours, theirs = peer("alone"), peer("transformers4")
         runs = {
-            "lxmert-tf": lambda: measure([sys.executable, "-c", OURS, f"{folder}/pt"], TF_CPP_MIN_LOG_LEVEL="3"),
+            "lxmert-tf": lambda: measure([ours, "-c", OURS, f"{folder}/pt"], TF_CPP_MIN_LOG_LEVEL="3"),
             "transformers TF": lambda: measure([theirs, "-c", THEIRS, f"{folder}/tf"], **QUIET),
         }
         for run in runs.values():
@@ -68,7 +70,7 @@ def main() -> None:
     seconds = {name: [run.seconds for run in runs] for name, runs in results.items()}
     faster = ratio(seconds["transformers TF"], seconds["lxmert-tf"])
     about = circumstances(
-        versions(["tensorflow", "keras", "numpy"]), versions(["transformers", "tensorflow", "tf-keras"], theirs)
+        versions(["tensorflow", "keras", "numpy"], ours), versions(["transformers", "tensorflow", "tf-keras"], theirs)
     )
     anonymous = {name: [run.anonymous for run in runs] for name, runs in results.items()}
     save(
