@@ -12,6 +12,7 @@ from conversion.names import Shape
 
 CHUNK = 2**21  # bytes: small enough for a processor's cache, large enough for one write
 STRIP = 32  # columns that are transposed at once
+ALIGNMENT = 64  # bytes
 
 BFLOAT16 = np.dtype(ml_dtypes.bfloat16)
 SAFETENSORS_TYPES = {
@@ -109,9 +110,22 @@ def contiguous(array: np.ndarray) -> np.ndarray:
     """
     if array.flags.c_contiguous or array.ndim != 2:
         return np.asarray(array, order="C")
-    copy = np.empty(array.shape, array.dtype)
-    for start in range(0, array.shape[1], STRIP):
-        copy[:, start : start + STRIP] = array[:, start : start + STRIP]
+    return _copied(array, np.empty(array.shape, array.dtype))
+
+
+def aligned(array: np.ndarray) -> np.ndarray:
+    """A C-contiguous copy that begins at a cache line, as frameworks want memory that they take without a copy."""
+    memory = np.empty(array.nbytes + ALIGNMENT, np.uint8)
+    start = -memory.ctypes.data % ALIGNMENT
+    return _copied(array, memory[start : start + array.nbytes].view(array.dtype).reshape(array.shape))
+
+
+def _copied(array: np.ndarray, copy: np.ndarray) -> np.ndarray:
+    if array.ndim == 2 and not array.flags.c_contiguous:
+        for start in range(0, array.shape[1], STRIP):
+            copy[:, start : start + STRIP] = array[:, start : start + STRIP]
+    else:
+        copy[...] = array
     return copy
 
 

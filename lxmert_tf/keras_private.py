@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import keras
 import numpy as np
 
-from conversion.tensors import contiguous
+from conversion.tensors import aligned, contiguous
 
 # To a type checker, a mixin is what it stands before.
 if TYPE_CHECKING:
@@ -173,11 +173,15 @@ def set_value(variable: keras.Variable, value: np.ndarray) -> None:
     if variable._value is not None:
         variable.assign(contiguous(value))
         return
-    if keras.backend.backend() != "tensorflow":  # which copies anyway; the others would keep the array, or its file
-        value = np.require(contiguous(value), requirements=["OWNDATA", "WRITEABLE"])
-    elif value.ndim == 2 and value.flags.f_contiguous:  # TensorFlow transposes faster than NumPy
-        value = keras.ops.transpose(value.T)
-    variable._initialize(variable._convert_to_tensor(value, dtype=variable.dtype))
+    copy = aligned(value)
+    if keras.backend.backend() == "tensorflow" and copy.dtype.isbuiltin == 1:  # DLPack knows NumPy's own dtypes
+        import tensorflow as tf
+
+        # `tf.convert_to_tensor` copies an array twice
+        tensor = tf.experimental.dlpack.from_dlpack(copy.__dlpack__())
+    else:
+        tensor = variable._convert_to_tensor(copy, dtype=variable.dtype)
+    variable._initialize(tensor)
     variable._initializer = None
 
 

@@ -1,8 +1,10 @@
 """`from_pretrained` and `save_pretrained` with upstream's arguments, in both frameworks, and parts of models."""
 
+import gc
 import json
 import logging
 import pickle
+import weakref
 
 import keras
 import numpy as np
@@ -83,6 +85,34 @@ def test_a_state_dict_in_place_of_the_files(saved):
 
 
 # What is made of them
+
+
+@pytest.mark.parametrize("format", ["keras", "hf-pt"])
+def test_a_loaded_model_shares_no_memory(saved, tmp_path, format):
+    tiny_model().save_pretrained(tmp_path, format=format)
+    before = load_state_dict(tmp_path)
+    given = {name: value.copy() for name, value in before.items()}
+    for source in (tmp_path, given):
+        model = TFLxmertForQuestionAnswering.from_pretrained(source, config=tiny_model().config)
+        assert same(state_dict(model), before)
+        for variable in model.variables:
+            variable.assign(variable + 1)
+        after = load_state_dict(tmp_path)
+        assert same(after, before)
+        assert same(given, before)
+
+
+def test_nothing_is_kept_of_a_model_that_is_gone(saved):
+    model = TFLxmertForQuestionAnswering.from_pretrained(saved)
+    loaded = weakref.ref(model.weights[0])
+    del model
+    gc.collect()
+    assert loaded() is None
+    with pytest.raises(ValueError, match="misshapen"):
+        TFLxmertForQuestionAnswering.from_pretrained(saved, num_qa_labels=7)
+    gc.collect()
+    left = [each for each in gc.get_objects() if isinstance(each, TFLxmertForQuestionAnswering)]
+    assert not [each for each in left if each.config.num_qa_labels == 7]
 
 
 def test_values_of_the_config_are_set(family, saved, caplog):
