@@ -1,12 +1,22 @@
-"""What Keras has no word for: checks while a graph runs, the replicas of a `tf.distribute` strategy, and gradients.
+"""What Keras has no word for: tensors, checks in graphs, the replicas of a `tf.distribute` strategy, and gradients.
 
-Backends other than TensorFlow have neither of the first two: their graphs check nothing, and their programs are of the
+Backends other than TensorFlow have neither checks nor replicas: their graphs check nothing, and their programs are of the
 whole batch, however many devices hold it.
 """
 
 from typing import Any
 
 import keras
+import numpy as np
+
+
+def tensor_over(array: np.ndarray):
+    """A tensor in the memory of an array, which is aligned and no one else's; a copy where the backend needs one."""
+    if keras.backend.backend() != "tensorflow" or array.dtype.isbuiltin != 1:  # DLPack knows NumPy's own dtypes
+        return keras.ops.convert_to_tensor(array, dtype=array.dtype.name)
+    import tensorflow as tf
+
+    return tf.experimental.dlpack.from_dlpack(array.__dlpack__())  # `tf.convert_to_tensor` copies twice
 
 
 def in_graph(x) -> bool:

@@ -11,6 +11,7 @@ import keras
 import numpy as np
 
 from conversion.tensors import aligned, contiguous
+from lxmert_tf.backend import tensor_over
 
 # To a type checker, a mixin is what it stands before.
 if TYPE_CHECKING:
@@ -173,15 +174,7 @@ def set_value(variable: keras.Variable, value: np.ndarray) -> None:
     if variable._value is not None:
         variable.assign(contiguous(value))
         return
-    copy = aligned(value)
-    if keras.backend.backend() == "tensorflow" and copy.dtype.isbuiltin == 1:  # DLPack knows NumPy's own dtypes
-        import tensorflow as tf
-
-        # `tf.convert_to_tensor` copies an array twice
-        tensor = tf.experimental.dlpack.from_dlpack(copy.__dlpack__())
-    else:
-        tensor = variable._convert_to_tensor(copy, dtype=variable.dtype)
-    variable._initialize(tensor)
+    variable._initialize(tensor_over(aligned(value)))
     variable._initializer = None
 
 
