@@ -1,7 +1,7 @@
 """What Keras has no word for: tensors, checks in graphs, the replicas of a `tf.distribute` strategy, and gradients.
 
-Backends other than TensorFlow have neither checks nor replicas: their graphs check nothing, and their programs are of the
-whole batch, however many devices hold it.
+Backends other than TensorFlow have neither checks nor replicas: their graphs check nothing, and their programs are of
+the whole batch, however many devices hold it.
 """
 
 from typing import Any
