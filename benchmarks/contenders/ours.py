@@ -7,6 +7,7 @@ import tensorflow as tf
 from worker import inputs, padded, pretraining_labels, questions, serve
 
 from lxmert_tf import AdamW, LxmertConfig, TFLxmertForPreTraining, TFLxmertForQuestionAnswering, TFLxmertModel
+from lxmert_tf.training.memory import share_arena
 
 work, variant, batch = sys.argv[1], sys.argv[2], int(sys.argv[3])
 jit_compile = variant == "xla"
@@ -22,6 +23,7 @@ def forward():
 
 def fit_step(model, x):
     """One step of `fit`, as its loop takes it, with AdamW and clipping."""
+    share_arena()  # as `lxmert-tf train`
     options = {} if variant == "default" else {"jit_compile": jit_compile}
     model.compile(optimizer=AdamW(5e-5, global_clipnorm=5.0), **options)
     model.make_train_function()

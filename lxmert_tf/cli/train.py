@@ -5,6 +5,7 @@ from typing import Any
 
 from lxmert_tf.cli.evaluate import add_missing
 from lxmert_tf.tasks import TASKS
+from lxmert_tf.training.memory import share_arena
 from lxmert_tf.training.options import PRECISIONS, SUBSETS, TrainOptions
 from lxmert_tf.training.recipes import LOSSES, OPTIMIZERS, RECIPES
 
@@ -112,6 +113,7 @@ def run(args: argparse.Namespace) -> int:
     values |= {name: tuple(value) for name, value in values.items() if isinstance(value, list)}
     options = TrainOptions(**values)
 
+    share_arena()
     from lxmert_tf.training.run import train
 
     train(options)
