@@ -23,7 +23,6 @@ def forward():
 
 def fit_step(model, x):
     """One step of `fit`, as its loop takes it, with AdamW and clipping."""
-    share_arena()  # as `lxmert-tf train`
     options = {} if variant == "default" else {"jit_compile": jit_compile}
     model.compile(optimizer=AdamW(5e-5, global_clipnorm=5.0), **options)
     model.make_train_function()
@@ -33,12 +32,14 @@ def fit_step(model, x):
 
 
 def training():
+    share_arena()  # as `lxmert-tf train`
     labels = np.random.default_rng(1).integers(0, 3129, batch)
     model = TFLxmertForQuestionAnswering(LxmertConfig(num_qa_labels=3129))
     return fit_step(model, {**inputs(batch), "labels": labels})
 
 
 def pretraining():
+    share_arena()
     labels = pretraining_labels(batch)
     labels["masked_lm_labels"] = labels.pop("labels")
     return fit_step(TFLxmertForPreTraining(LxmertConfig()), {**inputs(batch), **labels})
