@@ -80,8 +80,8 @@ def test_pytorch_agrees(model_class):
     for mask in (MASKS, MASKS["language"], MASKS["language"][0]):
         given = {n: torch.tensor(m) for n, m in mask.items()} if isinstance(mask, dict) else torch.tensor(mask)
         with torch.no_grad():
-            wanted = reference(**tensors, head_mask=given, output_attentions=True)
-        got = model(inputs, head_mask=mask, output_attentions=True)
+            wanted = reference(**tensors, head_mask=given, output_attentions="all")
+        got = model(inputs, head_mask=mask, output_attentions="all")
         for name, values in flat(got).items():
             entry, _, index = name.partition(".")
             value = (wanted[entry][int(index)] if index else wanted[entry]).numpy()
