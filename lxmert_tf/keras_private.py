@@ -5,13 +5,15 @@ No other module touches an attribute that Keras or TensorFlow begins with an und
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import keras
 import numpy as np
 
 from conversion.tensors import aligned, contiguous
 from lxmert_tf.backend import tensor_over
+
+_Layer = TypeVar("_Layer", bound=keras.layers.Layer)
 
 # To a type checker, a mixin is what it stands before.
 if TYPE_CHECKING:
@@ -152,14 +154,19 @@ def replace_weight(
 
 
 @contextmanager
-def without_values(make: Callable[[], keras.layers.Layer]) -> Iterator[keras.layers.Layer]:
-    """What `make` makes, whose variables have no values yet: `set_value` gives them some inside, their initializers at
-    the end where it did not. So none is filled twice, which takes longer than to read a checkpoint.
+def without_values(cls: type[_Layer], *args: Any, **kwargs: Any) -> Iterator[_Layer]:
+    """A model whose variables have no values yet: `set_value` gives them some inside, their initializers at the end.
+
+    So none is filled twice, which takes longer than to read a checkpoint. Subclasses with a constructor of their own,
+    which may work with values, have them from the start.
     """
     from keras.src.backend.common import global_state
 
+    if any(not getattr(cls, name).__module__.startswith("lxmert_tf.") for name in ("__init__", "build")):
+        yield cls(*args, **kwargs)
+        return
     with keras.StatelessScope(initialize_variables=False):
-        made = make()
+        made = cls(*args, **kwargs)
     try:
         yield made
         for variable in global_state.get_global_attribute("uninitialized_variables"):

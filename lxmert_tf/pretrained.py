@@ -334,7 +334,7 @@ class TFLxmertPreTrainedModel(ModelAttributes, keras.Model):
         ).with_settings(**others)
         if isinstance(dtype, str) and dtype == "auto":
             dtype = checkpoint.dtype
-        with without_values(lambda: cls(checkpoint.config, dtype=dtype, **options)) as model:
+        with without_values(cls, checkpoint.config, dtype=dtype, **options) as model:
             matched = assign(model, checkpoint, ignore_mismatched_sizes, set_value)
         if isinstance(pretrained_model_name_or_path, str | os.PathLike):
             model.config.name_or_path = model._source = os.fspath(pretrained_model_name_or_path)

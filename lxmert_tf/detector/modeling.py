@@ -248,7 +248,7 @@ class FasterRCNN(keras.Model):
             source, config, revision=revision, cache_dir=cache_dir, local_files_only=local_files_only, token=token
         )
         table = checkpoint.match().loaded
-        with without_values(lambda: cls(checkpoint.config, dtype=dtype)) as model:
+        with without_values(cls, checkpoint.config, dtype=dtype) as model:
             assign_rows(model, table, checkpoint.tensors, set_value)
         return model
 

@@ -159,3 +159,24 @@ def test_other_weights_than_were_compiled_are_told(change):
     change(model)
     with pytest.raises(ValueError, match="other weights than when it was compiled"):
         model.fit(x, y, verbose=0)
+
+
+def test_a_constructor_of_ones_own_works_with_values(tmp_path):
+    class Scaled(TFLxmertForQuestionAnswering):
+        def __init__(self, config, dtype=None):
+            super().__init__(config, dtype=dtype)
+            self.scale = keras.Variable(np.float32([2, 3]))
+            self.head = keras.layers.Dense(2)
+            self.head.build((None, 4))
+            self.head.bias.assign([5, 6])
+            self.get_qa_logit_layer().bias.assign_add([1, 0, 0, 0, 7])
+
+    backbone = tiny_model(**SMALL).get_backbone()
+    backbone.save_pretrained(tmp_path)
+    model = Scaled.from_pretrained(tmp_path)
+    np.testing.assert_array_equal(model.scale, [2, 3])
+    np.testing.assert_array_equal(model.head.bias, [5, 6])
+    np.testing.assert_array_equal(model.get_qa_logit_layer().bias, [1, 0, 0, 0, 7])
+    assert float(keras.ops.std(model.get_qa_logit_layer().kernel)) > 0
+    for one, other in zip(model.get_backbone().weights, backbone.weights, strict=True):
+        np.testing.assert_array_equal(one, other)
